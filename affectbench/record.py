@@ -1,0 +1,278 @@
+"""The result record: one JSON document a cell, with all it takes to judge, compare and repeat the result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from affectbench.score_models import Arm, Calibration, DoseScore, Estimate, PreservationScore, Scores
+
+Status = Literal["ok", "insufficient", "error", "collapsed"]
+Split = Literal["identification", "validation", "test"]
+
+
+class Part(BaseModel):
+    """Base of a record's parts: immutable, no unknown keys, no NaN and no infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+
+class Cell(Part):
+    """The identity of a result: what was run, by name."""
+
+    model: str
+    task: str
+    selector: str
+    intervention: str
+    fraction: float = Field(gt=0, le=1)
+    seed: int
+    site: str
+    positions: str
+    targeting: Literal["all_items", "two_pass", "union", "oracle"] = "all_items"
+
+
+class Hashes(Part):
+    """The same identity by content. Two records compare only where task and protocol hashes match."""
+
+    task: str
+    protocol: str
+    selector: str
+    selection: str
+    model: str
+    record: str = ""
+
+
+class ModelInfo(Part):
+    """The model that was measured; `instrument` marks one built to calibrate the benchmark, never ranked."""
+
+    id: str
+    family: str
+    revision: str
+    modality: Literal["text", "audio"]
+    dtype: str
+    device: str
+    n_layers: int
+    width: int
+    n_parameters: int
+    instrument: bool = False
+    instrument_note: str = ""
+
+
+class TaskInfo(Part):
+    """The benchmark, with the size of each split in items and in clusters."""
+
+    id: str
+    version: int
+    title: str
+    modality: Literal["text", "audio"]
+    labels: list[str]
+    metric: str
+    n_items: dict[Split, int]
+    n_clusters: dict[Split, int]
+    chance: float
+
+
+class SelectionInfo(Part):
+    """The selected units in numbers: an emotion's row of `layer_histogram` counts its units by layer."""
+
+    units_per_emotion: list[int]
+    layer_histogram: list[list[int]]
+    ties: str
+
+
+class ValidationPoint(Part):
+    """One condition on the validation split: what the operating dose is chosen from."""
+
+    arm: Arm
+    dose: float
+    spec: float
+    pres: float | None
+    collapsed: bool
+
+
+class Operating(Part):
+    """The doses chosen on validation; None where an arm has no dose worth reporting."""
+
+    suppress_dose: float | None
+    amplify_dose: float | None
+    reason: str
+
+
+class Headline(Part):
+    """The three axes at the operating doses, on the test split. Significance is that of the suppress arm."""
+
+    spec: Estimate
+    spec_amplify: Estimate | None
+    strength: Estimate | None
+    pres: float | None
+    agg: float | None
+    p: float | None
+    p_random: float | None
+    significant: bool
+
+
+class Cost(Part):
+    """What the cell took. Shared work is counted in each cell that used it."""
+
+    wall_s: float
+    cpu_s: float
+    forward_passes: int
+    items_forwarded: int
+    identification_items: int
+    peak_memory_mib: float
+
+
+class Provenance(Part):
+    """Where, when and with which versions the cell was run; times are ISO 8601 with an offset."""
+
+    affectbench: str
+    python: str
+    torch: str
+    transformers: str
+    lm_eval: str
+    numpy: str
+    platform: str
+    threads: int
+    batch_size: int
+    seed: int
+    command: str
+    started: str
+    finished: str
+
+
+class Record(Part):
+    """One cell's result. `control` marks rows that show what nothing looks like (random, shuffled labels)."""
+
+    schema_version: Literal[1] = 1
+    cell: Cell
+    status: Status
+    reason: str = ""
+    flags: list[str] = []
+    control: bool = False
+    hashes: Hashes
+    model: ModelInfo
+    task: TaskInfo
+    selection: SelectionInfo | None = None
+    scores: Scores | None = None
+    validation: list[ValidationPoint] = []
+    operating: Operating | None = None
+    preservation: list[PreservationScore] = []
+    headline: Headline | None = None
+    calibration: Calibration | None = None
+    cost: Cost
+    provenance: Provenance
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Record:
+        if self.status == "ok" and None in (self.selection, self.scores, self.headline):
+            raise ValueError("a record with status 'ok' needs a selection, scores and a headline")
+        if self.status == "ok" and self.scores is not None and self.scores.status != "ok":
+            raise ValueError(f"a record with status 'ok' holds scores that are {self.scores.status!r}")
+        if self.status != "ok" and not self.reason:
+            raise ValueError(f"a record with status {self.status!r} needs a reason")
+        if self.status != "ok" and self.headline is not None and self.headline.agg is not None:
+            raise ValueError(f"a record with status {self.status!r} must not have an aggregate")
+        if self.scores is not None and self.scores.labels != self.task.labels:
+            raise ValueError("the labels of the scores are not the labels of the task")
+        return self
+
+    def canonical(self) -> str:
+        """The record as it is stored: sorted keys, one space of indent, shortest exact floats."""
+        return canonical_json(self.model_dump(mode="json"))
+
+    def sealed(self) -> Record:
+        """This record with `hashes.record` filled in."""
+        hashes = self.hashes.model_copy(update={"record": self.content_hash()})
+        return self.model_copy(update={"hashes": hashes})
+
+    def content_hash(self) -> str:
+        """SHA-256 (64 hex) of all but this hash itself and the parts that differ between two equal runs.
+
+        Those are cost and provenance. A stored hash that differs means an edit by hand or damage.
+        """
+        content = self.model_dump(mode="json", exclude={"cost", "provenance"})
+        del content["hashes"]["record"]
+        return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+
+def canonical_json(value: Any) -> str:
+    """JSON text that depends on the value alone. Raises ValueError for NaN and infinity."""
+    return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def cell_id(cell: Cell) -> str:
+    """A readable name for a cell that is safe in file names and ends in 8 hex of the identity's hash."""
+    digest = hashlib.sha256(canonical_json(cell.model_dump(mode="json")).encode()).hexdigest()[:8]
+    parts = (cell.model, cell.task, cell.selector, cell.intervention, f"f{cell.fraction:g}", f"s{cell.seed}")
+    readable = "__".join(re.sub(r"[^A-Za-z0-9.]+", "-", part).strip("-.") for part in parts)
+    return f"{readable[:150]}__{digest}"
+
+
+def rows(record: Record) -> list[dict[str, Any]]:
+    """Flat rows for tables, one a condition; a record without scores gives one row with its status."""
+    cell_columns = _cell_columns(record)
+    if record.scores is None or not record.scores.doses:
+        return [cell_columns | dict.fromkeys(_DOSE_COLUMNS) | {"operating": False}]
+    return [cell_columns | _dose_columns(record, dose) for dose in record.scores.doses]
+
+
+_DOSE_COLUMNS = (
+    "arm", "dose", "self", "cross", "spec", "spec_low", "spec_high", "spec_corrected_low",
+    "spec_corrected_high", "gap_abs", "z_random", "p", "p_random", "significant", "trs", "kl",
+    "perplexity_change", "capability", "capability_base", "pres", "uar", "collapsed",
+)  # fmt: skip
+
+
+def _cell_columns(record: Record) -> dict[str, Any]:
+    cell, scores, headline, calibration = record.cell, record.scores, record.headline, record.calibration
+    strength = scores.strength.strength if scores and scores.strength else None
+    return {
+        **{name: getattr(cell, name) for name in ("model", "task", "selector", "intervention")},
+        **{name: getattr(cell, name) for name in ("fraction", "seed", "site", "positions")},
+        "status": record.status,
+        "control": record.control,
+        "strength": strength.value if strength else None,
+        "strength_low": strength.low if strength else None,
+        "strength_high": strength.high if strength else None,
+        "agg": headline.agg if headline else None,
+        "uar_base": scores.baseline.uar if scores else None,
+        "n_items": scores.baseline.n_items if scores else None,
+        "n_clusters": scores.baseline.n_clusters if scores else None,
+        "auroc": calibration.auroc if calibration else None,
+        "decoy_auroc": calibration.decoy_auroc if calibration else None,
+        "precision_at_k": calibration.precision_at_k if calibration else None,
+    }
+
+
+def _dose_columns(record: Record, dose: DoseScore) -> dict[str, Any]:
+    kept = next((p for p in record.preservation if (p.arm, p.dose) == (dose.arm, dose.dose)), None)
+    chosen = record.operating and getattr(record.operating, f"{dose.arm}_dose")
+    return {
+        "arm": dose.arm,
+        "dose": dose.dose,
+        "self": dose.self_effect.value,
+        "cross": dose.cross_effect.value,
+        "spec": dose.spec.value,
+        "spec_low": dose.spec.low,
+        "spec_high": dose.spec.high,
+        "spec_corrected_low": dose.spec_corrected.low,
+        "spec_corrected_high": dose.spec_corrected.high,
+        "gap_abs": dose.gap_abs.value,
+        "z_random": dose.random.z if dose.random else None,
+        "p": dose.p,
+        "p_random": dose.random.p if dose.random else None,
+        "significant": dose.significant,
+        "trs": dose.trs.value,
+        "kl": kept.kl if kept else None,
+        "perplexity_change": kept.perplexity_change if kept else None,
+        "capability": kept.capability if kept else None,
+        "capability_base": kept.capability_base if kept else None,
+        "pres": kept.pres if kept else None,
+        "uar": dose.uar,
+        "collapsed": dose.collapsed,
+        "operating": chosen == dose.dose,
+    }

@@ -1,0 +1,199 @@
+"""What scoring returns: frozen, validated result models. Every number in them is finite or absent.
+
+Effects are differences of rates, as fractions in [-1, 1]. Matrices have one row an emotion that an
+intervention targets and one column a gold emotion, both in the benchmark's label order.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Arm = Literal["suppress", "amplify"]
+
+
+class Result(BaseModel):
+    """Base of all result models: immutable, no unknown keys, no NaN and no infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Interval(Result):
+    """An interval, absent on both sides where it cannot be estimated."""
+
+    low: float | None
+    high: float | None
+
+
+class Estimate(Result):
+    """A statistic with its 95 % percentile cluster-bootstrap interval and the bootstrap's standard deviation.
+
+    `low`, `high` and `se` are None where there are too few clusters to resample.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    se: float | None = None
+
+
+class EmotionScore(Result):
+    """One emotion under the intervention that targets it.
+
+    `spec` is the direction times the row gap (effect on its own items minus the mean effect on the others').
+    `p` is the two-sided clustered sign-flip test of that gap, `p_holm` the same after Holm over the emotions.
+    `z_random` and `p_random` place `spec` among the random draws' gaps for the same emotion.
+    """
+
+    label: str
+    n_items: int
+    base_recall: float
+    self_effect: Estimate
+    spec: Estimate
+    trs: Estimate
+    p: float | None
+    p_holm: float | None
+    z_random: float | None
+    p_random: float | None
+
+
+class RandomControl(Result):
+    """The same statistics for layer-matched random units: the distribution under "any units would do".
+
+    Control j takes its row s from draw (j + s) modulo the number of draws, because one draw used for all rows
+    has a gap of exactly 0 by construction. `p` is (b + 1) / (n_draws + 1), b controls at or above the cell.
+    """
+
+    n_draws: int
+    spec: list[float]
+    spec_mean: float
+    spec_sd: float
+    z: float | None
+    p: float
+    trs_mean: float
+    trs_sd: float
+    self_mean: float
+    cross_mean: float
+
+
+class DoseScore(Result):
+    """One arm at one dose, over all emotions.
+
+    `spec` is the direction (-1 suppress, +1 amplify) times `gap`; `spec_corrected` is its interval widened to
+    hold for all conditions of the cell at once. `trs` is the target-rate shift: amplify, over items of other
+    emotions, the gain in answers of the target; suppress, over items of the target, their loss.
+    `collapse_share` is the largest share of one answered label minus its value without intervention, for the
+    worst target. `p` is the smallest Holm-adjusted p over the emotions.
+    """
+
+    arm: Arm
+    dose: float
+    alpha: float
+    effect_matrix: list[list[float]]
+    self_effect: Estimate
+    cross_effect: Estimate
+    cross_row: list[float]
+    cross_column: list[float]
+    gap: float
+    spec: Estimate
+    spec_corrected: Interval
+    gap_abs: Estimate
+    uar: float
+    uar_change: Estimate
+    collapse_share: float
+    collapsed: bool
+    n_unparsed: int
+    n_error: int
+    emotions: list[EmotionScore]
+    trs: Estimate
+    flip_rate: float
+    margin_mean: float | None
+    random: RandomControl | None
+    p: float | None
+    significant: bool
+
+
+class StrengthScore(Result):
+    """The amplify arm over its doses.
+
+    `strength` is the area under the target-rate shift as a function of alpha (0 at alpha 0), divided by the
+    largest alpha. `slope` is the mean over items and targets of a line fitted to the margin against alpha,
+    `anti_steerable_share` the share of those slopes below 0; both None where the readout has no margins.
+    `max_trs` is the largest shift at a dose that does not collapse, None where all collapse.
+    """
+
+    strength: Estimate
+    per_emotion: list[float]
+    slope: float | None
+    anti_steerable_share: float | None
+    max_trs: float | None
+
+
+class Baseline(Result):
+    """The model without intervention. Unparsed and failed items count as wrong.
+
+    `recall` is None for a label without items, and then there is no `uar`. `confusion` has gold rows and
+    answered columns, and leaves unparsed and failed items out.
+    """
+
+    uar: float | None
+    accuracy: float
+    recall: list[float | None]
+    n_items: int
+    n_clusters: int
+    n_unparsed: int
+    n_error: int
+    confusion: list[list[int]]
+
+
+class Scores(Result):
+    """All that one cell's predictions on one split say. `insufficient` always comes with a reason."""
+
+    labels: list[str]
+    baseline: Baseline
+    doses: list[DoseScore]
+    strength: StrengthScore | None
+    status: Literal["ok", "insufficient"]
+    reason: str
+    seed: int
+    bootstrap_draws: int
+
+
+class PreservationScore(Result):
+    """What is left of the language model at one dose.
+
+    `kl` in nats a token, base to intervened; `perplexity_change` relative (0 = unchanged); `capability` an
+    accuracy and `capability_change` its paired difference. `pres` is the harmonic mean of exp(-kl),
+    min(1, capability / capability_base) and 1 - degenerate_rate, 0 if a part is 0, None if a part is missing.
+    """
+
+    arm: Arm
+    dose: float
+    kl: float
+    bits_per_byte: float
+    bits_per_byte_base: float
+    perplexity_change: float
+    capability: float | None
+    capability_base: float | None
+    capability_change: Estimate | None
+    capability_task: str
+    degenerate_rate: float | None
+    degenerate_rate_base: float | None
+    pres: float | None
+
+
+class Calibration(Result):
+    """How well a ranking finds units known to carry each emotion; None for emotions that have none.
+
+    `auroc` is planted units against all other units, `decoy_auroc` planted units against the same emotion's
+    decoys (units that correlate with it and do nothing), `precision_at_k` the planted share of the first k
+    units, k the number planted. The three totals are means over the emotions that have a value.
+    """
+
+    auroc: float
+    decoy_auroc: float | None
+    precision_at_k: float
+    auroc_per_emotion: list[float | None]
+    decoy_auroc_per_emotion: list[float | None]
+    precision_per_emotion: list[float | None]

@@ -1,0 +1,262 @@
+"""Many interventions for the price of few: packed forward passes over shared items.
+
+Rows of one batch carry different interventions. What lies below the first edited layer is computed once for
+a batch, and an intervention that was already run on the same items is never run again.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from affectbench.intervention import ANSWER, VALID, Intervention, PackedEdits, hooked
+from affectbench.model import Batch, Model, Prefix, Prepared
+from affectbench.readout import FAILED, Codes, Items, Readout, Scores, codes_of, decode_texts, to_labels
+
+Progress = Callable[[int], None]
+CPU_TOKENS, GPU_TOKENS = 4096, 65536
+ITEMS_A_BATCH = 32
+
+
+@dataclass
+class Cost:
+    """What has been spent: model calls, rows put through them, and how often memory ran out."""
+
+    forward_passes: int = 0
+    items_forwarded: int = 0
+    halvings: int = 0
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """`codes` (K, N) prediction codes; `scores` (K, N, E) label log-likelihoods, NaN for generation."""
+
+    codes: Codes
+    scores: Scores
+
+
+@dataclass
+class Engine:
+    """Runs interventions on one model. `tokens` bounds the tokens (rows x length) of a forward pass."""
+
+    model: Model
+    tokens: int = 0
+    cost: Cost = field(default_factory=Cost)
+    _known: dict[tuple[Hashable, ...], tuple[Codes, Scores]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.tokens <= 0:
+            self.tokens = CPU_TOKENS if self.model.device.type == "cpu" else GPU_TOKENS
+
+    def predict(
+        self,
+        items: Items,
+        readout: Readout,
+        interventions: Sequence[Intervention],
+        progress: Progress | None = None,
+    ) -> Predictions:
+        """Answers of every item under every intervention, in the order given.
+
+        `progress` is called with the number of (item, intervention) pairs just done. Items whose scores are
+        not finite get the code `FAILED`.
+        """
+        key = (items.digest, readout.candidates, readout.max_new_tokens)
+        fresh = {i.digest: i for i in interventions if (*key, i.digest) not in self._known}
+        if fresh:
+            codes, scores = self._run(items, readout, list(fresh.values()), progress)
+            for place, digest in enumerate(fresh):
+                self._known[(*key, digest)] = (codes[place], scores[place])
+        found = [self._known[(*key, intervention.digest)] for intervention in interventions]
+        return Predictions(np.stack([codes for codes, _ in found]), np.stack([scores for _, scores in found]))
+
+    def _run(
+        self, items: Items, readout: Readout, interventions: list[Intervention], progress: Progress | None
+    ) -> tuple[Codes, Scores]:
+        shape = (len(interventions), len(items))
+        codes = np.full(shape, FAILED, dtype=np.int8)
+        scores = np.full((*shape, len(readout.labels)), np.nan, dtype=np.float32)
+        for places in self.batches(items.items):
+            batch = self.model.collate([items.items[place] for place in places])
+            orders = None if items.orders is None else items.orders[places]
+            for chosen, rows in self._packed(batch, readout, interventions):
+                at = np.ix_(chosen, places)
+                if readout.max_new_tokens:
+                    codes[at] = _parsed(self.model, rows, readout, orders, len(chosen))
+                else:
+                    values = rows.cpu().numpy().reshape(len(chosen), len(places), -1)
+                    scores[at] = to_labels(values, orders)
+                    codes[at] = codes_of(scores[at])
+                if progress is not None:
+                    progress(len(chosen) * len(places))
+        return codes, scores
+
+    def batches(self, items: Sequence[Prepared]) -> Iterator[list[int]]:
+        """Places of items of like length, so that little is padded; a batch holds at most `tokens`."""
+        places = sorted(range(len(items)), key=lambda place: (len(items[place]), items[place].id))
+        batch: list[int] = []
+        for place in places:
+            if batch and (len(batch) + 1) * len(items[place]) > self.tokens or len(batch) == ITEMS_A_BATCH:
+                yield batch
+                batch = []
+            batch.append(place)
+        if batch:
+            yield batch
+
+    def _packed(
+        self, batch: Batch, readout: Readout, interventions: list[Intervention]
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        """Yield (places of interventions, result rows) chunk by chunk; rows are grouped by intervention."""
+        by_layer: dict[int, list[int]] = defaultdict(list)
+        for place, intervention in enumerate(interventions):
+            by_layer[intervention.first_layer or 0].append(place)
+        prefixes = (
+            self._prefixes(batch, [layer for layer in by_layer if layer > 0]) if readout.one_pass else {}
+        )
+        for layer, group in sorted(by_layer.items()):
+            start = 0
+            while start < len(group):
+                room = max(1, self.tokens // max(1, batch.embeds.shape[0] * batch.embeds.shape[1]))
+                chosen = group[start : start + room]
+                try:
+                    rows = self._forward(
+                        batch, readout, [interventions[p] for p in chosen], prefixes.get(layer)
+                    )
+                except torch.OutOfMemoryError:
+                    if len(chosen) == 1:
+                        raise
+                    self._halve()
+                    continue
+                yield chosen, rows
+                start += len(chosen)
+
+    def _halve(self) -> None:
+        """Use half the tokens from here on: memory ran out, and nothing of the failed pass was kept."""
+        self.tokens = max(1, self.tokens // 2)
+        self.cost.halvings += 1
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    @torch.no_grad()
+    def _prefixes(self, batch: Batch, layers: list[int]) -> dict[int, Prefix]:
+        if not layers:
+            return {}
+        with self.model.layer_entries(layers) as found:
+            self.model.decode(batch, last_only=True)
+        self.spent(batch.embeds.shape[0])
+        return {layer: Prefix(layer, hidden) for layer, hidden in found.items()}
+
+    @torch.no_grad()
+    def _forward(
+        self, batch: Batch, readout: Readout, interventions: list[Intervention], prefix: Prefix | None
+    ) -> Tensor:
+        times = len(interventions)
+        rows = batch.repeated(times)
+        if prefix is not None:
+            prefix = Prefix(prefix.layer, prefix.hidden.repeat(times, 1, 1))
+        with self.editing(interventions) as edits:
+            edits.roles = batch.roles
+            if readout.one_pass:
+                hidden = self.model.decode(rows, prefix=prefix, last_only=True)
+                self.spent(rows.embeds.shape[0])
+                return readout.first_scores(self.model.logits(hidden[:, -1]))
+            if readout.max_new_tokens:
+                return self.generate(rows, edits, readout.max_new_tokens)
+            return self._tails(rows, edits, readout)
+
+    @contextmanager
+    def editing(self, interventions: Sequence[Intervention]) -> Iterator[PackedEdits]:
+        """Hook packed interventions into the model for the length of the block."""
+        edits = PackedEdits(interventions, self.model.device, self.model.dtype)
+        points = []
+        for site, layer in edits.points:
+            module, side = self.model.site_module(site, layer)
+            points.append((module, side, _applied(edits, site, layer)))
+        with hooked(points):
+            yield edits
+
+    def spent(self, rows: int) -> None:
+        """Count one model call with `rows` rows."""
+        self.cost.forward_passes += 1
+        self.cost.items_forwarded += rows
+
+    def _tails(self, rows: Batch, edits: PackedEdits, readout: Readout) -> Tensor:
+        """Log-likelihood (rows, C) of candidates of several tokens: the prompt runs once, each candidate's
+        further tokens are fed to its cache, which is cropped back afterwards."""
+        hidden, cache = self._prefill(rows)
+        totals = readout.first_scores(self.model.logits(hidden[:, -1]))
+        for place, tokens in enumerate(readout.candidates):
+            if len(tokens) == 1:
+                continue
+            fed = torch.tensor(tokens[:-1], device=self.model.device)
+            step = self._step(rows, edits, self.model.embed(fed).expand(rows.mask.shape[0], -1, -1), cache)
+            logits = self.model.logits(step).log_softmax(-1)
+            wanted = torch.tensor(tokens[1:], device=self.model.device)
+            totals[:, place] += logits[:, torch.arange(len(wanted)), wanted].sum(-1)
+            cache.crop(-len(fed))
+        return totals
+
+    def generate(self, rows: Batch, edits: PackedEdits, max_new_tokens: int) -> Tensor:
+        """Greedy continuation (rows, n) of every row under its edits.
+
+        -1 stands after a row's end, `FAILED` where its logits were not finite.
+        """
+        hidden, cache = self._prefill(rows)
+        eos = self.model.tokenizer.eos_token_id
+        ended = torch.zeros(rows.mask.shape[0], dtype=torch.bool, device=self.model.device)
+        written: list[Tensor] = []
+        mask = rows.mask
+        for _ in range(max_new_tokens):
+            logits = self.model.logits(hidden[:, -1])
+            broken = ~torch.isfinite(logits).all(-1) & ~ended
+            token = logits.nan_to_num().argmax(-1)
+            ended = ended | broken | (token == (-1 if eos is None else eos))
+            written.append(torch.where(ended, torch.where(broken, FAILED, -1), token))
+            if bool(ended.all()) or len(written) == max_new_tokens:
+                break
+            hidden = self._step(
+                Batch(rows.embeds, mask, rows.roles), edits, self.model.embed(token)[:, None], cache
+            )
+            mask = torch.nn.functional.pad(mask, (0, 1), value=True)
+        return torch.stack(written, dim=1)
+
+    def _prefill(self, rows: Batch) -> tuple[Tensor, Any]:
+        from transformers import DynamicCache
+
+        cache = DynamicCache(config=self.model.text_config)
+        hidden = self.model.decode(rows, cache=cache, last_only=True)
+        self.spent(rows.embeds.shape[0])
+        return hidden, cache
+
+    def _step(self, rows: Batch, edits: PackedEdits, embeds: Tensor, cache: Any) -> Tensor:
+        """Feed further answer tokens (rows, n, d) to a cache that holds `rows.mask` columns."""
+        new = embeds.shape[1]
+        edits.roles = torch.full(
+            (rows.roles.shape[0], new), VALID | ANSWER, dtype=torch.uint8, device=embeds.device
+        )
+        mask = torch.nn.functional.pad(rows.mask, (0, new), value=True)
+        hidden = self.model.decode(Batch(embeds, mask, edits.roles), cache=cache)
+        self.spent(embeds.shape[0])
+        return hidden
+
+
+def _applied(edits: PackedEdits, site: str, layer: int) -> Callable[[Tensor], Tensor]:
+    return lambda activation: edits.apply(site, layer, activation)
+
+
+def _parsed(model: Model, tokens: Tensor, readout: Readout, orders: Any, times: int) -> Codes:
+    """Codes (K, B) of generated rows."""
+    assert readout.parse is not None, "a generating readout has a parser"
+    texts = decode_texts(model, tokens)
+    size = len(texts) // times
+    found = [
+        readout.parse(text, None if orders is None else orders[row % size]) for row, text in enumerate(texts)
+    ]
+    failed = (tokens == FAILED).any(-1).cpu().numpy()
+    return np.where(failed, FAILED, found).astype(np.int8).reshape(times, size)

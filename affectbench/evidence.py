@@ -1,0 +1,255 @@
+"""Activation statistics for selectors: one streaming pass over the identification split, constant memory.
+
+Sums are kept for every unit and emotion, so memory is O(units x emotions) whatever the number of items.
+Statistics follow esn.md section 4: token counts and sums pooled over the items of an emotion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from affectbench.engine import Engine
+from affectbench.errors import AffectbenchError
+from affectbench.intervention import ANSWER, ROLE_BIT, UNTOUCHED, hooked
+from affectbench.model import Batch
+from affectbench.readout import Codes, IntArray, Items, Readout, codes_of, to_labels
+from affectbench.sites import FloatArray, SiteShape
+
+MEAN, MEAN_ABS, RATE, ATTRIBUTION = "mean", "mean_abs", "rate", "attribution"
+STATISTICS = {
+    MEAN: "mean activation",
+    MEAN_ABS: "mean absolute activation",
+    RATE: "share of tokens with activation > 0",
+    ATTRIBUTION: "mean of activation x gradient of the gold label's margin",
+}
+Key = tuple[str, str, str]
+"""(site, positions, statistic)"""
+Point = tuple[str, int]
+"""(site, layer)"""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Statistics of one site at one choice of token positions; arrays have shape (emotions, layers, units).
+
+    `items` (emotions,) counts the items behind each emotion's row, `tokens` (emotions,) their tokens.
+    """
+
+    labels: tuple[str, ...]
+    site: str
+    positions: str
+    shape: SiteShape
+    items: IntArray
+    tokens: FloatArray
+    _sums: dict[str, FloatArray]
+
+    def _statistic(self, name: str) -> FloatArray:
+        if name not in self._sums:
+            raise AffectbenchError(
+                f"the evidence pass did not collect {name!r}",
+                hint=f"add {name!r} to the selector's `needs`; known: {', '.join(STATISTICS)}",
+            )
+        with np.errstate(invalid="ignore"):
+            return np.nan_to_num(self._sums[name] / self.tokens[:, None, None])
+
+    @property
+    def mean(self) -> FloatArray:
+        return self._statistic(MEAN)
+
+    @property
+    def mean_abs(self) -> FloatArray:
+        return self._statistic(MEAN_ABS)
+
+    @property
+    def rate(self) -> FloatArray:
+        return self._statistic(RATE)
+
+    @property
+    def attribution(self) -> FloatArray:
+        return self._statistic(ATTRIBUTION)
+
+    @property
+    def overall_mean(self) -> FloatArray:
+        """Mean activation of every unit, each emotion weighted alike; flat, shape (layers * units,)."""
+        seen = self.tokens > 0
+        return self.mean[seen].mean(axis=0).ravel()
+
+
+@dataclass
+class EvidencePass:
+    """Collects every requested statistic in one pass.
+
+    `requests` are (site, positions, statistic) keys. With `correct_only`, an item counts only if the
+    un-intervened model answers it correctly, and at most `per_emotion` such items count for an emotion, in
+    the split's order. Shuffled-label statistics use a seeded permutation of the counted items' labels.
+    """
+
+    engine: Engine
+    items: Items
+    readout: Readout
+    requests: frozenset[Key]
+    correct_only: bool = True
+    per_emotion: int | None = None
+    seed: int = 0
+    counted: IntArray = field(init=False)
+    codes: Codes = field(init=False)
+    _sums: dict[Key, Tensor] = field(init=False, default_factory=dict)
+    _tokens: dict[str, Tensor] = field(init=False, default_factory=dict)
+
+    def run(self, progress: Callable[[int], None] | None = None) -> EvidencePass:
+        """Run the pass; returns itself, ready for `evidence`."""
+        labels = len(self.readout.labels)
+        self.counted = np.zeros(2 * labels, dtype=np.int64)
+        self.codes = np.zeros(len(self.items), dtype=np.int8)
+        known = (
+            None
+            if self.readout.one_pass
+            else self.engine.predict(self.items, self.readout, [UNTOUCHED]).codes[0]
+        )
+        shuffled = np.random.default_rng([self.seed, 0x5AFF1E]).permutation(self.items.gold)
+        for places in self.engine.batches(self.items.items):
+            self._batch(places, known, shuffled)
+            if progress is not None:
+                progress(len(places))
+        return self
+
+    def evidence(self, site: str, positions: str, *, shuffled: bool = False) -> Evidence:
+        """The statistics of `site` at `positions`, by gold label or by shuffled label."""
+        labels = self.readout.labels
+        rows = slice(len(labels), None) if shuffled else slice(0, len(labels))
+        sums = {
+            statistic: total[rows].cpu().numpy()
+            for (at_site, at_positions, statistic), total in self._sums.items()
+            if (at_site, at_positions) == (site, positions)
+        }
+        tokens = self._tokens[positions][rows].cpu().numpy()
+        return Evidence(labels, site, positions, self.engine.model.shape, self.counted[rows], tokens, sums)
+
+    def _batch(self, places: list[int], known: Codes | None, shuffled: IntArray) -> None:
+        model = self.engine.model
+        batch = model.collate([self.items.items[place] for place in places])
+        gradients = any(statistic == ATTRIBUTION for _, _, statistic in self.requests)
+        seen: dict[Point, Tensor] = {}
+        pooled: dict[Point, dict[tuple[str, str], Tensor]] = {}
+
+        def read(point: Point) -> Callable[[Tensor], None]:
+            def hook(activation: Tensor) -> None:
+                if gradients:
+                    seen[point] = activation
+                else:  # Pooled at once, so that no activation outlives its layer.
+                    pooled[point] = self._pool(point, activation, None, batch.roles)
+
+            return hook
+
+        sites = sorted({site for site, _, _ in self.requests})
+        wanted = [(site, layer) for site in sites for layer in range(model.shape.layers)]
+        gold = self.items.gold[places]
+        with torch.set_grad_enabled(gradients):
+            if gradients:
+                batch = Batch(batch.embeds.detach().requires_grad_(), batch.mask, batch.roles)
+            with hooked([(*model.site_module(*point), read(point)) for point in wanted]):
+                hidden = model.decode(batch)
+            first = self.readout.first_scores(model.logits(hidden[:, -1]))
+            slopes = self._slopes(first, gold, places, seen) if gradients else {}
+        self.engine.spent(len(places))
+        for point, activation in seen.items():
+            pooled[point] = self._pool(point, activation.detach(), slopes[point], batch.roles)
+        orders = None if self.items.orders is None else self.items.orders[places]
+        codes = codes_of(to_labels(first.detach().cpu().numpy(), orders)) if known is None else known[places]
+        self.codes[places] = codes
+        self._accumulate(batch.roles, pooled, self._weights(places, codes == gold, gold, shuffled))
+
+    def _pool(
+        self, point: Point, activation: Tensor, slope: Tensor | None, roles: Tensor
+    ) -> dict[tuple[str, str], Tensor]:
+        """Sums (B, width) over tokens, for each (positions, statistic) requested of the point's site."""
+        return {
+            (positions, statistic): _pooled(activation, slope, statistic, roles, positions)
+            for site, positions, statistic in self.requests
+            if site == point[0]
+        }
+
+    def _slopes(
+        self, first: Tensor, gold: IntArray, places: list[int], seen: dict[Point, Tensor]
+    ) -> dict[Point, Tensor]:
+        """Gradient of each item's gold margin (gold minus best other) with respect to every site."""
+        wanted = gold if self.items.orders is None else (self.items.orders[places] == gold[:, None]).argmax(1)
+        rows = torch.arange(len(places), device=first.device)
+        at = torch.as_tensor(wanted, device=first.device)
+        others = first.clone()
+        others[rows, at] = -torch.inf
+        margin = (first[rows, at] - others.max(dim=-1).values).sum()
+        found = torch.autograd.grad(margin, list(seen.values()), allow_unused=True)
+        return {
+            point: torch.zeros_like(seen[point]) if slope is None else slope
+            for point, slope in zip(seen, found, strict=True)
+        }
+
+    def _weights(self, places: list[int], correct: np.ndarray, gold: IntArray, shuffled: IntArray) -> Tensor:
+        """Membership (items, 2 x emotions): which gold and which shuffled group each item counts for."""
+        labels = len(self.readout.labels)
+        weights = np.zeros((len(places), 2 * labels))
+        for row, place in enumerate(places):
+            if self.correct_only and not correct[row]:
+                continue
+            for group in (int(gold[row]), labels + int(shuffled[place])):
+                if self.per_emotion is None or self.counted[group] < self.per_emotion:
+                    weights[row, group] = 1
+                    self.counted[group] += 1
+        return torch.as_tensor(weights, dtype=self._wide, device=self.engine.model.device)
+
+    def _accumulate(
+        self, roles: Tensor, pooled: dict[Point, dict[tuple[str, str], Tensor]], weights: Tensor
+    ) -> None:
+        shape = self.engine.model.shape
+        for positions in sorted({positions for _, positions, _ in self.requests}):
+            counts = (roles & ROLE_BIT[positions]).bool().sum(-1)
+            tokens = weights.T @ counts.to(weights)
+            self._tokens[positions] = self._tokens.get(positions, torch.zeros_like(tokens)) + tokens
+        for (site, layer), sums in pooled.items():
+            for (positions, statistic), values in sums.items():
+                key = (site, positions, statistic)
+                if key not in self._sums:
+                    self._sums[key] = torch.zeros(weights.shape[1], shape.layers, shape.width).to(weights)
+                self._sums[key][:, layer] += weights.T @ values.to(weights)
+
+    @property
+    def _wide(self) -> torch.dtype:
+        return torch.float32 if self.engine.model.device.type == "mps" else torch.float64
+
+
+def _pooled(value: Tensor, slope: Tensor | None, statistic: str, roles: Tensor, positions: str) -> Tensor:
+    """Sum (B, width) over the tokens of `positions` of one statistic of activations (B, T, width)."""
+    answer = ROLE_BIT[positions] == ANSWER
+    if answer:
+        value, roles = value[:, -1:], roles[:, -1:]
+    if statistic == MEAN_ABS:
+        value = value.abs()
+    elif statistic == RATE:
+        value = (value > 0).float()
+    elif statistic == ATTRIBUTION:
+        assert slope is not None, "gradients were taken"
+        value = value * (slope[:, -1:] if answer else slope)
+    mask = (roles & ROLE_BIT[positions]).bool()
+    return torch.bmm(mask[:, None].to(value), value).squeeze(1).float()
+
+
+def requests_of(needs: Iterable[str], site: str, positions: str) -> frozenset[Key]:
+    """The keys of the statistics a selector needs. Raises `AffectbenchError` for an unknown statistic."""
+    needs = sorted(needs)
+    for name in needs:
+        if name not in STATISTICS:
+            raise AffectbenchError(
+                f"statistic {name!r} does not exist", hint=f"a selector may need: {', '.join(STATISTICS)}"
+            )
+    return frozenset((site, positions, name) for name in needs)
+
+
+def merged(requests: Sequence[frozenset[Key]]) -> frozenset[Key]:
+    """One request that serves all of `requests`."""
+    return frozenset().union(*requests)

@@ -1,0 +1,221 @@
+"""Edits of activations: what they are, how they compose, and the one place that hooks them into a model.
+
+Rows of one batch may carry different interventions: `PackedEdits` lays K interventions over the same B
+items as K blocks of B rows and edits each block on its own, in one forward pass.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from affectbench.errors import AffectbenchError
+from affectbench.sites import SITES, FloatArray, SiteShape, UnitArray
+
+if TYPE_CHECKING:
+    import torch
+
+Operation = Literal["scale", "mean"]
+Positions = Literal["all", "content", "audio", "answer"]
+
+VALID, CONTENT, AUDIO, ANSWER = 1, 2, 4, 8
+"""Role bits of a token. Padding has none; the answer bit marks the last prompt token and all generated ones."""
+ROLE_BIT: dict[str, int] = {"all": VALID, "content": CONTENT, "audio": AUDIO, "answer": ANSWER}
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One operation on some units of one site.
+
+    ``scale`` multiplies each unit by `value` (0 deactivates, 1 + alpha is a gain); ``mean`` replaces it by
+    `value`, its mean over identification items. `value` has shape (units,).
+    """
+
+    site: str
+    shape: SiteShape
+    units: UnitArray
+    operation: Operation
+    value: FloatArray
+    positions: Positions = "all"
+
+    def __post_init__(self) -> None:
+        if self.site not in SITES:
+            raise AffectbenchError(f"site {self.site!r} does not exist", hint=f"sites: {', '.join(SITES)}")
+        if self.operation not in ("scale", "mean"):
+            raise AffectbenchError(
+                f"operation {self.operation!r} does not exist", hint="operations: scale, mean"
+            )
+        if self.positions not in ROLE_BIT:
+            raise AffectbenchError(
+                f"positions {self.positions!r} do not exist", hint=f"positions: {', '.join(ROLE_BIT)}"
+            )
+        if self.value.shape != self.units.shape:
+            raise AffectbenchError(
+                f"{self.value.size} values for {self.units.size} units", hint="give one value for each unit"
+            )
+        if not np.isfinite(self.value).all():
+            raise AffectbenchError(
+                "an edit has a value that is not finite", hint="check the dose and the means"
+            )
+        self.shape.check(self.units, f"edit of site {self.site!r}")
+
+    @property
+    def is_noop(self) -> bool:
+        return self.units.size == 0 or (self.operation == "scale" and bool((self.value == 1.0).all()))
+
+
+def scale(
+    site: str, shape: SiteShape, units: UnitArray, factor: float, positions: Positions = "all"
+) -> Intervention:
+    """Multiply `units` by `factor`: 0 deactivates them, 1 leaves them alone, above 1 is a gain."""
+    return Intervention((Edit(site, shape, units, "scale", np.full(units.shape, float(factor)), positions),))
+
+
+def mean_ablation(
+    site: str, shape: SiteShape, units: UnitArray, means: FloatArray, positions: Positions = "all"
+) -> Intervention:
+    """Replace `units` by their means; `means` holds one value for every unit of the site, shape (units,)."""
+    return Intervention((Edit(site, shape, units, "mean", means[units], positions),))
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """Edits applied together, in order, in one forward pass. No edits: the model as it is."""
+
+    edits: tuple[Edit, ...] = ()
+
+    @cached_property
+    def effective(self) -> tuple[Edit, ...]:
+        """The edits that change anything: a no-op never reaches the model, so it is bit-identical."""
+        return tuple(edit for edit in self.edits if not edit.is_noop)
+
+    @cached_property
+    def digest(self) -> str:
+        """Content hash, equal for interventions that do the same thing."""
+        digest = hashlib.sha256()
+        for edit in self.effective:
+            order = np.argsort(edit.units, kind="stable")
+            digest.update(f"{edit.site} {edit.operation} {edit.positions} {edit.shape.width}\n".encode())
+            digest.update(np.ascontiguousarray(edit.units[order], dtype="<i8").tobytes())
+            digest.update(np.ascontiguousarray(edit.value[order], dtype="<f8").tobytes())
+        return digest.hexdigest()[:16]
+
+    @property
+    def first_layer(self) -> int | None:
+        """Lowest layer that is edited; None where nothing is."""
+        layers = [int(edit.units.min()) // edit.shape.width for edit in self.effective]
+        return min(layers) if layers else None
+
+
+UNTOUCHED = Intervention()
+
+
+@dataclass
+class _BlockEdit:
+    block: int
+    channels: torch.Tensor
+    operation: Operation
+    value: torch.Tensor
+    bit: int
+
+
+@dataclass
+class PackedEdits:
+    """K interventions over the same B items: row ``k * B + b`` is item b under intervention k.
+
+    `roles` (B, T) tells the role bits of the tokens that the next forward pass will see; whoever runs the
+    model sets it before each pass.
+    """
+
+    interventions: Sequence[Intervention]
+    device: torch.device
+    dtype: torch.dtype
+    roles: torch.Tensor | None = None
+    _points: dict[tuple[str, int], list[_BlockEdit]] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        import torch
+
+        for block, intervention in enumerate(self.interventions):
+            for edit in intervention.effective:
+                value = torch.as_tensor(edit.value, dtype=self.dtype, device=self.device)
+                for layer, (channels, places) in edit.shape.by_layer(edit.units).items():
+                    self._points.setdefault((edit.site, layer), []).append(
+                        _BlockEdit(
+                            block,
+                            torch.as_tensor(channels, device=self.device),
+                            edit.operation,
+                            value[torch.as_tensor(places, device=self.device)],
+                            ROLE_BIT[edit.positions],
+                        )
+                    )
+
+    @property
+    def points(self) -> list[tuple[str, int]]:
+        """The (site, layer) pairs that at least one row edits."""
+        return sorted(self._points)
+
+    def apply(self, site: str, layer: int, activation: torch.Tensor) -> torch.Tensor:
+        """Edit `activation` (K * B, T, width) block by block; returns a tensor of the same shape."""
+        import torch
+
+        blocks = activation.clone() if torch.is_grad_enabled() else activation
+        view = blocks.unflatten(0, (len(self.interventions), -1))
+        for edit in self._points[site, layer]:
+            rows = view[edit.block]
+            chosen = rows[..., edit.channels]
+            changed = chosen * edit.value if edit.operation == "scale" else edit.value.expand_as(chosen)
+            if edit.bit != VALID:
+                assert self.roles is not None, "roles are set before each forward pass"
+                # The last layer may see fewer columns: the ones that are read, at the end.
+                here = (self.roles[:, -rows.shape[1] :] & edit.bit).bool()
+                changed = torch.where(here.unsqueeze(-1), changed, chosen)
+            rows[..., edit.channels] = changed
+        return blocks
+
+
+Hook = Callable[..., Any]
+
+
+@contextmanager
+def hooked(points: Sequence[tuple[Any, Literal["input", "output"], Hook]]) -> Iterator[None]:
+    """Attach each ``(module, side, function)`` and detach all of them on the way out, also after an error.
+
+    `function` receives the tensor at that side of the module and returns its replacement, or None to leave
+    it. A tuple output is handled by editing its first element.
+    """
+    handles: list[Any] = []
+    try:
+        for module, side, function in points:
+            if side == "input":
+                handles.append(module.register_forward_pre_hook(_input_hook(function)))
+            else:
+                handles.append(module.register_forward_hook(_output_hook(function)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _input_hook(function: Hook) -> Hook:
+    def hook(_module: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        replaced = function(args[0])
+        return None if replaced is None else (replaced, *args[1:])
+
+    return hook
+
+
+def _output_hook(function: Hook) -> Hook:
+    def hook(_module: Any, _args: tuple[Any, ...], output: Any) -> Any:
+        if isinstance(output, tuple):
+            replaced = function(output[0])
+            return None if replaced is None else (replaced, *output[1:])
+        return function(output)
+
+    return hook

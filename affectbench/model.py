@@ -1,0 +1,357 @@
+"""The fixed interface of model wrappers, and the base class that does nearly all of the work.
+
+A family file in ``models/`` subclasses `Model` and declares where things are; everything that runs, edits
+or reads a model goes through this class. Sequences are left-padded, so the answer position of every row is
+the last column.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from affectbench.errors import AffectbenchError
+from affectbench.intervention import ANSWER, AUDIO, CONTENT, VALID
+from affectbench.sites import GATE, NEURON, SiteShape
+
+if TYPE_CHECKING:
+    from affectbench.dataset import Example, RenderedPrompt
+    from affectbench.task import ModelCard
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One item as the decoder will see it.
+
+    `ids` (T,) token ids; `roles` (T,) role bits (see `intervention.ROLE_BIT`); `audio` (A, d) embeddings
+    that replace the A tokens whose audio bit is set, or None.
+    """
+
+    id: str
+    ids: Tensor
+    roles: Tensor
+    audio: Tensor | None = None
+
+    def __len__(self) -> int:
+        return int(self.ids.numel())
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Left-padded rows: `embeds` (B, T, d), `mask` (B, T) bool, `roles` (B, T) role bits."""
+
+    embeds: Tensor
+    mask: Tensor
+    roles: Tensor
+
+    def repeated(self, times: int) -> Batch:
+        """The same rows `times` times over: block k holds rows k * B to (k + 1) * B."""
+        return Batch(self.embeds.repeat(times, 1, 1), self.mask.repeat(times, 1), self.roles)
+
+
+@dataclass
+class Prefix:
+    """Hidden states (B, T, d) at the entry of `layer`: what lies below is not computed again."""
+
+    layer: int
+    hidden: Tensor
+
+
+class Model:
+    """A causal decoder whose units can be read and edited. Subclasses declare a family.
+
+    The decoder gets ready-made input embeddings, so that an audio tower runs once for an item, whatever
+    number of interventions follows.
+    """
+
+    name: ClassVar[str] = ""
+    modalities: ClassVar[tuple[str, ...]] = ("text",)
+
+    def __init__(self, network: Any, tokenizer: Any, card: ModelCard, folder: Path | None) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.card = card
+        self.folder = folder
+        self.device = next(network.parameters()).device
+        self.dtype = next(network.parameters()).dtype
+        self._tuple_layers = False
+
+    # What a family declares. The defaults fit most decoder-only models of transformers.
+
+    @classmethod
+    def load(cls, card: ModelCard, source: str, *, device: str, dtype: torch.dtype) -> Model:
+        """Load the checkpoint at `source` (a folder or hub id). Raises `AffectbenchError` where it cannot."""
+        raise AffectbenchError(f"family {cls.name!r} does not say how to load {source}")
+
+    @cached_property
+    def decoder(self) -> nn.Module:
+        return self.network.get_decoder()  # type: ignore[no-any-return]
+
+    @cached_property
+    def layers(self) -> list[Any]:
+        return list(self.decoder.layers)  # type: ignore[arg-type]
+
+    @cached_property
+    def text_config(self) -> Any:
+        return self.network.config.get_text_config()
+
+    def mlp(self, layer: int) -> Any:
+        return self.layers[layer].mlp
+
+    def activation(self, layer: int) -> Any:
+        """The module whose output is act(gate)."""
+        mlp = self.mlp(layer)
+        for name in ("act_fn", "activation_fn", "act"):
+            if isinstance(getattr(mlp, name, None), nn.Module):
+                return getattr(mlp, name)
+        raise AffectbenchError(
+            f"{type(mlp).__name__} has no activation module to hook",
+            hint="the family file must override `activation`",
+        )
+
+    def down(self, layer: int) -> Any:
+        """The linear module that writes the neurons into the residual stream."""
+        return self.mlp(layer).down_proj
+
+    def position_ids(self, mask: Tensor) -> Tensor:
+        """Positions (B, T) that ignore left padding."""
+        return (mask.long().cumsum(-1) - 1).clamp_min(0)
+
+    def audio_embeddings(self, waveform: Any) -> Tensor:
+        """Embeddings (A, d) of a 16 kHz mono waveform, one for each audio placeholder token."""
+        raise AffectbenchError(f"{self.card.name} takes no audio", hint="choose a model of modality 'audio'")
+
+    audio_token: ClassVar[str] = ""
+
+    # Sites.
+
+    @cached_property
+    def shape(self) -> SiteShape:
+        """Layers and units of the sites `gate` and `neuron`, which have the same shape."""
+        widths = {int(self.down(layer).in_features) for layer in range(len(self.layers))}
+        if len(widths) != 1:
+            raise AffectbenchError(
+                f"layers differ in width: {sorted(widths)}", hint="this model needs its own family"
+            )
+        return SiteShape(len(self.layers), widths.pop())
+
+    def site_module(self, site: str, layer: int) -> tuple[Any, Literal["input", "output"]]:
+        """The module that carries `site` at `layer`, and which side of it."""
+        if site == GATE:
+            return self.activation(layer), "output"
+        if site == NEURON:
+            return self.down(layer), "input"
+        raise AffectbenchError(f"{self.card.name} has no site {site!r}", hint=f"sites: {GATE}, {NEURON}")
+
+    # From examples to inputs.
+
+    def prepare(self, example: Example, prompt: RenderedPrompt) -> Prepared:
+        """Tokenise one item; an audio item's tower runs here, once."""
+        text, span = self.render(prompt)
+        audio = None
+        if self.audio_token and example.audio is not None:
+            audio = self.audio_embeddings(example.waveform())
+            text = text.replace("{audio}", self.audio_token * audio.shape[0])
+        encoded = self.tokenizer(text, return_offsets_mapping=span is not None)
+        ids = torch.tensor(encoded["input_ids"], dtype=torch.long)
+        roles = torch.full_like(ids, VALID, dtype=torch.uint8)
+        if span is not None:
+            starts_ends = torch.tensor(encoded["offset_mapping"], dtype=torch.long)
+            inside = (starts_ends[:, 0] < span[1]) & (starts_ends[:, 1] > span[0])
+            roles[inside] |= CONTENT
+        if audio is not None:
+            placeholders = ids == self.tokenizer.convert_tokens_to_ids(self.audio_token)
+            if int(placeholders.sum()) != audio.shape[0]:
+                raise AffectbenchError(
+                    f"item {example.id}: {int(placeholders.sum())} audio placeholders for {audio.shape[0]} audio frames",
+                    hint="the prompt must contain {audio} exactly once",
+                )
+            roles[placeholders] |= AUDIO
+        roles[-1] |= ANSWER
+        return Prepared(example.id, ids, roles, audio)
+
+    def render(self, prompt: RenderedPrompt) -> tuple[str, tuple[int, int] | None]:
+        """The full text of a prompt and where the item's own words stand in it, through the chat template
+        where the checkpoint has one."""
+        if not getattr(self.tokenizer, "chat_template", None):
+            return prompt.text, prompt.content_span
+        message = [{"role": "user", "content": prompt.text}]
+        text = self.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+        shift = text.find(prompt.text)
+        if shift < 0 or prompt.content_span is None:
+            return text, None
+        return text, (prompt.content_span[0] + shift, prompt.content_span[1] + shift)
+
+    def continuation(self, prompt: RenderedPrompt, answer: str) -> list[int]:
+        """Token ids of `answer` as they follow `prompt`."""
+        text, _ = self.render(prompt)
+        if getattr(self.tokenizer, "chat_template", None):
+            answer = answer.lstrip()
+        before = self.tokenizer(text)["input_ids"]
+        both = self.tokenizer(text + answer)["input_ids"]
+        eos = self.tokenizer.eos_token_id
+        if before and before[-1] == eos and both[-1] == eos:
+            before, both = before[:-1], both[:-1]
+        tokens = both[len(before) :] if both[: len(before)] == before else []
+        if not tokens:
+            tokens = self.tokenizer(answer, add_special_tokens=False)["input_ids"]
+        if not tokens:
+            raise AffectbenchError(f"the answer {answer!r} has no tokens in {self.card.name}'s vocabulary")
+        return list(tokens)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Input embeddings of token ids, shape (..., d)."""
+        return self.network.get_input_embeddings()(ids.to(self.device))  # type: ignore[no-any-return]
+
+    def collate(self, items: Sequence[Prepared]) -> Batch:
+        """Left-pad items into one batch on the model's device."""
+        length = max(len(item) for item in items)
+        ids = torch.zeros(len(items), length, dtype=torch.long)
+        roles = torch.zeros(len(items), length, dtype=torch.uint8)
+        for row, item in enumerate(items):
+            ids[row, length - len(item) :] = item.ids
+            roles[row, length - len(item) :] = item.roles
+        embeds = self.embed(ids)
+        roles = roles.to(self.device)
+        for row, item in enumerate(items):
+            if item.audio is not None:
+                embeds[row, (roles[row] & AUDIO).bool()] = item.audio.to(embeds)
+        return Batch(embeds, roles.bool(), roles)
+
+    # Forward passes.
+
+    def decode(
+        self, batch: Batch, *, prefix: Prefix | None = None, cache: Any = None, last_only: bool = False
+    ) -> Tensor:
+        """Hidden states after the final norm, shape (B, T, d).
+
+        `prefix` replaces the layers below it. `cache` is a transformers cache that is read and extended;
+        `batch.mask` then covers the cached tokens too. `last_only` promises that only the last column is
+        read, and skips the last layer's MLP elsewhere.
+        """
+        positions = self.position_ids(batch.mask)[..., -batch.embeds.shape[1] :]
+        with self._shortened(prefix, last_only):
+            output = self.decoder(
+                inputs_embeds=batch.embeds,
+                attention_mask=None if bool(batch.mask.all()) and cache is None else batch.mask.long(),
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=cache is not None,
+            )
+        return output.last_hidden_state  # type: ignore[no-any-return]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Vocabulary logits (..., V) in float32."""
+        logits = self.network.get_output_embeddings()(hidden).float()
+        cap = getattr(self.text_config, "final_logit_softcapping", None)
+        if cap:
+            logits = torch.tanh(logits / cap) * cap
+        divisor = getattr(self.text_config, "logits_scaling", None)
+        return logits / divisor if divisor else logits
+
+    @contextmanager
+    def _shortened(self, prefix: Prefix | None, last_only: bool) -> Iterator[None]:
+        """Skip the layers below `prefix` and the unread columns of the last MLP, by instance attributes
+        that are removed afterwards: the model's own forward stays in charge of masks and positions."""
+        replaced: list[Any] = []
+        try:
+            if prefix is not None:
+                for layer in self.layers[: prefix.layer]:
+                    layer.forward = self._skip
+                    replaced.append(layer)
+                entry = self.layers[prefix.layer]
+                entry.forward = _entering(entry.forward, prefix.hidden)
+                replaced.append(entry)
+            if last_only:
+                mlp = self.mlp(len(self.layers) - 1)
+                mlp.forward = _last_column(mlp.forward)
+                replaced.append(mlp)
+            yield
+        finally:
+            for module in replaced:
+                del module.forward
+
+    def _skip(self, hidden_states: Tensor, *_args: Any, **_kwargs: Any) -> Any:
+        return (hidden_states,) if self._tuple_layers else hidden_states
+
+    @contextmanager
+    def layer_entries(self, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+        """Collect the hidden states (B, T, d) that enter each of `layers` during forward passes."""
+        found: dict[int, Tensor] = {}
+        handles = []
+
+        def keep(layer: int) -> Any:
+            def hook(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                found[layer] = args[0] if args else kwargs["hidden_states"]
+
+            return hook
+
+        def note_output(_module: Any, _args: Any, output: Any) -> None:
+            self._tuple_layers = isinstance(output, tuple)
+
+        try:
+            handles.append(self.layers[0].register_forward_hook(note_output))
+            for layer in layers:
+                handles.append(self.layers[layer].register_forward_pre_hook(keep(layer), with_kwargs=True))
+            yield found
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    # Identity.
+
+    @cached_property
+    def weights_digest(self) -> str:
+        """sha256 (16 hex) of the parameters, in name order, as stored: independent of file layout."""
+        if self.folder is not None and (self.folder / "model.safetensors").is_file():
+            return file_digest(self.folder / "model.safetensors")
+        digest = hashlib.sha256()
+        for name, parameter in sorted(self.network.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    @property
+    def parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
+    def planted(self) -> Mapping[str, Any] | None:
+        """The ground truth shipped beside the weights (``planted.json``), or None."""
+        path = self.folder / "planted.json" if self.folder is not None else None
+        if path is None or not path.is_file():
+            return None
+        return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's bytes, 16 hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def _entering(forward: Any, hidden: Tensor) -> Any:
+    def entered(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return forward(hidden, *args, **kwargs)
+
+    return entered
+
+
+def _last_column(forward: Any) -> Any:
+    def shortened(hidden: Tensor) -> Tensor:
+        output = torch.zeros_like(hidden)
+        output[:, -1:] = forward(hidden[:, -1:])
+        return output
+
+    return shortened

@@ -1,0 +1,162 @@
+"""The fixed interface of selectors, and the `Selection` they return.
+
+A selector is one file in ``selectors/`` with one subclass of `Selector`. Most only turn evidence into scores:
+
+    class Spread(Selector):
+        "Standard deviation over emotions of the mean activation."
+        name = "spread"
+        needs = frozenset({"mean"})
+
+        def scores(self, study):
+            return np.repeat(study.evidence.mean.std(axis=0, keepdims=True), len(study.labels), axis=0)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from affectbench.errors import AffectbenchError
+from affectbench.sites import FloatArray, SiteShape, UnitArray
+
+if TYPE_CHECKING:
+    from affectbench.study import Study
+
+TIE_RULE = "score descending, then (layer, unit) ascending"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Ranked units for each emotion: the claim that is put to the test.
+
+    `units` holds one array of flat indices for each label, best first; `scores` (emotions, units of the
+    site) are the scores behind the ranking, or None where only the units are known.
+    """
+
+    site: str
+    shape: SiteShape
+    labels: tuple[str, ...]
+    units: tuple[UnitArray, ...]
+    scores: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.units) != len(self.labels):
+            raise AffectbenchError(
+                f"the selection has {len(self.units)} sets of units for {len(self.labels)} emotions",
+                hint=f"one set each, in this order: {', '.join(self.labels)}",
+            )
+        for label, units in zip(self.labels, self.units, strict=True):
+            self.shape.check(units, f"selection for {label!r}")
+
+    @classmethod
+    def from_scores(
+        cls, scores: FloatArray, budget: int, *, site: str, shape: SiteShape, labels: tuple[str, ...]
+    ) -> Selection:
+        """The `budget` best units of each emotion by `scores` (emotions, layers, units).
+
+        Ties go to the lower (layer, unit). A score of -inf excludes a unit, so a set may be smaller than
+        the budget. Raises `AffectbenchError` for a wrong shape or NaN.
+        """
+        expected = (len(labels), shape.layers, shape.width)
+        scores = np.asarray(scores, dtype=np.float64)
+        if scores.shape != expected:
+            raise AffectbenchError(
+                f"the selector returned scores of shape {scores.shape}",
+                hint=f"expected {expected}: (emotions, layers, units)",
+            )
+        if np.isnan(scores).any() or np.isposinf(scores).any():
+            bad = int(np.isnan(scores).sum() + np.isposinf(scores).sum())
+            raise AffectbenchError(
+                f"the selector returned {bad} scores that are NaN or +inf", hint="use -inf to exclude a unit"
+            )
+        flat = scores.reshape(len(labels), -1)
+        units = []
+        for row in flat:
+            best = np.argsort(-row, kind="stable")[:budget]
+            units.append(best[np.isfinite(row[best])].astype(np.int64))
+        return cls(site, shape, labels, tuple(units), flat)
+
+    def check_budget(self, budget: int) -> None:
+        """Raise `AffectbenchError` where an emotion has more than `budget` units, or none has any."""
+        for label, units in zip(self.labels, self.units, strict=True):
+            if units.size > budget:
+                raise AffectbenchError(
+                    f"{units.size} units for {label!r} exceed the budget of {budget}",
+                    hint="the protocol's `fractions` fix the budget; return at most that many units an emotion",
+                )
+        if not any(units.size for units in self.units):
+            raise AffectbenchError("the selection is empty", hint="return at least one unit for one emotion")
+
+    @property
+    def digest(self) -> str:
+        """Content hash (16 hex) of site, labels and ranked units."""
+        digest = hashlib.sha256(f"{self.site} {self.shape.layers}x{self.shape.width}".encode())
+        for label, units in zip(self.labels, self.units, strict=True):
+            digest.update(f"\n{label}:".encode())
+            digest.update(np.ascontiguousarray(units, dtype="<i8").tobytes())
+        return digest.hexdigest()[:16]
+
+    def save(self, path: Path) -> None:
+        """Write as safetensors whose metadata is the JSON header; scores are kept as float32."""
+        from safetensors.numpy import save
+
+        from affectbench.store import write_atomic
+
+        tensors = {f"units.{place}": units for place, units in enumerate(self.units)}
+        if self.scores is not None:
+            tensors["scores"] = self.scores.astype(np.float32)
+        header = {
+            "site": self.site,
+            "layers": self.shape.layers,
+            "width": self.shape.width,
+            "labels": list(self.labels),
+            "digest": self.digest,
+        }
+        write_atomic(path, save(tensors, metadata={"selection": json.dumps(header)}))
+
+    @classmethod
+    def load(cls, path: Path) -> Selection:
+        """Read a saved selection. Raises `AffectbenchError` where its content does not match its digest."""
+        from safetensors import safe_open
+
+        with safe_open(path, framework="np") as stream:
+            header = json.loads(stream.metadata()["selection"])
+            names = set(stream.keys())
+            units = tuple(stream.get_tensor(f"units.{place}") for place in range(len(header["labels"])))
+            scores = stream.get_tensor("scores").astype(np.float64) if "scores" in names else None
+        shape = SiteShape(header["layers"], header["width"])
+        selection = cls(header["site"], shape, tuple(header["labels"]), units, scores)
+        if selection.digest != header["digest"]:
+            raise AffectbenchError(
+                f"{path}: the units do not match the digest", hint="the file is damaged or was edited"
+            )
+        return selection
+
+
+class Selector:
+    """Base class of selectors: ranks the units of a site for each emotion.
+
+    Override `scores` for a method that gives every unit a number, or `select` for any other. Both must be
+    pure given the study and its seed. `needs` names statistics of `affectbench.evidence.STATISTICS`.
+    """
+
+    name: ClassVar[str] = ""
+    needs: ClassVar[frozenset[str]] = frozenset()
+    control: ClassVar[bool] = False
+
+    def scores(self, study: Study) -> FloatArray:
+        """Scores (emotions, layers, units), higher = keep; -inf excludes a unit."""
+        raise AffectbenchError(
+            f"selector {self.name!r} implements neither `scores` nor `select`", hint="override one of them"
+        )
+
+    def select(self, study: Study, budget: int) -> Selection:
+        """At most `budget` units for each emotion, best first."""
+        return Selection.from_scores(
+            self.scores(study), budget, site=study.site, shape=study.shape, labels=study.labels
+        )

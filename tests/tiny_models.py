@@ -1,0 +1,84 @@
+"""Tiny random-weight models from the real transformers classes, for tests of everything that runs a model."""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+from affectbench.intervention import ANSWER, CONTENT, VALID
+from affectbench.model import Model, Prepared
+from affectbench.readout import Items, Readout
+
+WORDS = "the a child dog lost found won song night rain <name> was is very Question Emotion : ? anger joy fear sad ness".split()
+LABELS = ("anger", "joy", "sadness")
+
+
+def tokenizer() -> Any:
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {word: place for place, word in enumerate(["<pad>", "<eos>", "<unk>", *WORDS])}
+    core = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
+    core.pre_tokenizer = Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>")
+
+
+def family(name: str) -> type[Model]:
+    """A family class from ``models/``."""
+    path = Path(__file__).parent.parent / "models" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"family_under_test_{name}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return next(
+        value for value in vars(module).values() if isinstance(value, type) and issubclass(value, Model) and value is not Model
+    )
+
+
+@cache
+def tiny_qwen2(seed: int = 0) -> Model:
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(seed)
+    words = tokenizer()
+    config = Qwen2Config(
+        vocab_size=len(words), hidden_size=32, intermediate_size=24, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=64, initializer_range=0.3,
+    )  # fmt: skip
+    card = SimpleNamespace(name="tiny-qwen2", revision=None)
+    return family("causal_lm")(Qwen2ForCausalLM(config), words, card, None)  # type: ignore[arg-type]
+
+
+def items(model: Model, count: int = 11, seed: int = 0) -> Items:
+    """Random token sequences of mixed lengths with gold labels and clusters."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for place in range(count):
+        length = int(rng.integers(4, 9))
+        roles = torch.full((length,), VALID, dtype=torch.uint8)
+        roles[1:-2] |= CONTENT
+        roles[-1] |= ANSWER
+        ids = torch.as_tensor(rng.integers(3, len(model.tokenizer), size=length))
+        made.append(Prepared(f"item-{place:03d}", ids, roles))
+    gold = np.arange(count) % len(LABELS)
+    return Items("test", tuple(made), gold, tuple(f"c{place // 2}" for place in range(count)))
+
+
+def readout(model: Model) -> Readout:
+    """Single-token answers: one forward pass says it all."""
+    ids = model.tokenizer.convert_tokens_to_ids(["anger", "joy", "sad"])
+    return Readout(LABELS, tuple((token,) for token in ids))
+
+
+def long_readout(model: Model) -> Readout:
+    """Answers of one and of two tokens."""
+    word = model.tokenizer.convert_tokens_to_ids
+    return Readout(LABELS, ((word("anger"),), (word("joy"), word("very")), (word("sad"), word("ness"))))

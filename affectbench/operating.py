@@ -1,0 +1,76 @@
+"""The operating dose of each arm, chosen on validation, and the headline reported there on test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from affectbench.preservation_score import aggregate
+from affectbench.record import Headline, Operating, ValidationPoint
+from affectbench.score_models import Arm, DoseScore, PreservationScore, Scores
+
+KEEP = 0.9
+"""The least preservation an operating dose should have."""
+
+
+def choose_operating(points: Sequence[ValidationPoint]) -> Operating:
+    """For each arm the dose of largest spec among those that preserve at least 0.9 and do not collapse.
+
+    An arm where no dose preserves that much takes the one that preserves most, and `reason` says so. An arm
+    where every dose collapses, or that has none, has no operating dose.
+    """
+    reasons: list[str] = []
+    suppress = _choose([p for p in points if p.arm == "suppress"], "suppress", reasons)
+    amplify = _choose([p for p in points if p.arm == "amplify"], "amplify", reasons)
+    return Operating(suppress_dose=suppress, amplify_dose=amplify, reason="; ".join(reasons))
+
+
+def _choose(points: list[ValidationPoint], arm: str, reasons: list[str]) -> float | None:
+    standing = [p for p in points if not p.collapsed]
+    if not standing:
+        reasons.append(f"{arm}: every dose collapses the answers" if points else f"{arm}: not run")
+        return None
+    kept = [p for p in standing if p.pres is not None and p.pres >= KEEP]
+    if kept:
+        reasons.append(f"{arm}: largest specificity on validation with preservation >= {KEEP}")
+        return max(kept, key=lambda p: p.spec).dose
+    measured = [p for p in standing if p.pres is not None]
+    if measured:
+        reasons.append(f"{arm}: no dose keeps preservation >= {KEEP}, so the one that keeps most")
+        return max(measured, key=lambda p: p.pres or 0.0).dose
+    reasons.append(f"{arm}: largest specificity on validation; preservation was not measured")
+    return max(standing, key=lambda p: p.spec).dose
+
+
+def headline_of(
+    scores: Scores, operating: Operating, preservation: Sequence[PreservationScore]
+) -> Headline | None:
+    """The three axes at the operating doses; None where the suppress arm has none.
+
+    `pres` is the lower of the two arms' preservation, and None, like `agg`, if an arm lacks it. A dose that
+    collapses on test takes no aggregate.
+    """
+    suppress = _dose(scores, "suppress", operating.suppress_dose)
+    amplify = _dose(scores, "amplify", operating.amplify_dose)
+    if suppress is None:
+        return None
+    reported = [dose for dose in (suppress, amplify) if dose is not None]
+    kept = [p.pres for dose in reported for p in preservation if (p.arm, p.dose) == (dose.arm, dose.dose)]
+    known = [value for value in kept if value is not None]
+    pres = min(known) if len(known) == len(reported) else None
+    strength = scores.strength.strength if scores.strength else None
+    ranked = scores.status == "ok" and amplify is not None and not any(d.collapsed for d in reported)
+    total = aggregate(suppress.spec.value, strength.value if strength else None, pres)
+    return Headline(
+        spec=suppress.spec,
+        spec_amplify=amplify.spec if amplify else None,
+        strength=strength,
+        pres=pres,
+        agg=total if ranked else None,
+        p=suppress.p,
+        p_random=suppress.random.p if suppress.random else None,
+        significant=suppress.significant,
+    )
+
+
+def _dose(scores: Scores, arm: Arm, dose: float | None) -> DoseScore | None:
+    return next((d for d in scores.doses if d.arm == arm and d.dose == dose), None)

@@ -1,0 +1,147 @@
+"""What a cell's predictions look like before they are scored, checked when built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from affectbench.errors import ScoreError
+
+UNPARSED, ERROR = -1, -2
+"""Prediction codes beside the label indices 0..E-1. Both count as wrong, and both are counted."""
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Predictions under one (arm, dose), for each target emotion and each random draw.
+
+    Attributes:
+        arm: "suppress" or "amplify".
+        dose: the operation's own number (a factor for `scale`).
+        alpha: distance from no intervention, 0 = none; the x axis of steering strength.
+        predictions: (E, N) codes; row s is the intervention that targets emotion s.
+        margin: (E, N) logit of target s minus the largest other label's; NaN where there is none.
+        draws: (R, N) codes under R random layer-matched selections; R may be 0.
+    """
+
+    arm: str
+    dose: float
+    alpha: float
+    predictions: Array
+    margin: Array
+    draws: Array
+
+    @property
+    def name(self) -> str:
+        """How messages call this condition, e.g. "amplify 2"."""
+        return f"{self.arm} {self.dose:g}"
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """All predictions of one cell on one split.
+
+    Attributes:
+        labels: the E emotions, in the benchmark's order.
+        items: (N,) item ids, each once.
+        gold: (N,) label indices.
+        clusters: (N,) speaker, dialogue or document of each item; strings or integers.
+        base: (N,) codes without intervention.
+        base_margin: (N, E) logit of each label minus the largest other label's; NaN where there is none.
+        conditions: one for each (arm, dose).
+
+    Raises:
+        ScoreError: shapes or codes that do not fit, an id or a condition that comes twice, infinite margins.
+    """
+
+    labels: tuple[str, ...]
+    items: Array
+    gold: Array
+    clusters: Array
+    base: Array
+    base_margin: Array
+    conditions: tuple[Condition, ...]
+
+    def __post_init__(self) -> None:
+        n_labels, n_items = len(self.labels), len(self.items)
+        if n_labels < 2 or n_items == 0:
+            raise ScoreError(f"scoring needs 2 labels and 1 item, got {n_labels} and {n_items}")
+        _check_unique(self.items)
+        _check_shape("gold", self.gold, (n_items,))
+        _check_shape("clusters", self.clusters, (n_items,))
+        _check_codes("gold", self.gold, 0, n_labels)
+        _check_shape("base", self.base, (n_items,))
+        _check_codes("base", self.base, ERROR, n_labels)
+        _check_shape("base_margin", self.base_margin, (n_items, n_labels))
+        _check_margin("base_margin", self.base_margin, np.repeat(self.base[:, None] >= 0, n_labels, axis=1))
+        names = [condition.name for condition in self.conditions]
+        if len(set(names)) != len(names):
+            raise ScoreError(f"a condition comes twice: {', '.join(names)}")
+        for condition in self.conditions:
+            _check_condition(condition, n_labels, n_items)
+
+    def ordered(self) -> Outcomes:
+        """The same outcomes with items sorted by id, so that no result depends on their order."""
+        order = np.argsort(self.items, kind="stable")
+        sorted_conditions = tuple(
+            replace(
+                c, predictions=c.predictions[:, order], margin=c.margin[:, order], draws=c.draws[:, order]
+            )
+            for c in self.conditions
+        )
+        per_item = {
+            f.name: getattr(self, f.name)[order]
+            for f in fields(self)
+            if f.name not in ("labels", "conditions")
+        }
+        return replace(self, conditions=sorted_conditions, **per_item)
+
+
+def _check_condition(condition: Condition, n_labels: int, n_items: int) -> None:
+    name = condition.name
+    if condition.arm not in ("suppress", "amplify"):
+        raise ScoreError(f"condition {name}: arm must be 'suppress' or 'amplify'")
+    if not (np.isfinite(condition.dose) and np.isfinite(condition.alpha) and condition.alpha > 0):
+        raise ScoreError(f"condition {name}: dose must be finite and alpha above 0, got {condition.alpha}")
+    _check_shape(f"{name}: predictions", condition.predictions, (n_labels, n_items))
+    _check_shape(f"{name}: margin", condition.margin, (n_labels, n_items))
+    _check_shape(f"{name}: draws", condition.draws, (len(condition.draws), n_items))
+    _check_codes(f"{name}: predictions", condition.predictions, ERROR, n_labels)
+    _check_codes(f"{name}: draws", condition.draws, ERROR, n_labels)
+    _check_margin(f"{name}: margin", condition.margin, condition.predictions >= 0)
+
+
+def _check_unique(items: Array) -> None:
+    ids, counts = np.unique(items, return_counts=True)
+    if len(ids) < len(items):
+        twice = ", ".join(str(i) for i in ids[counts > 1][:5])
+        raise ScoreError(f"item ids must be unique; these come more than once: {twice}")
+
+
+def _check_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
+    if array.shape != shape:
+        raise ScoreError(f"{name} has shape {array.shape}, expected {shape}")
+
+
+def _check_codes(name: str, codes: Array, lowest: int, n_labels: int) -> None:
+    if not np.issubdtype(codes.dtype, np.integer):
+        raise ScoreError(f"{name} must hold integer codes, got {codes.dtype}")
+    if codes.size and not (lowest <= codes.min() and codes.max() < n_labels):
+        raise ScoreError(
+            f"{name} holds codes {codes.min()}..{codes.max()}, expected {lowest}..{n_labels - 1}"
+        )
+
+
+def _check_margin(name: str, margin: Array, parsed: Array) -> None:
+    """A readout has margins for every parsed answer or for none: a gap in between is a defect upstream."""
+    if np.isinf(margin).any():
+        raise ScoreError(f"{name} holds an infinite value", hint="use NaN where a readout has no margins")
+    known = ~np.isnan(margin)
+    if known.any() and not known[parsed].all():
+        raise ScoreError(
+            f"{name} is NaN for {int((~known & parsed).sum())} parsed answers and a number for others"
+        )

@@ -165,16 +165,24 @@ class Inference:
     reason: str
 
     def estimate(self, column: int) -> Estimate:
+        """One statistic with its 95 % interval."""
+        value = _rounded(self.point[column])
         if self.bounds is None or self.errors is None:
-            return Estimate(value=float(self.point[column]))
-        low, high = self.bounds[:2, column]
-        error = self.errors[column]
-        return Estimate(value=float(self.point[column]), low=float(low), high=float(high), se=float(error))
+            return Estimate(value=value)
+        low, high = (_rounded(bound) for bound in self.bounds[:2, column])
+        return Estimate(value=value, low=low, high=high, se=_rounded(self.errors[column]))
 
     def corrected(self, column: int) -> Interval:
+        """The interval of one statistic that holds for all conditions of the cell at once."""
         if self.bounds is None:
             return Interval(low=None, high=None)
-        return Interval(low=float(self.bounds[2, column]), high=float(self.bounds[3, column]))
+        low, high = (_rounded(bound) for bound in self.bounds[2:, column])
+        return Interval(low=low, high=high)
+
+
+def _rounded(value: float) -> float:
+    """To 12 decimals: sums of counts that cancel are then 0, not 1e-18 of either sign."""
+    return round(float(value), 12) + 0.0
 
 
 def infer(tally: Tally, seed: int, draws: int) -> Inference:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -85,20 +85,30 @@ class Outcomes:
             _check_condition(condition, n_labels, n_items)
 
     def ordered(self) -> Outcomes:
-        """The same outcomes with items sorted by id, so that no result depends on their order."""
-        order = np.argsort(self.items, kind="stable")
+        """The same outcomes sorted by item id, as they come back from a predictions file.
+
+        Ids and clusters become strings and margins float32, so that neither the order of the items nor a
+        detour over the disk changes a score.
+        """
+        order = np.argsort(self.items.astype(str), kind="stable")
         sorted_conditions = tuple(
             replace(
-                c, predictions=c.predictions[:, order], margin=c.margin[:, order], draws=c.draws[:, order]
+                condition,
+                predictions=condition.predictions[:, order],
+                margin=condition.margin[:, order].astype(np.float32),
+                draws=condition.draws[:, order],
             )
-            for c in self.conditions
+            for condition in self.conditions
         )
-        per_item = {
-            f.name: getattr(self, f.name)[order]
-            for f in fields(self)
-            if f.name not in ("labels", "conditions")
-        }
-        return replace(self, conditions=sorted_conditions, **per_item)
+        return replace(
+            self,
+            items=self.items[order].astype(str),
+            gold=self.gold[order],
+            clusters=self.clusters[order].astype(str),
+            base=self.base[order],
+            base_margin=self.base_margin[order].astype(np.float32),
+            conditions=sorted_conditions,
+        )
 
 
 def _check_condition(condition: Condition, n_labels: int, n_items: int) -> None:

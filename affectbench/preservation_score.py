@@ -130,26 +130,22 @@ def _paired(
         return None, None, None
     if now is None or base is None:
         raise ScoreError(f"{where} was measured on one of the two models only")
-    pair = np.stack([_zero_one(where, now), _zero_one(where, base)], axis=1) if _same(now, base) else None
-    if pair is None:
+    pair = (_zero_one(where, now), _zero_one(where, base))
+    if pair[0].shape != pair[1].shape or pair[0].ndim != 1 or not pair[0].size:
         raise ScoreError(
-            f"{where}: {np.size(now)} and {np.size(base)} items, but they must be the same items"
+            f"{where}: shapes {pair[0].shape} and {pair[1].shape}, but the items must be the same"
         )
-    rate, rate_base = (float(v) for v in pair.mean(axis=0))
+    rate, rate_base = float(pair[0].mean()), float(pair[1].mean())
     if not draws:
         return rate, rate_base, None
-    change = float((pair[:, 0] - pair[:, 1]).mean())
-    if len(pair) < 2:
+    gained, n_items = pair[0] - pair[1], len(pair[0])
+    change = float(gained.mean())
+    if n_items < 2:
         return rate, rate_base, Estimate(value=change)
-    table = (pair[:, :1] - pair[:, 1:]).astype(np.int64)
-    found = stats.bootstrap(table, lambda sums: sums / len(pair), draws=draws, seed=seed)
+    found = stats.bootstrap(gained[:, None], lambda sums: sums / n_items, draws=draws, seed=seed)
     low, high = np.quantile(found, [0.025, 0.975])
     estimate = Estimate(value=change, low=float(low), high=float(high), se=float(found.std(ddof=1)))
     return rate, rate_base, estimate
-
-
-def _same(now: npt.ArrayLike, base: npt.ArrayLike) -> bool:
-    return np.shape(now) == np.shape(base) and np.ndim(now) == 1 and np.size(now) > 0
 
 
 def _zero_one(where: str, values: npt.ArrayLike) -> npt.NDArray[np.int64]:

@@ -134,7 +134,7 @@ def _dose_score(outcomes: Outcomes, tally: Tally, inference: Inference, k: int) 
         emotions=emotions,
         trs=inference.estimate(first + 5),
         flip_rate=float((condition.predictions != outcomes.base).mean()),
-        margin_mean=float(margins.mean()) if margins.size else None,
+        margin_mean=float(margins.mean(dtype=np.float64)) if margins.size else None,
         random=random,
         p=p,
         significant=_significant(spec.value, corrected, p, random) and not collapsed,

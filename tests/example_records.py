@@ -1,0 +1,264 @@
+"""Example records and stores for tests: really scored, on random synthetic predictions."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from affectbench.operating import choose_operating, headline_of
+from affectbench.outcomes import Condition, Outcomes
+from affectbench.preservation_score import PreservationOutcomes, score_preservation
+from affectbench.record import (
+    Cell,
+    Cost,
+    Hashes,
+    ModelInfo,
+    Provenance,
+    Record,
+    SelectionInfo,
+    TaskInfo,
+    ValidationPoint,
+)
+from affectbench.recovery import recovery
+from affectbench.score import score_outcomes
+from affectbench.score_models import PreservationScore, Scores
+from affectbench.store import Store
+
+LABELS = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
+GRID = (("suppress", 0.0), ("amplify", 1.5), ("amplify", 2.0), ("amplify", 4.0))
+MODELS = {"reference-text": "text", "reference-audio": "audio", "small-text": "text", "small-audio": "audio"}
+QUALITY = {
+    "planted": 1.0,
+    "mad": 0.8,
+    "cas": 0.7,
+    "lap": 0.6,
+    "lape": 0.5,
+    "probe": 0.35,
+    "random": 0.0,
+    "shuffled_labels": 0.0,
+}
+"""How far each selector's targets move: 1 = as far as planted units, 0 = like random units."""
+LAYERS, WIDTH = 6, 64
+
+
+def example_outcomes(
+    quality: float = 0.6, *, seed: int = 0, n_per_label: int = 20, n_clusters: int = 42, n_draws: int = 20
+) -> Outcomes:
+    """Synthetic predictions of a model about 70 % right, whose target emotion moves with `quality`."""
+    rng = np.random.default_rng(seed)
+    n_labels = len(LABELS)
+    gold = np.tile(np.arange(n_labels), n_per_label)
+    n_items = len(gold)
+    base = _answers(rng, gold, 0.7)
+    logits = rng.normal(size=(n_items, n_labels))
+    logits[np.arange(n_items), base] = logits.max(axis=1) + rng.exponential(size=n_items)
+    return Outcomes(
+        labels=LABELS,
+        items=np.array([f"item-{i:04d}" for i in range(n_items)]),
+        gold=gold,
+        clusters=np.array([f"speaker-{c:02d}" for c in rng.permutation(n_items) % n_clusters]),
+        base=base,
+        base_margin=_margins(logits),
+        conditions=tuple(
+            _condition(rng, arm, dose, quality, gold, base, logits, n_draws) for arm, dose in GRID
+        ),
+    )
+
+
+def _answers(rng: np.random.Generator, gold: np.ndarray, accuracy: float) -> np.ndarray:
+    return np.where(rng.random(len(gold)) < accuracy, gold, rng.integers(0, len(LABELS), len(gold)))
+
+
+def _margins(logits: np.ndarray) -> np.ndarray:
+    """(N, E) logits -> (N, E) margins of each label over the largest other one."""
+    columns = [logits[:, s] - np.delete(logits, s, axis=1).max(axis=1) for s in range(logits.shape[1])]
+    return np.stack(columns, axis=1)
+
+
+def _condition(
+    rng: np.random.Generator,
+    arm: str,
+    dose: float,
+    quality: float,
+    gold: np.ndarray,
+    base: np.ndarray,
+    logits: np.ndarray,
+    n_draws: int,
+) -> Condition:
+    n_labels, n_items, alpha = len(LABELS), len(gold), abs(dose - 1)
+    predictions, margin = np.tile(base, (n_labels, 1)), np.zeros((n_labels, n_items))
+    for s in range(n_labels):
+        if arm == "suppress":
+            moved = (gold == s) & (rng.random(n_items) < 0.7 * quality)
+            predictions[s, moved] = (s + rng.integers(1, n_labels, moved.sum())) % n_labels
+        else:
+            moved = rng.random(n_items) < quality * alpha / 8
+            predictions[s, moved] = s
+        noise = rng.random(n_items) < 0.04
+        predictions[s, noise] = rng.integers(-1, n_labels, noise.sum())
+        push = quality * alpha * (1 if arm == "amplify" else -1)
+        margin[s] = _margins(logits)[:, s] + push + rng.normal(scale=0.3, size=n_items)
+    noise = rng.random((n_draws, n_items)) < 0.06
+    draws = np.where(noise, rng.integers(0, n_labels, (n_draws, n_items)), base)
+    return Condition(arm, dose, alpha, predictions, margin, draws)
+
+
+def example_record(
+    model: str = "reference-text",
+    selector: str = "mad",
+    seed: int = 0,
+    *,
+    intervention: str = "gain",
+    task: str | None = None,
+    bootstrap_draws: int = 1000,
+) -> Record:
+    """One sealed record of the cell (model, selector, intervention, seed), deterministic in its arguments."""
+    return _build(model, selector, seed, intervention, task, bootstrap_draws)[0]
+
+
+def example_store(root: Path | str, *, predictions: bool = False) -> Store:
+    """Write 4 models x 8 selectors under `root`; one cell of them failed, one lacks data."""
+    store = Store(root)
+    for model in MODELS:
+        for selector in QUALITY:
+            record, outcomes = _build(model, selector, 0, "gain", None, 1000)
+            if (model, selector) == ("small-audio", "probe"):
+                record = failed(record, "error", "the selector ran out of memory")
+            if (model, selector) == ("small-audio", "lape"):
+                record = failed(record, "insufficient", "no items with gold label disgust")
+            store.write(record)
+            if predictions and record.status != "error":
+                store.write_predictions(record.cell, outcomes)
+    return store
+
+
+def failed(record: Record, status: str, reason: str) -> Record:
+    """The record as it would be had the cell ended without scores."""
+    emptied = {"scores": None, "headline": None, "preservation": [], "validation": [], "operating": None}
+    changed = record.model_dump() | emptied | {"status": status, "reason": reason, "calibration": None}
+    return Record.model_validate(changed).sealed()
+
+
+def _build(
+    model: str, selector: str, seed: int, intervention: str, task: str | None, bootstrap_draws: int
+) -> tuple[Record, dict[str, Outcomes]]:
+    modality = MODELS.get(model, "text")
+    task = task or f"reference-{modality}"
+    cell = Cell(
+        model=model, task=task, selector=selector, intervention=intervention, fraction=0.01, seed=seed,
+        site="gate", positions="all",
+    )  # fmt: skip
+    number = int(_digest(f"{model} {selector} {seed} {intervention} {task}"), 16)
+    quality = QUALITY.get(selector, 0.4) * (0.7 if model.startswith("small") else 1.0)
+    outcomes = {
+        "validation": example_outcomes(quality, seed=number + 1),
+        "test": example_outcomes(quality, seed=number),
+    }
+    scores = score_outcomes(outcomes["test"], seed=seed, bootstrap_draws=bootstrap_draws)
+    preservation = _preservation(number, quality, bootstrap_draws)
+    points = _points(score_outcomes(outcomes["validation"], seed=seed, bootstrap_draws=100), preservation)
+    operating = choose_operating(points)
+    record = Record(
+        cell=cell,
+        status="ok",
+        control=selector in ("random", "shuffled_labels"),
+        hashes=Hashes(**{k: _digest(f"{k} {v}") for k, v in _identity(cell).items()}),
+        model=_model_info(model, modality),
+        task=_task_info(task, modality, outcomes),
+        selection=_selection_info(number),
+        scores=scores,
+        validation=points,
+        operating=operating,
+        preservation=preservation,
+        headline=headline_of(scores, operating, preservation),
+        calibration=_calibration(number, quality) if model.startswith("reference") else None,
+        cost=Cost(
+            wall_s=12.5, cpu_s=11.9, forward_passes=420, items_forwarded=26_880, identification_items=420,
+            peak_memory_mib=812.0,
+        ),
+        provenance=_provenance(seed),
+    )  # fmt: skip
+    return record.sealed(), outcomes
+
+
+def _identity(cell: Cell) -> dict[str, str]:
+    return {
+        "task": cell.task,
+        "protocol": cell.intervention,
+        "selector": cell.selector,
+        "selection": f"{cell.model} {cell.selector} {cell.seed}",
+        "model": cell.model,
+    }
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _preservation(number: int, quality: float, bootstrap_draws: int) -> list[PreservationScore]:
+    rng = np.random.default_rng(number)
+    base = rng.random(60) < 0.8
+    scores = []
+    for arm, dose in GRID:
+        damage = 0.02 * quality * abs(dose - 1)
+        now = base & (rng.random(60) >= damage)
+        measured = PreservationOutcomes(
+            arm=arm, dose=dose, kl=damage, nll=9000.0 * (1 + damage), nll_base=9000.0, n_tokens=6000,
+            n_bytes=24_000, capability=now, capability_base=base, capability_task="toy-cloze",
+            degenerate=rng.random(20) < damage, degenerate_base=np.zeros(20, dtype=int),
+        )  # fmt: skip
+        scores.append(score_preservation(measured, seed=0, bootstrap_draws=bootstrap_draws))
+    return scores
+
+
+def _points(scores: Scores, preservation: list[PreservationScore]) -> list[ValidationPoint]:
+    return [
+        ValidationPoint(arm=d.arm, dose=d.dose, spec=d.spec.value, pres=p.pres, collapsed=d.collapsed)
+        for d, p in zip(scores.doses, preservation, strict=True)
+    ]
+
+
+def _calibration(number: int, quality: float):
+    rng = np.random.default_rng(number)
+    units = rng.permutation(LAYERS * WIDTH)[: 10 * len(LABELS)].reshape(len(LABELS), 10)
+    planted, decoys = units[:, :6].tolist(), units[:, 6:].tolist()
+    scores = rng.normal(size=(len(LABELS), LAYERS * WIDTH))
+    for emotion, own in enumerate(planted):
+        scores[emotion, own] += 3 * quality
+    return recovery(scores, planted, decoys)
+
+
+def _model_info(model: str, modality: str) -> ModelInfo:
+    instrument = model.startswith("reference")
+    return ModelInfo(
+        id=model, family="qwen2", revision="1", modality=modality, dtype="float32", device="cpu",
+        n_layers=LAYERS, width=WIDTH, n_parameters=500_000, instrument=instrument,
+        instrument_note="emotion units planted by construction" if instrument else "",
+    )  # fmt: skip
+
+
+def _task_info(task: str, modality: str, outcomes: dict[str, Outcomes]) -> TaskInfo:
+    return TaskInfo(
+        id=task, version=1, title=f"Reference task, {modality}", modality=modality, labels=list(LABELS),
+        metric="uar", chance=1 / len(LABELS),
+        n_items={"identification": 420} | {k: len(o.items) for k, o in outcomes.items()},
+        n_clusters={"identification": 84} | {k: len(np.unique(o.clusters)) for k, o in outcomes.items()},
+    )  # fmt: skip
+
+
+def _selection_info(number: int) -> SelectionInfo:
+    histogram = np.random.default_rng(number).multinomial(4, [1 / LAYERS] * LAYERS, size=len(LABELS))
+    return SelectionInfo(
+        units_per_emotion=[4] * len(LABELS), layer_histogram=histogram.tolist(), ties="none at the boundary"
+    )
+
+
+def _provenance(seed: int) -> Provenance:
+    return Provenance(
+        affectbench="0.1.0", python="3.11.9", torch="2.13.0", transformers="5.23.0", lm_eval="0.4.13",
+        numpy="2.4.6", platform="Linux x86_64", threads=1, batch_size=16, seed=seed,
+        command="affectbench run quickstart", started="2026-11-20T12:00:00+00:00",
+        finished="2026-11-20T12:00:12+00:00",
+    )  # fmt: skip

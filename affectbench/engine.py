@@ -21,6 +21,8 @@ from affectbench.model import Batch, Model, Prefix, Prepared
 from affectbench.readout import FAILED, Codes, Items, Readout, Scores, codes_of, decode_texts, to_labels
 
 Progress = Callable[[int], None]
+Reader = Callable[[Batch, PackedEdits, Prefix | None], Tensor]
+"""Reads packed rows under their edits, from an optional prefix, into one result a row."""
 CPU_TOKENS, GPU_TOKENS = 4096, 65536
 ITEMS_A_BATCH = 32
 
@@ -85,7 +87,7 @@ class Engine:
         for places in self.batches(items.items):
             batch = self.model.collate([items.items[place] for place in places])
             orders = None if items.orders is None else items.orders[places]
-            for chosen, rows in self._packed(batch, readout, interventions):
+            for chosen, rows in self.sweep(batch, interventions, self._answers(readout), reuse=readout.one_pass):
                 at = np.ix_(chosen, places)
                 if readout.max_new_tokens:
                     codes[at] = _parsed(self.model, rows, readout, orders, len(chosen))
@@ -109,25 +111,25 @@ class Engine:
         if batch:
             yield batch
 
-    def _packed(
-        self, batch: Batch, readout: Readout, interventions: list[Intervention]
+    def sweep(
+        self, batch: Batch, interventions: Sequence[Intervention], read: Reader, *, reuse: bool
     ) -> Iterator[tuple[list[int], Tensor]]:
-        """Yield (places of interventions, result rows) chunk by chunk; rows are grouped by intervention."""
+        """Run `read` on packed rows of `batch` under `interventions`, as many at once as `tokens` allow.
+
+        Yields (places of the interventions, what `read` returned); rows are grouped by intervention. With
+        `reuse`, layers below a group's first edited layer run once for the batch.
+        """
         by_layer: dict[int, list[int]] = defaultdict(list)
         for place, intervention in enumerate(interventions):
-            by_layer[intervention.first_layer or 0].append(place)
-        prefixes = (
-            self._prefixes(batch, [layer for layer in by_layer if layer > 0]) if readout.one_pass else {}
-        )
+            by_layer[(intervention.first_layer or 0) if reuse else 0].append(place)
+        prefixes = self._prefixes(batch, [layer for layer in by_layer if layer > 0])
         for layer, group in sorted(by_layer.items()):
             start = 0
             while start < len(group):
                 room = max(1, self.tokens // max(1, batch.embeds.shape[0] * batch.embeds.shape[1]))
                 chosen = group[start : start + room]
                 try:
-                    rows = self._forward(
-                        batch, readout, [interventions[p] for p in chosen], prefixes.get(layer)
-                    )
+                    rows = self._forward(batch, [interventions[p] for p in chosen], read, prefixes.get(layer))
                 except torch.OutOfMemoryError:
                     if len(chosen) == 1:
                         raise
@@ -148,27 +150,34 @@ class Engine:
         if not layers:
             return {}
         with self.model.layer_entries(layers) as found:
-            self.model.decode(batch, last_only=True)
+            self.model.decode(batch, last=1)
         self.spent(batch.embeds.shape[0])
         return {layer: Prefix(layer, hidden) for layer, hidden in found.items()}
 
     @torch.no_grad()
     def _forward(
-        self, batch: Batch, readout: Readout, interventions: list[Intervention], prefix: Prefix | None
+        self, batch: Batch, interventions: list[Intervention], read: Reader, prefix: Prefix | None
     ) -> Tensor:
         times = len(interventions)
-        rows = batch.repeated(times)
         if prefix is not None:
             prefix = Prefix(prefix.layer, prefix.hidden.repeat(times, 1, 1))
         with self.editing(interventions) as edits:
             edits.roles = batch.roles
-            if readout.one_pass:
-                hidden = self.model.decode(rows, prefix=prefix, last_only=True)
-                self.spent(rows.embeds.shape[0])
-                return readout.first_scores(self.model.logits(hidden[:, -1]))
+            return read(batch.repeated(times), edits, prefix)
+
+    def _answers(self, readout: Readout) -> Reader:
+        """What is read at the answer position: candidate scores (rows, C), or generated tokens (rows, n)."""
+
+        def read(rows: Batch, edits: PackedEdits, prefix: Prefix | None) -> Tensor:
             if readout.max_new_tokens:
                 return self.generate(rows, edits, readout.max_new_tokens)
-            return self._tails(rows, edits, readout)
+            if not readout.one_pass:
+                return self._tails(rows, edits, readout)
+            hidden = self.model.decode(rows, prefix=prefix, last=1)
+            self.spent(rows.embeds.shape[0])
+            return readout.first_scores(self.model.logits(hidden[:, -1]))
+
+        return read
 
     @contextmanager
     def editing(self, interventions: Sequence[Intervention]) -> Iterator[PackedEdits]:
@@ -230,7 +239,7 @@ class Engine:
         from transformers import DynamicCache
 
         cache = DynamicCache(config=self.model.text_config)
-        hidden = self.model.decode(rows, cache=cache, last_only=True)
+        hidden = self.model.decode(rows, cache=cache, last=1)
         self.spent(rows.embeds.shape[0])
         return hidden, cache
 

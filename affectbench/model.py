@@ -230,16 +230,16 @@ class Model:
     # Forward passes.
 
     def decode(
-        self, batch: Batch, *, prefix: Prefix | None = None, cache: Any = None, last_only: bool = False
+        self, batch: Batch, *, prefix: Prefix | None = None, cache: Any = None, last: int | None = None
     ) -> Tensor:
         """Hidden states after the final norm, shape (B, T, d).
 
         `prefix` replaces the layers below it. `cache` is a transformers cache that is read and extended;
-        `batch.mask` then covers the cached tokens too. `last_only` promises that only the last column is
-        read, and skips the last layer's MLP elsewhere.
+        `batch.mask` then covers the cached tokens too. `last` promises that only so many last
+        columns are read, and skips the last layer's MLP elsewhere.
         """
         positions = self.position_ids(batch.mask)[..., -batch.embeds.shape[1] :]
-        with self._shortened(prefix, last_only):
+        with self._shortened(prefix, last):
             output = self.decoder(
                 inputs_embeds=batch.embeds,
                 attention_mask=None if bool(batch.mask.all()) and cache is None else batch.mask.long(),
@@ -259,7 +259,7 @@ class Model:
         return logits / divisor if divisor else logits
 
     @contextmanager
-    def _shortened(self, prefix: Prefix | None, last_only: bool) -> Iterator[None]:
+    def _shortened(self, prefix: Prefix | None, last: int | None) -> Iterator[None]:
         """Skip the layers below `prefix` and the unread columns of the last MLP, by instance attributes
         that are removed afterwards: the model's own forward stays in charge of masks and positions."""
         replaced: list[Any] = []
@@ -271,9 +271,9 @@ class Model:
                 entry = self.layers[prefix.layer]
                 entry.forward = _entering(entry.forward, prefix.hidden)
                 replaced.append(entry)
-            if last_only:
+            if last is not None:
                 mlp = self.mlp(len(self.layers) - 1)
-                mlp.forward = _last_column(mlp.forward)
+                mlp.forward = _last_columns(mlp.forward, last)
                 replaced.append(mlp)
             yield
         finally:
@@ -348,10 +348,10 @@ def _entering(forward: Any, hidden: Tensor) -> Any:
     return entered
 
 
-def _last_column(forward: Any) -> Any:
+def _last_columns(forward: Any, last: int) -> Any:
     def shortened(hidden: Tensor) -> Tensor:
         output = torch.zeros_like(hidden)
-        output[:, -1:] = forward(hidden[:, -1:])
+        output[:, -last:] = forward(hidden[:, -last:])
         return output
 
     return shortened

@@ -1,0 +1,210 @@
+"""lm-eval on a wrapped model, many interventions at once.
+
+lm-eval's tasks build the requests, its `HFLM` encodes them and cuts windows; `PackedLM` runs them packed.
+The answers equal those of `simple_evaluate` on an `HFLM` whose model carries the hooks. Divergence from the
+base model is read in the same passes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from io import StringIO
+from typing import Any
+
+import numpy as np
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.api.task import ConfigurableTask
+from lm_eval.models.huggingface import HFLM
+from torch import Tensor
+
+from affectbench.engine import Engine
+from affectbench.intervention import ANSWER, CONTENT, UNTOUCHED, VALID, Intervention, PackedEdits
+from affectbench.model import Batch, Prefix, Prepared
+
+Pair = tuple[tuple[int, ...], tuple[int, ...]]
+"""(context token ids, continuation token ids)"""
+
+logging.getLogger("lm_eval").setLevel(logging.ERROR)
+
+
+@dataclass(frozen=True)
+class Neutral:
+    """Neutral text under each intervention, the model as it is first: mean `kl` (K + 1,) in nats a token
+    (base || intervened), summed negative log-likelihood `nll` (K + 1,) in nats."""
+
+    kl: np.ndarray
+    nll: np.ndarray
+    n_tokens: int
+    n_bytes: int
+
+
+class PackedLM(HFLM):  # type: ignore[misc]
+    """lm-eval's `HFLM` on a wrapped model, answering for whichever of several interventions is chosen.
+
+    `interventions` starts with the untouched model; `chosen` says whose answers to give. A new request is
+    run under all of them at once, and its answers are kept. `windows` holds the rolling requests seen.
+    """
+
+    def __init__(self, engine: Engine, interventions: Sequence[Intervention]) -> None:
+        model = engine.model
+        super().__init__(
+            pretrained=model.network,
+            backend="causal",
+            tokenizer=model.tokenizer,
+            batch_size=1 << 20,
+            max_length=min(2048, int(model.text_config.max_position_embeddings)),
+        )
+        self.engine = engine
+        self.interventions = [UNTOUCHED, *interventions]
+        self.chosen = 0
+        self.answers: dict[Pair, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+        self.windows: dict[Pair, None] = {}
+
+    def _loglikelihood_tokens(
+        self, requests: Sequence[Any], disable_tqdm: bool = False, override_bs: int | None = None
+    ) -> list[tuple[float, bool]]:
+        pairs = [self._fitted(context, continuation) for _, context, continuation in requests]
+        self.windows.update({pair: None for pair, (words, _, _) in zip(pairs, requests, strict=True) if words is None})
+        self._run([pair for pair in dict.fromkeys(pairs) if pair not in self.answers])
+        found = [self.answers[pair] for pair in pairs]
+        return [(float(total[self.chosen]), bool(greedy[self.chosen])) for total, greedy, _ in found]
+
+    def _fitted(self, context: list[int], continuation: list[int]) -> Pair:
+        """Truncated from the left as `HFLM` does."""
+        room = self.max_length + 1 - len(continuation)
+        return tuple(context[-room:]), tuple(continuation)
+
+    def _run(self, pairs: list[Pair]) -> None:
+        rows: dict[tuple[int, ...], list[Pair]] = {}
+        for pair in pairs:
+            rows.setdefault((pair[0] + pair[1])[:-1], []).append(pair)
+        prepared = [_prepared(ids, min(len(context) for context, _ in wanted)) for ids, wanted in rows.items()]
+        wanted = list(rows.values())
+        for places in self.engine.batches(prepared):
+            self._batch([prepared[place] for place in places], [wanted[place] for place in places])
+
+    def _batch(self, items: list[Prepared], wanted: list[list[Pair]]) -> None:
+        batch = self.engine.model.collate(items)
+        last = max(len(continuation) for pairs in wanted for _, continuation in pairs)
+        base = self._columns(batch, last)
+        flat = [(row, pair) for row, pairs in enumerate(wanted) for pair in pairs]
+        table = np.zeros((3, len(self.interventions), len(flat)))
+
+        def read(rows: Batch, _edits: PackedEdits, prefix: Prefix | None) -> Tensor:
+            hidden = self.engine.model.decode(rows, prefix=prefix, last=last)
+            self.engine.spent(rows.embeds.shape[0])
+            blocks = hidden[:, -last:].unflatten(0, (-1, len(items)))
+            return torch.stack([self._judge(block, base, flat) for block in blocks])
+
+        for chosen, values in self.engine.sweep(batch, self.interventions, read, reuse=True):
+            table[:, chosen] = values.permute(1, 0, 2).cpu().numpy()
+        for column, (_, pair) in enumerate(flat):
+            self.answers[pair] = (table[0, :, column], table[1, :, column] > 0.5, table[2, :, column])
+
+    @torch.no_grad()
+    def _columns(self, batch: Batch, last: int) -> Tensor:
+        """Base log-probabilities (B, last, V)."""
+        hidden = self.engine.model.decode(batch, last=last)[:, -last:]
+        self.engine.spent(batch.embeds.shape[0])
+        return self.engine.model.logits(hidden).log_softmax(-1)
+
+    def _judge(self, hidden: Tensor, base: Tensor, flat: list[tuple[int, Pair]]) -> Tensor:
+        """(3, pairs): log-likelihood, whether greedy, summed KL to the base, for one intervention's rows."""
+        logs = self.engine.model.logits(hidden).log_softmax(-1)
+        divergence = (base.exp() * (base - logs)).sum(-1)
+        best = logs.argmax(-1)
+        found = torch.empty(3, len(flat), dtype=torch.float64, device=hidden.device)
+        for column, (row, (_, continuation)) in enumerate(flat):
+            size = len(continuation)
+            tokens = torch.tensor(continuation, device=hidden.device)
+            span = slice(logs.shape[1] - size, None)
+            found[0, column] = logs[row, span].gather(-1, tokens[:, None]).double().sum()
+            found[1, column] = float((best[row, span] == tokens).all())
+            found[2, column] = divergence[row, span].double().sum()
+        return found
+
+
+def _prepared(ids: tuple[int, ...], context: int) -> Prepared:
+    """A request as the engine sees it: its words are content, what is scored is the answer."""
+    roles = torch.full((len(ids),), VALID | CONTENT, dtype=torch.uint8)
+    roles[max(0, context - 1) :] |= ANSWER
+    return Prepared(f"{hash(ids):x}", torch.tensor(ids, dtype=torch.long), roles)
+
+
+def rolling_task(name: str, texts: Sequence[str]) -> ConfigurableTask:
+    """lm-eval task: bits per byte of whole documents."""
+    return _task(
+        name,
+        [{"text": text} for text in texts],
+        output_type="loglikelihood_rolling",
+        doc_to_text="",
+        doc_to_target="{{text}}",
+        metric_list=[{"metric": "bits_per_byte"}],
+    )
+
+
+def choice_task(name: str, docs: Sequence[dict[str, Any]]) -> ConfigurableTask:
+    """lm-eval task: multiple choice over ``{context, choices, answer}`` documents."""
+    return _task(
+        name,
+        list(docs),
+        output_type="multiple_choice",
+        doc_to_text="{{context}}",
+        doc_to_choice="{{choices}}",
+        doc_to_target="answer",
+        metric_list=[{"metric": "acc"}],
+    )
+
+
+def _task(name: str, docs: list[dict[str, Any]], **settings: Any) -> ConfigurableTask:
+    from datasets import Dataset
+
+    dataset = {"test": Dataset.from_list(docs)}
+    return ConfigurableTask(
+        config={
+            "task": name,
+            "custom_dataset": lambda **_: dataset,
+            "test_split": "test",
+            "target_delimiter": " ",
+            **settings,
+        }
+    )
+
+
+def requests_of(task: ConfigurableTask) -> list[list[Instance]]:
+    """The task's requests, one list a document."""
+    with redirect_stderr(StringIO()):  # lm-eval draws a progress bar of its own, which cannot be turned off.
+        task.build_all_requests(rank=0, world_size=1)
+    by_doc: dict[int, list[Instance]] = {}
+    for request in task.instances:
+        by_doc.setdefault(request.doc_id, []).append(request)
+    return [sorted(by_doc[doc], key=lambda request: request.idx) for doc in sorted(by_doc)]
+
+
+def neutral_text(lm: PackedLM, texts: Sequence[str]) -> Neutral:
+    """Likelihood of and divergence on neutral documents, for each of the LM's interventions."""
+    requests = [request for doc in requests_of(rolling_task("neutral", texts)) for request in doc]
+    nll = np.zeros(len(lm.interventions))
+    for lm.chosen in range(len(lm.interventions)):
+        nll[lm.chosen] = -sum(lm.loglikelihood_rolling(requests, disable_tqdm=True))
+    tokens = sum(len(continuation) for _, continuation in lm.windows)
+    divergence = np.sum([lm.answers[pair][2] for pair in lm.windows], axis=0) / tokens
+    return Neutral(divergence, nll, tokens, sum(len(text.encode()) for text in texts))
+
+
+def choice_answers(lm: PackedLM, docs: Sequence[dict[str, Any]]) -> np.ndarray:
+    """Whether each multiple-choice document is answered correctly, shape (K + 1, documents); base first."""
+    task = choice_task("capability", docs)
+    grouped = requests_of(task)
+    flat = [request for requests in grouped for request in requests]
+    sources = list(task.test_docs())
+    correct = np.zeros((len(lm.interventions), len(grouped)), dtype=np.int64)
+    for lm.chosen in range(len(lm.interventions)):
+        answers = iter(lm.loglikelihood(flat, disable_tqdm=True))
+        for row, (source, requests) in enumerate(zip(sources, grouped, strict=True)):
+            correct[lm.chosen, row] = int(task.process_results(source, [next(answers) for _ in requests])["acc"])
+    return correct

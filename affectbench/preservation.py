@@ -1,0 +1,120 @@
+"""What is left of the language model under an intervention: neutral text, a capability, open generation.
+
+Everything is measured under the same interventions as the emotion items, the untouched model beside them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from affectbench.engine import Engine
+from affectbench.intervention import UNTOUCHED, Intervention, PackedEdits
+from affectbench.lm_harness import PackedLM, choice_answers, neutral_text
+from affectbench.model import Batch, Prefix, Prepared
+from affectbench.preservation_score import PreservationOutcomes, score_preservation
+from affectbench.readout import Items, Readout, decode_texts
+from affectbench.score_models import Arm, PreservationScore
+
+REFUSAL = re.compile(r"(i('m| am) (very )?sorry|i (can't|cannot|can not)|as an ai)\b")
+LONGEST_WORD, MOST_REPEATED = 30, 0.3
+
+
+@dataclass(frozen=True)
+class Capability:
+    """What the model must still be able to do: multiple-choice documents for lm-eval, or the items of
+    another benchmark with its readout."""
+
+    name: str
+    docs: Sequence[dict[str, Any]] = ()
+    items: Items | None = None
+    readout: Readout | None = None
+
+
+@dataclass(frozen=True)
+class Preserver:
+    """Measures preservation on one model; `prompts` are open prompts for generation."""
+
+    engine: Engine
+    neutral: Sequence[str]
+    capability: Capability
+    prompts: Sequence[Prepared]
+    max_new_tokens: int
+
+    def measure(
+        self, conditions: Sequence[tuple[Arm, float, Sequence[Intervention]]], seed: int
+    ) -> list[PreservationScore]:
+        """One score for each (arm, dose, interventions), averaged over the interventions."""
+        swept = list({i.digest: i for _, _, found in conditions for i in found if i.effective}.values())
+        place = {intervention.digest: row + 1 for row, intervention in enumerate(swept)} | {UNTOUCHED.digest: 0}
+        lm = PackedLM(self.engine, swept)
+        neutral = neutral_text(lm, self.neutral)
+        correct = self._capability(lm, swept)
+        degenerate = self._degenerate(swept)
+        scores = []
+        for arm, dose, found in conditions:
+            rows = [place[intervention.digest] for intervention in found]
+            times = len(rows)
+            measured = PreservationOutcomes(
+                arm=arm,
+                dose=dose,
+                kl=float(neutral.kl[rows].mean()),
+                nll=float(neutral.nll[rows].sum()),
+                nll_base=float(neutral.nll[0]) * times,
+                n_tokens=neutral.n_tokens * times,
+                n_bytes=neutral.n_bytes * times,
+                capability=correct[rows],
+                capability_base=np.repeat(correct[:1], times, axis=0),
+                capability_task=self.capability.name,
+                degenerate=degenerate[rows],
+                degenerate_base=np.repeat(degenerate[:1], times, axis=0),
+            )
+            scores.append(score_preservation(measured, seed=seed))
+        return scores
+
+    def _capability(self, lm: PackedLM, swept: Sequence[Intervention]) -> np.ndarray:
+        """Correct answers (K + 1, items), 0 or 1; failed items are wrong."""
+        if self.capability.items is None or self.capability.readout is None:
+            return choice_answers(lm, self.capability.docs)
+        found = self.engine.predict(self.capability.items, self.capability.readout, [UNTOUCHED, *swept])
+        return (found.codes == self.capability.items.gold).astype(np.int64)
+
+    def _degenerate(self, swept: Sequence[Intervention]) -> np.ndarray:
+        """Whether each open continuation is degenerate, (K + 1, prompts), 0 or 1."""
+        interventions = [UNTOUCHED, *swept]
+        chat = bool(getattr(self.engine.model.tokenizer, "chat_template", None))
+        found = np.zeros((len(interventions), len(self.prompts)), dtype=np.int64)
+
+        def read(rows: Batch, edits: PackedEdits, _prefix: Prefix | None) -> Tensor:
+            written = self.engine.generate(rows, edits, self.max_new_tokens)
+            return torch.nn.functional.pad(written, (0, self.max_new_tokens - written.shape[1]), value=-1)
+
+        for places in self.engine.batches(self.prompts):
+            batch = self.engine.model.collate([self.prompts[place] for place in places])
+            for chosen, tokens in self.engine.sweep(batch, interventions, read, reuse=False):
+                capped = (tokens >= 0).all(-1)
+                for row, text in enumerate(decode_texts(self.engine.model, tokens)):
+                    at = chosen[row // len(places)], places[row % len(places)]
+                    found[at] = degenerate(text, endless=chat and bool(capped[row]))
+        return found
+
+
+def degenerate(text: str, *, endless: bool = False) -> bool:
+    """Whether generated text has broken down (metrics.md section 4).
+
+    Empty, a refusal, more than 30 % of its word 3-grams repeated, a word longer than 30 characters, or
+    `endless`: it hit the token cap. Only a chat model's reply can be endless; plain text has no set end.
+    """
+    words = text.split()
+    if endless or not words or any(len(word) > LONGEST_WORD for word in words):
+        return True
+    if REFUSAL.match(text.strip().lower()):
+        return True
+    grams = [tuple(words[place : place + 3]) for place in range(len(words) - 2)]
+    return bool(grams) and 1 - len(set(grams)) / len(grams) > MOST_REPEATED

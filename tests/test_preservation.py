@@ -1,0 +1,106 @@
+"""Preservation under packed interventions equals lm-eval's own HFLM with the hooks attached."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import tiny_qwen2
+
+from affectbench.engine import Engine
+from affectbench.intervention import UNTOUCHED, Intervention, scale
+from affectbench.lm_harness import PackedLM, choice_answers, choice_task, neutral_text, rolling_task
+from affectbench.preservation import degenerate
+
+TEXTS = ["the child lost a dog", "the night was very sad", "a song found the rain was sad very sad"]
+DOCS = [
+    {"context": "the dog was", "choices": ["lost", "very sad", "joy"], "answer": 1},
+    {"context": "a child", "choices": ["won", "found the rain", "is"], "answer": 0},
+    {"context": "Question : the night", "choices": ["was", "song", "fear"], "answer": 2},
+]
+
+
+def interventions() -> list[Intervention]:
+    shape = tiny_qwen2().shape
+    return [
+        scale("gate", shape, np.arange(0, 72, 5), 0.0),
+        scale("neuron", shape, np.arange(50, 60), 4.0),
+        scale("gate", shape, np.arange(0, 72, 7), 0.0, "content"),
+    ]
+
+
+def by_lm_eval(task: object, metric: str, intervention: Intervention) -> float:
+    """The same task through lm-eval's evaluate() on a plain HFLM, hooks attached by hand."""
+    from lm_eval.evaluator import evaluate
+    from lm_eval.models.huggingface import HFLM
+
+    model = tiny_qwen2()
+    lm = HFLM(pretrained=model.network, tokenizer=model.tokenizer, batch_size=1, max_length=64)
+    handles = []
+    for edit in intervention.effective:
+        for layer, (channels, _) in edit.shape.by_layer(edit.units).items():
+            factor = torch.ones(edit.shape.width)
+            factor[channels] = float(edit.value[0])
+            hook = lambda _m, args, factor=factor: (args[0] * factor,)  # noqa: E731
+            handles.append(model.down(layer).register_forward_pre_hook(hook))
+    try:
+        found = evaluate(lm, {task.config.task: task}, bootstrap_iters=0, limit=None)  # type: ignore[attr-defined]
+    finally:
+        for handle in handles:
+            handle.remove()
+    return float(found["results"][task.config.task][f"{metric},none"])  # type: ignore[attr-defined]
+
+
+def test_bits_per_byte_equals_lm_eval_with_hooks() -> None:
+    swept = interventions()[:2]
+    found = neutral_text(PackedLM(Engine(tiny_qwen2()), swept), TEXTS)
+    for place, intervention in enumerate([UNTOUCHED, *swept]):
+        expected = by_lm_eval(rolling_task("neutral", TEXTS), "bits_per_byte", intervention)
+        assert found.nll[place] / math.log(2) / found.n_bytes == pytest.approx(expected, rel=1e-5)
+
+
+def test_accuracy_equals_lm_eval_with_hooks() -> None:
+    swept = interventions()[:2]
+    correct = choice_answers(PackedLM(Engine(tiny_qwen2()), swept), DOCS)
+    for place, intervention in enumerate([UNTOUCHED, *swept]):
+        assert correct[place].mean() == pytest.approx(by_lm_eval(choice_task("capability", DOCS), "acc", intervention))
+
+
+def test_divergence_equals_the_definition() -> None:
+    model = tiny_qwen2()
+    swept = interventions()
+    found = neutral_text(PackedLM(Engine(model), swept), TEXTS)
+    assert found.kl[0] == pytest.approx(0, abs=1e-7)
+    engine = Engine(model)
+    total, tokens = 0.0, 0
+    for text in TEXTS:
+        ids = torch.tensor([[model.tokenizer.eos_token_id, *model.tokenizer(text)["input_ids"]]])[:, :-1]
+        with torch.no_grad():
+            base = model.network(input_ids=ids).logits.log_softmax(-1)
+            with engine.editing([swept[0]]):
+                edited = model.network(input_ids=ids).logits.log_softmax(-1)
+        total += float((base.exp() * (base - edited)).sum())
+        tokens += ids.shape[1]
+    assert found.n_tokens == tokens
+    assert found.kl[1] == pytest.approx(total / tokens, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("the dog went home and slept", False),
+        ("", True),
+        ("I'm sorry, but I can't do that", True),
+        ("very sad " * 9, True),
+        ("a" * 31, True),
+        ("a b c", False),
+    ],
+)
+def test_broken_text_is_told_from_sound_text(text: str, expected: bool) -> None:
+    assert degenerate(text) is expected
+
+
+def test_only_an_endless_reply_is_degenerate_for_its_length() -> None:
+    assert degenerate("a reply without end", endless=True)

@@ -1,0 +1,367 @@
+"""What a benchmark, an intervention protocol, a suite and a model card say: YAML read into frozen objects.
+
+Every object knows the file it came from and has a `digest`: 16 hex of the sha256 of everything in it that
+can change a number, the files it names included. Prose (title, description, licence, citation) is left out,
+so that correcting a spelling mistake does not make results incomparable.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field, PrivateAttr, field_validator, model_validator
+
+from affectbench.task_parts import (
+    PLACEHOLDER,
+    SPLITS,
+    ClusterSplit,
+    Count,
+    FileItems,
+    FolderSource,
+    Frozen,
+    GeneratorSource,
+    Limits,
+    Name,
+    Number,
+    Positions,
+    Preservation,
+    Readout,
+    Seed,
+    Source,
+    Split,
+    SplitName,
+    TableSource,
+    Text,
+)
+from affectbench.yaml_loading import INCLUDE, Document, TaskFileError, build, load_document, reject, suggest
+
+__all__ = ["SPLITS", "Benchmark", "InterventionProtocol", "ModelCard", "SplitName", "Suite", "TaskFileError"]
+
+PROSE = {"title", "description", "licence", "citation"}
+Modality = Literal["text", "audio"]
+
+
+class TaskFile(Frozen):
+    """What all four kinds share. `name` equals the file's stem; a changed `digest` needs a new `version`."""
+
+    name: Name
+    version: Count
+    title: str = ""
+    description: str = ""
+
+    _path: Path | None = PrivateAttr(default=None)
+    _files: dict[str, Path] = PrivateAttr(default_factory=dict)
+
+    @property
+    def path(self) -> Path | None:
+        """The file this was read from; None for an object made in Python."""
+        return self._path
+
+    def file(self, name: str) -> Path:
+        """The file that a key of this object names, resolved against the YAML file that holds the key."""
+        return self._files.get(name, Path(name))
+
+    @cached_property
+    def digest(self) -> str:
+        """Content hash, 16 hex."""
+        content = self.model_dump(mode="json", exclude=PROSE)
+        content["files"] = {
+            name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sorted(self._files.items())
+        }
+        text = json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Benchmark(TaskFile):
+    """Items with emotion labels, how they are split, what is asked of the model and how its answer is read.
+
+    `labels` fixes the order of emotions everywhere. `label_map` turns raw labels into these (null drops the
+    item); a raw label that is a label already needs no entry. `cluster` names what makes items dependent
+    (speaker, document, frame); for the folder reader it is the pattern group that holds it. `data` is the
+    folder of this benchmark below the data directory. `prompt` holds ``{text}`` or ``{audio}``, and the
+    names of any other fields.
+    """
+
+    kind: Literal["benchmark"]
+    modality: Modality
+    metric: Literal["uar"] = "uar"
+    licence: Text
+    citation: str = ""
+    data: Text | None = None
+    source: Source
+    labels: Annotated[tuple[Text, ...], Field(min_length=2, max_length=100)]
+    label_map: dict[str, str | None] = Field(default_factory=dict)
+    multi_label: Literal["drop", "first", "error"] = "error"
+    cluster: Name
+    split: Split
+    limits: Limits = Limits()
+    prompt: Text
+    readout: Readout
+    preservation: Preservation
+
+    @field_validator("labels")
+    @classmethod
+    def _distinct(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        if twice:
+            reject("", f"{twice[0]!r} is listed twice")
+        return labels
+
+    @model_validator(mode="after")
+    def _labels_agree(self) -> Benchmark:
+        for raw, label in self.label_map.items():
+            if label is not None and label not in self.labels:
+                reject(("label_map", raw), f"{label!r} is not a label{suggest(label, self.labels)}")
+        for label in self.readout.verbalisers:
+            if label not in self.labels:
+                place = ("readout", "verbalisers", label)
+                reject(place, f"{label!r} is not a label{suggest(label, self.labels)}")
+        words = [self.verbaliser(label).strip().lower() for label in self.labels]
+        if len(set(words)) != len(words) or "" in words:
+            reject("readout", "verbalisers must differ from each other and not be blank")
+        return self
+
+    @model_validator(mode="after")
+    def _prompt_fits(self) -> Benchmark:
+        holders = PLACEHOLDER.findall(self.prompt)
+        for needed in [self.modality, *(["options"] if self.readout.kind == "letters" else [])]:
+            if (count := holders.count(needed)) != 1:
+                reject("prompt", f"expected {{{needed}}} exactly once, found it {count} times")
+        if self.modality == "text" and "audio" in holders:
+            reject("prompt", "{audio} in a benchmark of modality text")
+        return self
+
+    @model_validator(mode="after")
+    def _source_fits(self) -> Benchmark:
+        source = self.source
+        one_table = isinstance(source, TableSource) and "all" in source.files
+        given = not (one_table or isinstance(source, FolderSource))
+        if given == isinstance(self.split, ClusterSplit):
+            found = "gives" if given else "does not give"
+            reject("split", f"expected `by: {'given' if given else 'cluster'}`: the source {found} splits")
+        if self.data is None and not isinstance(source, GeneratorSource):
+            reject("data", "missing: name the folder below the data directory that holds the files")
+        if isinstance(source, FolderSource) and f"(?P<{self.cluster}>" not in source.pattern:
+            reject("cluster", f"the source's pattern has no group (?P<{self.cluster}>...)")
+        if isinstance(source, TableSource) and getattr(source.columns, self.modality) is None:
+            reject("source", f"columns: no {self.modality} column in a benchmark of modality {self.modality}")
+        return self
+
+    def verbaliser(self, label: str) -> str:
+        """The words that stand for `label` in an answer."""
+        return self.readout.verbalisers.get(label, f" {label}")
+
+
+class Statistics(Frozen):
+    """Where and on which identification items activations are measured.
+
+    `minimum_items`: fewer usable items of any emotion make a cell `insufficient`.
+    """
+
+    positions: Positions
+    items: Literal["correct", "all"]
+    minimum_items: Count = 20
+
+
+class SuppressArm(Frozen):
+    """Scale by factors below 1 (0 deactivates), or replace by the mean (its only dose is 0)."""
+
+    operation: Literal["scale", "mean"]
+    doses: Annotated[tuple[Annotated[Number, Field(ge=0, lt=1)], ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _doses_fit(self) -> SuppressArm:
+        if self.operation == "mean" and self.doses != (0.0,):
+            reject("doses", "operation mean replaces activations: its only dose is 0")
+        _distinct_doses(self.doses)
+        return self
+
+
+class AmplifyArm(Frozen):
+    """Scale by factors above 1."""
+
+    operation: Literal["scale"]
+    doses: Annotated[tuple[Annotated[Number, Field(gt=1)], ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _doses_fit(self) -> AmplifyArm:
+        _distinct_doses(self.doses)
+        return self
+
+
+def _distinct_doses(doses: tuple[float, ...]) -> None:
+    if len(set(doses)) != len(doses):
+        reject("doses", "a dose is listed twice")
+
+
+class Arms(Frozen):
+    """The two directions every claim is tested in."""
+
+    suppress: SuppressArm
+    amplify: AmplifyArm
+
+
+class Controls(Frozen):
+    """`random_draws`: sets of random units, matched in count and layer histogram."""
+
+    random_draws: Annotated[int, Field(strict=True, ge=0)]
+
+
+class InterventionProtocol(TaskFile):
+    """What is done to the selected units. A dose is the factor g of the scaling; 1 would change nothing.
+
+    `mode`: ``paper`` reproduces what was published, defects included; ``sound`` is how we would do it.
+    """
+
+    kind: Literal["intervention"]
+    mode: Literal["sound", "paper"] = "sound"
+    citation: str = ""
+    site: Literal["gate", "neuron"]
+    positions: Positions
+    statistics: Statistics
+    fractions: Annotated[tuple[Annotated[Number, Field(gt=0, lt=1)], ...], Field(min_length=1)]
+    arms: Arms
+    controls: Controls
+
+
+class Suite(TaskFile):
+    """A grid of cells. `tasks` maps a model's name, or a modality, to benchmarks; the name wins."""
+
+    kind: Literal["suite"]
+    models: Annotated[tuple[Name, ...], Field(min_length=1)]
+    tasks: dict[Name, tuple[Name, ...]]
+    selectors: Annotated[tuple[Name, ...], Field(min_length=1)]
+    controls: tuple[Name, ...] = ()
+    interventions: Annotated[tuple[Name, ...], Field(min_length=1)]
+    seed: Seed = 0
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _one_or_many(cls, tasks: Any) -> Any:
+        if not isinstance(tasks, Mapping):
+            return tasks
+        return {key: [value] if isinstance(value, str) else value for key, value in tasks.items()}
+
+    def tasks_for(self, card: ModelCard) -> tuple[str, ...]:
+        """Names of the benchmarks that `card` runs. Raises `TaskFileError` where there are none."""
+        for key in (card.name, card.modality):
+            if key in self.tasks:
+                return self.tasks[key]
+        raise TaskFileError(
+            f"suite {self.name}: tasks: nothing for model {card.name}",
+            hint=f"add a line `{card.modality}: BENCHMARK`",
+        )
+
+
+class ModelCard(TaskFile):
+    """One checkpoint of a known family.
+
+    `checkpoint` is a folder relative to the card, or a hub id. `instrument` marks a calibration model that is
+    no evidence about real models; `instrument_note` says so to readers.
+    """
+
+    kind: Literal["model"]
+    family: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    checkpoint: Text
+    revision: Text | None = None
+    modality: Modality
+    licence: Text
+    citation: str = ""
+    instrument: bool = False
+    instrument_note: str = ""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    planted: Text | None = None
+    default_task: Name | None = None
+    trust_remote_code: bool = False
+
+    @model_validator(mode="after")
+    def _note(self) -> ModelCard:
+        if self.instrument and not self.instrument_note:
+            reject("instrument_note", "missing: an instrument must say what was built into it")
+        return self
+
+    @property
+    def folder(self) -> Path | None:
+        """The local folder of the checkpoint; None for a hub id."""
+        folder = (self.path.parent if self.path is not None else Path()) / self.checkpoint
+        return folder if folder.is_dir() else None
+
+
+AnyTaskFile = Benchmark | InterventionProtocol | Suite | ModelCard
+KINDS: dict[str, type[AnyTaskFile]] = {
+    "benchmark": Benchmark,
+    "intervention": InterventionProtocol,
+    "suite": Suite,
+    "model": ModelCard,
+}
+K = TypeVar("K", Benchmark, InterventionProtocol, Suite, ModelCard)
+
+
+def load_file(path: Path | str) -> AnyTaskFile:
+    """Read one YAML of any kind. Raises `TaskFileError` naming file, line, key and what was expected."""
+    document = load_document(Path(path))
+    kind = document.data.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        found = f"found {kind!r}{suggest(kind, KINDS)}" if "kind" in document.data else "it is missing"
+        raise TaskFileError(f"{document.mark(('kind',))}: kind: expected one of {', '.join(KINDS)}; {found}")
+    task = build(KINDS[kind], document)
+    if task.name != document.path.stem:
+        raise TaskFileError(
+            f"{document.mark(('name',))}: name: {task.name!r} is not the file's name {document.path.stem!r}",
+            hint="rename one of them",
+        )
+    task._path = document.path
+    task._files = _resolve_files(task, document)
+    return task
+
+
+def load_as(path: Path | str, cls: type[K]) -> K:
+    """Read one YAML that must be of kind `cls`."""
+    task = load_file(path)
+    if not isinstance(task, cls):
+        wanted = next(kind for kind, known in KINDS.items() if known is cls)
+        raise TaskFileError(f"{path}: kind: expected {wanted!r}, found {task.kind!r}")
+    return task
+
+
+def _resolve_files(task: AnyTaskFile, document: Document) -> dict[str, Path]:
+    """Files shipped beside a benchmark, each relative to the YAML that names it."""
+    if not isinstance(task, Benchmark):
+        return {}
+    places: list[tuple[tuple[str, ...], Any]] = [(("preservation", "neutral"), task.preservation.neutral)]
+    if task.preservation.capability.kind == "multiple_choice":
+        places.append((("preservation", "capability", "source"), task.preservation.capability.source))
+    files: dict[str, Path] = {}
+    for place, items in places:
+        if isinstance(items, FileItems):
+            mark = document.mark((*place, "path"))
+            files[items.path] = path = Path(os.path.normpath(mark.path.parent / items.path))
+            if not path.is_file():
+                siblings = [file.name for file in path.parent.glob("*")]
+                key = ".".join((*place, "path"))
+                raise TaskFileError(f"{mark}: {key}: there is no file {path}{suggest(path.name, siblings)}")
+    return files
+
+
+def write_task_schemas(folder: Path) -> list[Path]:
+    """Write the JSON Schema of every kind, for editors. Returns the files written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for kind, cls in KINDS.items():
+        schema = cls.model_json_schema()
+        required = schema.pop("required")
+        schema["properties"][INCLUDE] = {
+            "description": "another YAML, or several, relative to this file, that this one is laid over",
+            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+        }
+        schema["anyOf"] = [{"required": [INCLUDE]}, {"required": required}]
+        path = folder / f"{kind}.schema.json"
+        path.write_text(json.dumps(schema, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        written.append(path)
+    return written

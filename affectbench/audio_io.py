@@ -1,0 +1,53 @@
+"""Sound files of any rate and number of channels as mono float32 at 16 kHz."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from affectbench.errors import AffectbenchError
+from affectbench.examples import SAMPLE_RATE, Waveform
+
+MIN_SAMPLES = 160
+"""10 ms at 16 kHz: less holds no analysis frame."""
+
+
+class AudioError(AffectbenchError):
+    """A sound file is missing, damaged, empty, or holds samples that are not finite."""
+
+
+def read_waveform(path: Path) -> Waveform:
+    """Decode `path` to shape (samples,): channels averaged, resampled to 16 kHz. Raises `AudioError`.
+
+    Polyphase resampling with scipy's default Kaiser window; levels are left as they are.
+    """
+    import soundfile
+
+    if not path.is_file():
+        raise AudioError("the sound file is missing")
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, OSError, ValueError) as error:
+        raise AudioError(f"the sound file cannot be decoded: {error}") from error
+    if samples.shape[0] == 0:
+        raise AudioError("the sound file is empty")
+    mono = samples.mean(axis=1)
+    if not np.isfinite(mono).all():
+        raise AudioError("the sound file holds samples that are not finite")
+    wave = _resampled(mono, int(rate))
+    if wave.size < MIN_SAMPLES:
+        raise AudioError(
+            f"the sound file lasts {wave.size / SAMPLE_RATE * 1000:.1f} ms; at least 10 ms are needed"
+        )
+    return wave
+
+
+def _resampled(mono: Waveform, rate: int) -> Waveform:
+    if rate == SAMPLE_RATE:
+        return mono
+    from scipy.signal import resample_poly
+
+    common = math.gcd(rate, SAMPLE_RATE)
+    return np.asarray(resample_poly(mono, SAMPLE_RATE // common, rate // common), dtype=np.float32)

@@ -105,7 +105,7 @@ class Selection:
         """Write as safetensors whose metadata is the JSON header; scores are kept as float32."""
         from safetensors.numpy import save
 
-        from affectbench.store import write_atomic
+        from affectbench.store import write_atomically
 
         tensors = {f"units.{place}": units for place, units in enumerate(self.units)}
         if self.scores is not None:
@@ -117,7 +117,7 @@ class Selection:
             "labels": list(self.labels),
             "digest": self.digest,
         }
-        write_atomic(path, save(tensors, metadata={"selection": json.dumps(header)}))
+        write_atomically(path, save(tensors, metadata={"selection": json.dumps(header)}))
 
     @classmethod
     def load(cls, path: Path) -> Selection:

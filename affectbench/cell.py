@@ -1,0 +1,339 @@
+"""One cell: evidence -> selection -> interventions -> predictions -> scores -> record."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from affectbench.controls import layer_matched
+from affectbench.errors import AffectbenchError
+from affectbench.evidence import MEAN, Evidence, EvidencePass, Key, merged, requests_of
+from affectbench.intervention import Intervention, mean_ablation, scale
+from affectbench.operating import choose_operating, headline_of
+from affectbench.outcomes import Condition, Outcomes
+from affectbench.readout import margins_of
+from affectbench.record import (
+    Cell,
+    Cost,
+    Hashes,
+    ModelInfo,
+    Provenance,
+    Record,
+    SelectionInfo,
+    TaskInfo,
+    ValidationPoint,
+)
+from affectbench.recovery import recovery
+from affectbench.score import score_outcomes
+from affectbench.score_models import Arm, Calibration, PreservationScore
+from affectbench.selector import TIE_RULE, Selection, Selector
+from affectbench.session import Session
+from affectbench.sites import UnitArray
+from affectbench.study import Study
+from affectbench.task import InterventionProtocol, SplitName
+
+FELL_BACK = "identified_on_all_items"
+FAILED_ITEMS = "failed_items"
+CHECK_DRAWS = 200
+"""Bootstrap draws on validation, whose intervals nobody reports."""
+
+
+@dataclass(frozen=True)
+class CellPlan:
+    """A cell with the objects that its names stand for and the hashes known before it runs."""
+
+    cell: Cell
+    protocol: InterventionProtocol
+    selector: Selector
+    hashes: Hashes
+
+    @property
+    def requests(self) -> frozenset[Key]:
+        """The statistics this cell needs."""
+        needs = set(self.selector.needs)
+        if self.protocol.arms.suppress.operation == "mean":
+            needs.add(MEAN)
+        return requests_of(needs, self.protocol.site, self.protocol.statistics.positions)
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """A finished cell: its record, and what it was made from where it got that far."""
+
+    record: Record
+    outcomes: dict[str, Outcomes]
+    selection: Selection | None
+
+
+@dataclass
+class CellRun:
+    """Runs one cell in a session. `requests` covers all cells of the session, so that one pass serves all;
+    `progress` is called with (item, intervention) pairs as they are done."""
+
+    session: Session
+    plan: CellPlan
+    model: ModelInfo
+    task: TaskInfo
+    provenance: Provenance
+    requests: frozenset[Key]
+    progress: Callable[[int], None] | None = None
+
+    def run(self) -> CellResult:
+        """Run the cell. A selector that raises, or a model that fails, gives a record of status `error`."""
+        started = time.monotonic(), time.process_time(), replace(self.session.engine.cost)
+        try:
+            return self._run(started)
+        except AffectbenchError as error:
+            return CellResult(self._record(started, "error", reason=str(error)), {}, None)
+
+    def _run(self, started: tuple[float, float, object]) -> CellResult:
+        found, fell_back = self._pass()
+        study = self._study(found)
+        flags = [FELL_BACK] if fell_back else []
+        if self.session.failures:
+            flags.append(FAILED_ITEMS)
+        least = int(study.evidence.items.min())
+        if least < self.plan.protocol.statistics.minimum_items:
+            label = study.labels[int(study.evidence.items.argmin())]
+            reason = (
+                f"{least} usable identification items for {label!r}, "
+                f"{self.plan.protocol.statistics.minimum_items} needed"
+            )
+            return CellResult(self._record(started, "insufficient", reason=reason, flags=flags), {}, None)
+        selection = self._select(study)
+        draws = layer_matched(selection, self.plan.protocol.controls.random_draws, self.plan.cell.seed)
+        outcomes = {
+            "validation": self._outcomes("validation", selection, [], study.evidence),
+            "test": self._outcomes("test", selection, draws, study.evidence),
+        }
+        kept = self._preservation(selection, study.evidence)
+        record = self._scored(started, selection, outcomes, kept, flags, int(study.evidence.items.sum()))
+        return CellResult(record, outcomes, selection)
+
+    def _pass(self) -> tuple[EvidencePass, bool]:
+        """The evidence pass, and whether too few correct answers made it use all items."""
+        wanted = self.plan.protocol.statistics
+        mine = frozenset(key for key in self.requests) | self.plan.requests
+        seed = self.plan.cell.seed
+        if wanted.items == "all":
+            return self.session.collect(mine, correct_only=False, seed=seed, progress=None), False
+        found = self.session.collect(mine, correct_only=True, seed=seed, progress=None)
+        fewest = int(found.counted[: len(self.task.labels)].min())
+        if wanted.items == "correct_or_all" and fewest < wanted.minimum_items:
+            return self.session.collect(mine, correct_only=False, seed=seed, progress=None), True
+        return found, False
+
+    def _study(self, found: EvidencePass) -> Study:
+        site, positions = self.plan.protocol.site, self.plan.protocol.statistics.positions
+        return Study(
+            evidence=found.evidence(site, positions),
+            shuffled=found.evidence(site, positions, shuffled=True),
+            items=found.items,
+            readout=found.readout,
+            seed=self.plan.cell.seed,
+            engine=self.session.engine,
+        )
+
+    def _select(self, study: Study) -> Selection:
+        budget = max(1, round(self.plan.cell.fraction * study.shape.units))
+        name = self.plan.cell.selector
+        try:
+            selection = self.plan.selector.select(study, budget)
+        except Exception as error:  # A selector is somebody else's code: whatever it raises is its result.
+            raise AffectbenchError(f"selector {name!r} failed: {type(error).__name__}: {error}") from error
+        if not isinstance(selection, Selection):
+            raise AffectbenchError(f"selector {name!r} returned a {type(selection).__name__}, not a Selection")
+        if (selection.site, selection.shape, selection.labels) != (study.site, study.shape, study.labels):
+            raise AffectbenchError(
+                f"selector {name!r} returned a selection for another site, shape or label list",
+                hint=f"expected site {study.site!r}, {study.shape}, labels {', '.join(study.labels)}",
+            )
+        try:
+            selection.check_budget(budget)
+        except AffectbenchError as error:
+            raise AffectbenchError(f"selector {name!r}: {error.message}", hint=error.hint) from error
+        return selection
+
+    @property
+    def _conditions(self) -> list[tuple[Arm, float]]:
+        arms = self.plan.protocol.arms
+        suppress: list[tuple[Arm, float]] = [("suppress", dose) for dose in arms.suppress.doses]
+        return suppress + [("amplify", dose) for dose in arms.amplify.doses]
+
+    def _intervention(self, arm: Arm, dose: float, units: UnitArray, evidence: Evidence) -> Intervention:
+        protocol = self.plan.protocol
+        shape = self.session.model.shape
+        operation = getattr(protocol.arms, arm).operation
+        if operation == "mean":
+            return mean_ablation(protocol.site, shape, units, evidence.overall_mean, protocol.positions)
+        return scale(protocol.site, shape, units, dose, protocol.positions)
+
+    def _outcomes(
+        self, split: SplitName, selection: Selection, draws: Sequence[UnitArray], evidence: Evidence
+    ) -> Outcomes:
+        """Predictions of the untouched model, of each target's intervention and of each random draw."""
+        session = self.session
+        items = session.items(split)
+        base, base_margin = session.base(split)
+        sets = [*selection.units, *draws]
+        interventions = [
+            self._intervention(arm, dose, units, evidence) for arm, dose in self._conditions for units in sets
+        ]
+        found = session.engine.predict(items, session.readout, interventions, self.progress)
+        targets = len(selection.labels)
+        conditions = []
+        for place, (arm, dose) in enumerate(self._conditions):
+            rows = slice(place * len(sets), (place + 1) * len(sets))
+            codes, margins = found.codes[rows], margins_of(found.scores[rows][:targets])
+            own = np.stack([margins[target, :, target] for target in range(targets)])
+            conditions.append(Condition(arm, dose, abs(dose - 1.0), codes[:targets], own, codes[targets:]))
+        return Outcomes(
+            labels=selection.labels,
+            items=np.array(items.ids),
+            gold=items.gold,
+            clusters=np.array(items.clusters),
+            base=base,
+            base_margin=base_margin,
+            conditions=tuple(conditions),
+        )
+
+    def _preservation(self, selection: Selection, evidence: Evidence) -> list[PreservationScore]:
+        conditions = [
+            (arm, dose, [self._intervention(arm, dose, units, evidence) for units in selection.units if units.size])
+            for arm, dose in self._conditions
+        ]
+        return self.session.preserver.measure(conditions, self.plan.cell.seed)
+
+    def _scored(
+        self,
+        started: tuple[float, float, object],
+        selection: Selection,
+        outcomes: dict[str, Outcomes],
+        kept: list[PreservationScore],
+        flags: list[str],
+        identified: int,
+    ) -> Record:
+        seed = self.plan.cell.seed
+        checked = score_outcomes(outcomes["validation"], seed=seed, bootstrap_draws=CHECK_DRAWS)
+        pres = {(score.arm, score.dose): score.pres for score in kept}
+        points = [
+            ValidationPoint(
+                arm=dose.arm,
+                dose=dose.dose,
+                spec=dose.spec.value,
+                pres=pres[dose.arm, dose.dose],
+                collapsed=dose.collapsed,
+            )
+            for dose in checked.doses
+        ]
+        return self._record(
+            started,
+            selection=selection,
+            identified=identified,
+            flags=flags,
+            **judged(outcomes["test"], points, kept, seed),
+            calibration=self._calibration(selection),
+        )
+
+    def _calibration(self, selection: Selection) -> Calibration | None:
+        truth = self.session.model.planted()
+        scores = selection.scores
+        if truth is None or set(truth["planted"]) != set(selection.labels):
+            return None
+        if scores is None:  # Ranks stand in for scores: units that were not named are tied at the bottom.
+            scores = np.zeros((len(selection.labels), selection.shape.units))
+            for row, units in enumerate(selection.units):
+                scores[row, units] = np.arange(units.size, 0, -1)
+        # -inf excludes a unit: it ranks below every other.
+        finite = np.where(np.isfinite(scores), scores, np.nan)
+        ranking = np.where(np.isnan(finite), np.nanmin(finite, initial=0.0) - 1.0, finite)
+        planted = [truth["planted"][label] for label in selection.labels]
+        decoys = [truth["decoys"][label] for label in selection.labels]
+        return recovery(ranking, planted, decoys)
+
+    def _record(
+        self,
+        started: tuple[float, float, object],
+        status: str = "",
+        *,
+        selection: Selection | None = None,
+        identified: int = 0,
+        **parts: object,
+    ) -> Record:
+        wall, cpu, spent = started
+        now = self.session.engine.cost
+        cost = Cost(
+            wall_s=time.monotonic() - wall,
+            cpu_s=time.process_time() - cpu,
+            forward_passes=now.forward_passes - getattr(spent, "forward_passes", 0),
+            items_forwarded=now.items_forwarded - getattr(spent, "items_forwarded", 0),
+            identification_items=identified,
+            peak_memory_mib=_peak_memory_mib(),
+        )
+        info = None
+        if selection is not None:
+            info = SelectionInfo(
+                units_per_emotion=[units.size for units in selection.units],
+                layer_histogram=[selection.shape.histogram(units).tolist() for units in selection.units],
+                ties=TIE_RULE,
+            )
+        digest = selection.digest if selection is not None else ""
+        content: dict[str, object] = {
+            "cell": self.plan.cell,
+            "status": status,
+            "control": self.plan.selector.control,
+            "hashes": self.plan.hashes.model_copy(update={"selection": digest}),
+            "model": self.model,
+            "task": self.task,
+            "selection": info,
+            "cost": cost,
+            "provenance": self.provenance.model_copy(update={"finished": now_iso()}),
+        }
+        return Record.model_validate({key: value for key, value in (content | parts).items() if value != ""})
+
+
+def judged(
+    outcomes: Outcomes, points: list[ValidationPoint], kept: list[PreservationScore], seed: int
+) -> dict[str, object]:
+    """The parts of a record that follow from predictions and preservation alone: status, scores, headline."""
+    scores = score_outcomes(outcomes, seed=seed)
+    operating = choose_operating(points)
+    headline = headline_of(scores, operating, kept) if scores.status == "ok" else None
+    if scores.status != "ok":
+        status, reason = "insufficient", scores.reason
+    elif headline is None:
+        status, reason = "collapsed", operating.reason
+    else:
+        doses = {("suppress", operating.suppress_dose), ("amplify", operating.amplify_dose)}
+        fallen = [dose for dose in scores.doses if (dose.arm, dose.dose) in doses and dose.collapsed]
+        status = "collapsed" if fallen else "ok"
+        reason = ", ".join(f"{dose.arm} {dose.dose:g} collapses the answers" for dose in fallen)
+    return {
+        "status": status,
+        "reason": reason,
+        "scores": scores,
+        "validation": points,
+        "operating": operating,
+        "preservation": kept,
+        "headline": headline,
+    }
+
+
+def all_requests(plans: Sequence[CellPlan]) -> frozenset[Key]:
+    """The statistics that all of `plans` need together."""
+    return merged([plan.requests for plan in plans])
+
+
+def now_iso() -> str:
+    """The time in UTC, ISO 8601."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
+
+
+def _peak_memory_mib() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)

@@ -1,0 +1,31 @@
+"""Content hashes of files and checkpoints, without loading them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def digest_of(parts: Iterable[str]) -> str:
+    """sha256 of strings in order, 16 hex."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's bytes, 16 hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def checkpoint_digest(folder: Path) -> str:
+    """Hash of a checkpoint folder's weights, configuration and tokenizer."""
+    names = ("*.safetensors", "*.bin", "config.json", "preprocessor_config.json", "tokenizer*", "chat_template*")
+    files = sorted({path for name in names for path in folder.glob(name) if path.is_file()})
+    return digest_of(part for path in files for part in (path.name, file_digest(path)))

@@ -1,0 +1,152 @@
+"""All that the cells of one (model, task) share: loaded once, prepared once, run once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from affectbench.dataset import Dataset, choice_items, load_benchmark, neutral_texts, parse_answer, prompt_text
+from affectbench.engine import Engine
+from affectbench.errors import AffectbenchError
+from affectbench.evidence import EvidencePass, Key
+from affectbench.examples import Example, ItemError, RenderedPrompt
+from affectbench.intervention import UNTOUCHED
+from affectbench.model import Model, Prepared
+from affectbench.preservation import Capability, Preserver
+from affectbench.readout import FAILED, Codes, IntArray, Items, Readout, margins_of
+from affectbench.task import Benchmark, SplitName
+
+
+@dataclass
+class Session:
+    """One model on one benchmark. `lookup` finds a benchmark by name, for capability controls."""
+
+    model: Model
+    benchmark: Benchmark
+    dataset: Dataset
+    lookup: Callable[[str], Benchmark]
+    limit: int | None = None
+    tokens: int = 0
+    engine: Engine = field(init=False)
+    failures: list[ItemError] = field(init=False)
+    _passes: dict[tuple[bool, int | None, int], EvidencePass] = field(init=False, default_factory=dict)
+    _items: dict[str, Items] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.engine = Engine(self.model, self.tokens)
+        self.failures = list(self.dataset.errors)
+        if self.benchmark.modality not in self.model.modalities:
+            raise AffectbenchError(
+                f"model {self.model.card.name} takes {', '.join(self.model.modalities)}; "
+                f"benchmark {self.benchmark.name} is {self.benchmark.modality}",
+                hint="choose a benchmark of the model's modality",
+            )
+
+    def items(self, split: SplitName) -> Items:
+        """The prepared items of a split; an audio item's tower runs here, once."""
+        if split not in self._items:
+            self._items[split] = self._prepared(self.benchmark, self.dataset, split)
+        return self._items[split]
+
+    @cached_property
+    def readout(self) -> Readout:
+        """How answers are read, in the model's own tokens."""
+        return self._readout(self.benchmark, self.dataset.splits["test"][0])
+
+    def base(self, split: SplitName) -> tuple[Codes, np.ndarray]:
+        """Codes (N,) and margins (N, E) of the untouched model on a split."""
+        found = self.engine.predict(self.items(split), self.readout, [UNTOUCHED])
+        codes, margins = found.codes[0], margins_of(found.scores[0])
+        if (codes == FAILED).all():
+            raise AffectbenchError(
+                f"model {self.model.card.name} gave no finite score for any of the {len(codes)} {split} items",
+                hint="check the checkpoint and its dtype",
+            )
+        return codes, margins
+
+    def collect(
+        self, requests: frozenset[Key], *, correct_only: bool, seed: int, progress: Callable[[int], None] | None
+    ) -> EvidencePass:
+        """One pass over the identification split for all of `requests`; kept for later cells."""
+        key = (correct_only, None, seed)
+        known = self._passes.get(key)
+        if known is None or not requests <= known.requests:
+            wanted = requests if known is None else requests | known.requests
+            self._passes[key] = EvidencePass(
+                self.engine, self.items("identification"), self.readout, wanted, correct_only, None, seed
+            ).run(progress)
+        return self._passes[key]
+
+    @cached_property
+    def preserver(self) -> Preserver:
+        """What must survive: the benchmark's neutral text, capability and open prompts."""
+        settings = self.benchmark.preservation
+        if settings.capability.kind == "multiple_choice":
+            docs = [
+                {"context": item.context, "choices": list(item.choices), "answer": item.answer}
+                for item in choice_items(self.benchmark)
+            ]
+            capability = Capability(f"{self.benchmark.name}: multiple choice", docs=docs)
+        else:
+            control = self.lookup(settings.capability.task)
+            data = load_benchmark(control, limit=self.limit)
+            capability = Capability(
+                control.name,
+                items=self._prepared(control, data, "test"),
+                readout=self._readout(control, data.splits["test"][0]),
+            )
+        prompts = [
+            self.model.prepare(
+                Example(f"prompt-{place}", text, None, "", ""), RenderedPrompt(text, (0, len(text)), ())
+            )
+            for place, text in enumerate(settings.prompts)
+        ]
+        return Preserver(
+            self.engine, neutral_texts(self.benchmark), capability, prompts, settings.max_new_tokens
+        )
+
+    def _prepared(self, benchmark: Benchmark, dataset: Dataset, split: SplitName) -> Items:
+        kept: list[tuple[Example, Prepared, RenderedPrompt]] = []
+        for example in dataset.splits[split]:
+            prompt = prompt_text(benchmark, example)
+            try:
+                kept.append((example, self.model.prepare(example, prompt), prompt))
+            except AffectbenchError as error:
+                self.failures.append(ItemError(example.id, str(example.audio or benchmark.name), str(error)))
+        if not kept:
+            last = self.failures[-1]
+            raise AffectbenchError(
+                f"no item of {benchmark.name} could be prepared for {self.model.card.name}; "
+                f"the last one, {last.id}: {last.reason}"
+            )
+        orders = [prompt.order for _, _, prompt in kept]
+        return Items(
+            split=f"{benchmark.name}:{split}",
+            items=tuple(prepared for _, prepared, _ in kept),
+            gold=np.array([benchmark.labels.index(example.label) for example, _, _ in kept]),
+            clusters=tuple(example.cluster for example, _, _ in kept),
+            orders=None if orders[0] is None else np.array(orders),
+        )
+
+    def _readout(self, benchmark: Benchmark, example: Example) -> Readout:
+        prompt = prompt_text(benchmark, example)
+        letters = benchmark.readout.kind == "letters"
+        answers = sorted(prompt.answer_options) if letters else prompt.answer_options
+        candidates = tuple(tuple(self.model.continuation(prompt, answer)) for answer in answers)
+        if len(set(candidates)) < len(candidates):
+            raise AffectbenchError(
+                f"{self.model.card.name} cannot tell the answers of {benchmark.name} apart: "
+                f"{', '.join(repr(answer) for answer in answers)} share tokens",
+                hint="give other verbalisers, or use the readout `letters`",
+            )
+        if benchmark.readout.kind != "generate":
+            return Readout(benchmark.labels, candidates)
+        words = [benchmark.verbaliser(label) for label in benchmark.labels]
+
+        def parse(text: str, _order: IntArray | None) -> int:
+            return parse_answer(text, words)
+
+        return Readout(benchmark.labels, candidates, benchmark.readout.max_new_tokens, parse)

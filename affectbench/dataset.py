@@ -176,7 +176,7 @@ def _cluster_splits(benchmark: Benchmark, split: ClusterSplit, clusters: set[str
         found = ", ".join(sorted(clusters)) or "none"
         raise DatasetError(
             f"benchmark {benchmark.name}: {len(clusters)} different values of {benchmark.cluster}: {found}",
-            hint="three disjoint splits need at least 3; is the data set complete, and the right column read?",
+            hint="three disjoint splits need at least 3; is the data set complete, the right column read?",
         )
     if split.fractions is not None:
         return _shared_out(split.fractions, split.seed, clusters)

@@ -61,12 +61,14 @@ def score_preservation(
     if measured.kl < -ROUNDING:
         raise ScoreError(f"{where}: the divergence is negative ({measured.kl:g})")
     kl = max(0.0, measured.kl)
-    capability, capability_base, change = _paired(
-        f"{where}: capability", measured.capability, measured.capability_base, seed, bootstrap_draws
-    )
-    degenerate, degenerate_base, _ = _paired(
-        f"{where}: degenerate", measured.degenerate, measured.degenerate_base, seed, 0
-    )
+    capability, degenerate = measured.capability, measured.degenerate
+    rate = rate_base = sick = sick_base = change = None
+    if _both(f"{where}: capability", capability, measured.capability_base):
+        rate, rate_base, change = paired_rates(
+            f"{where}: capability", capability, measured.capability_base, seed=seed, draws=bootstrap_draws
+        )
+    if _both(f"{where}: degenerate", degenerate, measured.degenerate_base):
+        sick, sick_base = _rate(f"{where}: degenerate", degenerate), _rate(where, measured.degenerate_base)
     bits = math.log(2) * measured.n_bytes
     return PreservationScore(
         arm=measured.arm,
@@ -75,13 +77,13 @@ def score_preservation(
         bits_per_byte=measured.nll / bits,
         bits_per_byte_base=measured.nll_base / bits,
         perplexity_change=_perplexity_change(where, measured),
-        capability=capability,
-        capability_base=capability_base,
+        capability=rate,
+        capability_base=rate_base,
         capability_change=change,
         capability_task=measured.capability_task,
-        degenerate_rate=degenerate,
-        degenerate_rate_base=degenerate_base,
-        pres=preservation(kl, capability, capability_base, degenerate),
+        degenerate_rate=sick,
+        degenerate_rate_base=sick_base,
+        pres=preservation(kl, rate, rate_base, sick),
     )
 
 
@@ -91,7 +93,12 @@ def preservation(
     """Harmonic mean of exp(-kl), min(1, capability / capability_base) and 1 - degenerate_rate.
 
     None if a part is missing, or if the model had no capability to keep (base 0).
+
+    Raises:
+        ScoreError: a divergence that is negative or not finite.
     """
+    if not 0 <= kl < math.inf:
+        raise ScoreError(f"a divergence is finite and not negative, got {kl}")
     if capability is None or not capability_base or degenerate_rate is None:
         return None
     return harmonic([math.exp(-kl), min(1.0, capability / capability_base), 1.0 - degenerate_rate])
@@ -122,34 +129,43 @@ def _perplexity_change(where: str, measured: PreservationOutcomes) -> float:
         raise ScoreError(f"{where}: perplexity rose beyond what a float can hold") from error
 
 
-def _paired(
-    where: str, now: npt.ArrayLike | None, base: npt.ArrayLike | None, seed: int, draws: int
-) -> tuple[float | None, float | None, Estimate | None]:
-    """Rate now, rate before, and with `draws` above 0 their paired difference."""
-    if now is None and base is None:
-        return None, None, None
-    if now is None or base is None:
-        raise ScoreError(f"{where} was measured on one of the two models only")
-    pair = (_zero_one(where, now), _zero_one(where, base))
-    if pair[0].shape != pair[1].shape or pair[0].ndim != 1 or not pair[0].size:
-        raise ScoreError(
-            f"{where}: shapes {pair[0].shape} and {pair[1].shape}, but the items must be the same"
-        )
-    rate, rate_base = float(pair[0].mean()), float(pair[1].mean())
-    if not draws:
-        return rate, rate_base, None
-    gained, n_items = pair[0] - pair[1], len(pair[0])
-    change = float(gained.mean())
+def paired_rates(
+    where: str, now: npt.ArrayLike | None, base: npt.ArrayLike | None, *, seed: int, draws: int
+) -> tuple[float, float, Estimate]:
+    """Rate with the intervention, rate without, and their paired difference, bootstrapped over items.
+
+    Args:
+        where: how messages call these measurements.
+        now, base: (M,) 0/1 for the same items in the same order.
+
+    Raises:
+        ScoreError: no items, unequal lengths, or other values than 0 and 1.
+    """
+    one, two = _zero_one(where, now), _zero_one(where, base)
+    if one.shape != two.shape:
+        raise ScoreError(f"{where}: {len(one)} and {len(two)} items, but they must be the same items")
+    gained, n_items = one - two, len(one)
+    rates = float(one.mean()), float(two.mean())
     if n_items < 2:
-        return rate, rate_base, Estimate(value=change)
+        return *rates, Estimate(value=float(gained.mean()))
     found = stats.bootstrap(gained[:, None], lambda sums: sums / n_items, draws=draws, seed=seed)
     low, high = np.quantile(found, [0.025, 0.975])
-    estimate = Estimate(value=change, low=float(low), high=float(high), se=float(found.std(ddof=1)))
-    return rate, rate_base, estimate
+    se = float(found.std(ddof=1))
+    return *rates, Estimate(value=float(gained.mean()), low=float(low), high=float(high), se=se)
 
 
-def _zero_one(where: str, values: npt.ArrayLike) -> npt.NDArray[np.int64]:
+def _both(where: str, now: npt.ArrayLike | None, base: npt.ArrayLike | None) -> bool:
+    if (now is None) != (base is None):
+        raise ScoreError(f"{where} was measured with or without the intervention only; both are needed")
+    return now is not None
+
+
+def _rate(where: str, values: npt.ArrayLike | None) -> float:
+    return float(_zero_one(where, values).mean())
+
+
+def _zero_one(where: str, values: npt.ArrayLike | None) -> npt.NDArray[np.int64]:
     array = np.asarray(values)
-    if not np.isin(array, (0, 1)).all():
-        raise ScoreError(f"{where} must hold 0 and 1 only")
+    if array.ndim != 1 or not array.size or not np.isin(array, (0, 1)).all():
+        raise ScoreError(f"{where} must hold one 0 or 1 an item, got shape {array.shape}")
     return array.astype(np.int64)

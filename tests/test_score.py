@@ -1,0 +1,390 @@
+"""Scores against worked examples, sklearn, and formulas written out as loops over items."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from example_records import LABELS, example_outcomes
+
+from affectbench.effects import effects
+from affectbench.errors import ScoreError
+from affectbench.outcomes import ERROR, UNPARSED, Condition, Outcomes
+from affectbench.score import score_outcomes
+
+PUBLISHED = np.array([[-0.30, -0.02, -0.04], [-0.05, -0.20, 0.01], [-0.10, 0.00, -0.25]])
+
+
+def answers_with_recall(recall: list[float], per_label: int = 100) -> np.ndarray:
+    """Answers of items sorted by gold label: the first `recall` of each are right, the rest say the next label."""
+    n = len(recall)
+    parts = [
+        np.where(np.arange(per_label) < round(r * per_label), e, (e + 1) % n) for e, r in enumerate(recall)
+    ]
+    return np.concatenate(parts)
+
+
+def outcomes_of(base, rows, arm="suppress", *, gold=None, clusters=None, draws=None) -> Outcomes:
+    rows = np.asarray(rows)
+    n_labels, n_items = rows.shape
+    gold = np.repeat(np.arange(n_labels), n_items // n_labels) if gold is None else np.asarray(gold)
+    unknown = np.full((n_labels, n_items), np.nan)
+    draws = np.empty((0, n_items), dtype=int) if draws is None else draws
+    condition = Condition(arm, 0.0 if arm == "suppress" else 2.0, 1.0, rows, unknown, draws)
+    return Outcomes(
+        labels=tuple("abcdefg"[:n_labels]),
+        items=np.arange(n_items).astype(str),
+        gold=gold,
+        clusters=np.arange(n_items) if clusters is None else np.asarray(clusters),
+        base=np.asarray(base),
+        base_margin=unknown.T,
+        conditions=(condition,),
+    )
+
+
+def scored(outcomes: Outcomes, draws: int = 300):
+    return score_outcomes(outcomes, seed=0, bootstrap_draws=draws)
+
+
+# Worked examples
+
+
+def test_published_effect_matrix_as_an_array():
+    found = effects(PUBLISHED, -1.0)
+    assert found.self_effect == pytest.approx(-0.25)
+    assert found.cross_effect == pytest.approx(-0.033333, abs=1e-6)
+    assert found.gap_abs == pytest.approx(0.213333, abs=1e-6)
+    assert found.row_gap == pytest.approx([-0.27, -0.18, -0.20])
+    assert effects(PUBLISHED.T, -1.0).row_gap == pytest.approx([-0.225, -0.19, -0.235])
+
+
+def test_published_effect_matrix_from_predictions():
+    base = [0.6, 0.5, 0.5]
+    rows = [answers_with_recall(list(base + row)) for row in PUBLISHED]
+    dose = scored(outcomes_of(answers_with_recall(base), rows)).doses[0]
+    assert np.array(dose.effect_matrix) == pytest.approx(PUBLISHED)
+    assert dose.spec.value == pytest.approx(0.216667, abs=1e-6)
+    assert dose.gap == pytest.approx(-0.216667, abs=1e-6)
+    assert dose.gap_abs.value == pytest.approx(0.213333, abs=1e-6)
+    assert [e.spec.value for e in dose.emotions] == pytest.approx([0.27, 0.18, 0.20])
+    assert dose.cross_row == pytest.approx([-0.03, -0.02, -0.05])
+    assert dose.cross_column == pytest.approx([-0.075, -0.01, -0.015])
+    assert dose.trs.value == pytest.approx(0.25)
+
+
+def test_constant_answer_has_no_gap_and_is_collapsed():
+    base = answers_with_recall([0.6, 0.4, 0.5])
+    dose = scored(outcomes_of(base, np.zeros((3, 300), dtype=int))).doses[0]
+    assert dose.spec.value == 0
+    assert dose.gap_abs.value == pytest.approx(-0.266667, abs=1e-6)
+    assert dose.collapsed
+    assert not dose.significant
+
+
+def test_always_answering_the_target_is_collapsed_despite_its_gap():
+    base = answers_with_recall([0.6, 0.4, 0.5])
+    always = np.repeat(np.arange(3)[:, None], 300, axis=1)
+    scores = scored(outcomes_of(base, always, "amplify"))
+    dose = scores.doses[0]
+    assert dose.spec.value == pytest.approx(1)
+    assert dose.gap_abs.value == pytest.approx(0)
+    assert dose.uar_change.value == pytest.approx(-0.166667, abs=1e-6)
+    assert dose.collapsed
+    assert scores.strength.max_trs is None
+
+
+def test_no_operation_changes_nothing():
+    outcomes = example_outcomes()
+    same = tuple(
+        replace(c, predictions=np.tile(outcomes.base, (7, 1)), margin=outcomes.base_margin.T)
+        for c in outcomes.conditions
+    )
+    scores = scored(replace(outcomes, conditions=same))
+    for dose in scores.doses:
+        assert not np.any(dose.effect_matrix)
+        assert (dose.spec.low, dose.spec.high, dose.p, dose.flip_rate) == (0, 0, 1, 0)
+        assert not dose.significant
+    assert scores.strength.strength.value == 0
+    assert scores.strength.slope == pytest.approx(0)
+
+
+# Independent formulas
+
+
+def test_every_statistic_equals_a_loop_over_items():
+    outcomes = example_outcomes(0.7, seed=5)
+    scores = scored(outcomes)
+    n_labels, gold, base = len(LABELS), outcomes.gold, outcomes.base
+    for dose, condition in zip(scores.doses, outcomes.conditions, strict=True):
+        matrix = np.zeros((n_labels, n_labels))
+        shifts = []
+        for s in range(n_labels):
+            for e in range(n_labels):
+                own = [i for i in range(len(gold)) if gold[i] == e]
+                after = sum(condition.predictions[s][i] == e for i in own) / len(own)
+                matrix[s, e] = after - sum(base[i] == e for i in own) / len(own)
+            if condition.arm == "amplify":
+                others = [i for i in range(len(gold)) if gold[i] != s]
+                after = sum(condition.predictions[s][i] == s for i in others) / len(others)
+                shifts.append(after - sum(base[i] == s for i in others) / len(others))
+            else:
+                shifts.append(-matrix[s, s])
+        d = 1 if condition.arm == "amplify" else -1
+        off = matrix[~np.eye(n_labels, dtype=bool)]
+        assert np.array(dose.effect_matrix) == pytest.approx(matrix)
+        assert dose.spec.value == pytest.approx(d * (np.trace(matrix) / n_labels - off.mean()))
+        assert dose.gap_abs.value == pytest.approx(d * np.trace(matrix) / n_labels - abs(off).mean())
+        assert dose.uar_change.value == pytest.approx(matrix.mean())
+        assert dose.trs.value == pytest.approx(np.mean(shifts))
+        assert [e.trs.value for e in dose.emotions] == pytest.approx(shifts)
+
+
+def test_recall_and_uar_match_sklearn():
+    from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix
+
+    outcomes = example_outcomes(seed=6)
+    baseline = scored(outcomes).baseline
+    assert baseline.uar == pytest.approx(balanced_accuracy_score(outcomes.gold, outcomes.base))
+    assert baseline.accuracy == pytest.approx(accuracy_score(outcomes.gold, outcomes.base))
+    assert (np.array(baseline.confusion) == confusion_matrix(outcomes.gold, outcomes.base)).all()
+
+
+def test_intervals_equal_resampling_items_cluster_by_cluster():
+    outcomes = example_outcomes(0.5, seed=7)
+    dose = scored(outcomes, draws=200).doses[0]
+    names, codes = np.unique(outcomes.clusters, return_inverse=True)
+    members = [np.flatnonzero(codes == c) for c in range(len(names))]
+    values = []
+    for row in np.random.default_rng([0, 0]).integers(0, len(names), size=(200, len(names))):
+        chosen = np.concatenate([members[c] for c in row])
+        values.append(_spec_of(outcomes, chosen))
+    assert (dose.spec.low, dose.spec.high) == pytest.approx(np.quantile(values, [0.025, 0.975]))
+    assert dose.spec.se == pytest.approx(np.std(values, ddof=1))
+
+
+def _spec_of(outcomes: Outcomes, chosen: np.ndarray) -> float:
+    gold, base = outcomes.gold[chosen], outcomes.base[chosen]
+    rows = outcomes.conditions[0].predictions[:, chosen]
+    matrix = np.array(
+        [[(row[gold == e] == e).mean() - (base[gold == e] == e).mean() for e in range(7)] for row in rows]
+    )
+    off = matrix[~np.eye(7, dtype=bool)].mean()
+    return -(np.trace(matrix) / 7 - off)
+
+
+def test_strength_is_the_area_over_the_largest_alpha_in_any_order_of_doses():
+    outcomes = example_outcomes(seed=8)
+    scores = scored(outcomes)
+    curve = {0.0: 0.0} | {d.alpha: d.trs.value for d in scores.doses if d.arm == "amplify"}
+    expected = np.trapezoid(list(curve.values()), list(curve)) / max(curve)
+    assert scores.strength.strength.value == pytest.approx(expected)
+    assert np.mean(scores.strength.per_emotion) == pytest.approx(expected)
+    turned = scored(replace(outcomes, conditions=outcomes.conditions[::-1]))
+    assert turned.strength == scores.strength
+
+
+def test_margin_slope_is_the_mean_of_fits_to_single_items():
+    outcomes = example_outcomes(seed=9, n_per_label=3)
+    amplify = [c for c in outcomes.conditions if c.arm == "amplify"]
+    alphas = [0.0] + [c.alpha for c in amplify]
+    slopes = [
+        np.polyfit(alphas, [outcomes.base_margin[i, s]] + [c.margin[s, i] for c in amplify], 1)[0]
+        for s in range(7)
+        for i in range(21)
+    ]
+    found = scored(outcomes).strength
+    assert found.slope == pytest.approx(np.mean(slopes), rel=1e-5)
+    assert found.anti_steerable_share == pytest.approx(np.mean(np.array(slopes) < 0))
+
+
+# Random controls
+
+
+def test_random_controls_take_each_row_from_another_draw():
+    outcomes = example_outcomes(0.8, seed=10, n_draws=20)
+    dose, condition = scored(outcomes).doses[0], outcomes.conditions[0]
+    gold, base = outcomes.gold, outcomes.base
+    change = np.array(
+        [
+            [(d[gold == e] == e).mean() - (base[gold == e] == e).mean() for e in range(7)]
+            for d in condition.draws
+        ]
+    )
+    specs = []
+    for j in range(20):
+        matrix = np.array([change[(j + s) % 20] for s in range(7)])
+        specs.append(-(np.trace(matrix) / 7 - matrix[~np.eye(7, dtype=bool)].mean()))
+    assert dose.random.spec == pytest.approx(specs)
+    assert dose.random.z == pytest.approx((dose.spec.value - np.mean(specs)) / np.std(specs, ddof=1))
+    assert dose.random.p == pytest.approx(1 / 21)
+    gaps = [-(row[2] - np.delete(row, 2).mean()) for row in change]
+    expected = (1 + sum(g >= dose.emotions[2].spec.value for g in gaps)) / 21
+    assert dose.emotions[2].p_random == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("n_draws", [0, 6])
+def test_fewer_draws_than_emotions_give_no_random_control_and_no_significance(n_draws):
+    dose = scored(example_outcomes(1.0, n_draws=n_draws)).doses[0]
+    assert dose.random is None
+    assert dose.emotions[0].p_random is None
+    assert dose.p < 0.05
+    assert not dose.significant
+
+
+def test_a_strong_effect_is_significant_and_none_is_not():
+    strong, nothing = scored(example_outcomes(0.9)).doses[0], scored(example_outcomes(0.0)).doses[0]
+    assert strong.significant
+    assert strong.spec_corrected.low < strong.spec.low < strong.spec.value < strong.spec.high
+    assert not nothing.significant
+
+
+def test_null_selectors_are_rarely_significant():
+    hits = sum(scored(example_outcomes(0.0, seed=s, n_per_label=10)).doses[0].significant for s in range(40))
+    assert hits <= 4
+
+
+# Odd input
+
+
+def test_result_depends_neither_on_item_order_nor_on_code_types():
+    outcomes = example_outcomes(seed=11)
+    order = np.random.default_rng(0).permutation(len(outcomes.items))
+    shuffled = Outcomes(
+        labels=outcomes.labels,
+        items=outcomes.items[order],
+        gold=outcomes.gold[order].astype(np.int8),
+        clusters=outcomes.clusters[order],
+        base=outcomes.base[order].astype(np.int8),
+        base_margin=outcomes.base_margin[order],
+        conditions=tuple(
+            replace(
+                c,
+                predictions=c.predictions[:, order].astype(np.int8),
+                margin=c.margin[:, order],
+                draws=c.draws[:, order].astype(np.int8),
+            )
+            for c in outcomes.conditions
+        ),
+    )
+    assert scored(shuffled) == scored(outcomes)
+
+
+def test_seed_decides_the_resamples_and_only_them():
+    outcomes = example_outcomes(seed=12)
+    one, same, other = (score_outcomes(outcomes, seed=s, bootstrap_draws=300) for s in (1, 1, 2))
+    assert one == same
+    assert other.doses[0].spec.value == one.doses[0].spec.value
+    assert other.doses[0].spec.low != one.doses[0].spec.low
+
+
+def test_unparsed_and_failed_answers_count_as_wrong_and_are_counted():
+    base = answers_with_recall([1.0, 1.0])
+    rows = np.tile(base, (2, 1))
+    rows[0, :10], rows[1, 150:155] = UNPARSED, ERROR
+    dose = scored(outcomes_of(base, rows)).doses[0]
+    assert np.array(dose.effect_matrix) == pytest.approx(np.array([[-0.1, 0], [0, -0.05]]))
+    assert (dose.n_unparsed, dose.n_error) == (10, 5)
+
+
+def test_a_label_without_items_is_insufficient_and_nothing_is_scored():
+    gold = np.array([0, 1] * 20)
+    scores = scored(outcomes_of(gold, np.tile(gold, (3, 1)), gold=gold))
+    assert scores.status == "insufficient"
+    assert "gold label c" in scores.reason
+    assert scores.doses == []
+    assert scores.baseline.recall == [1.0, 1.0, None]
+    assert scores.baseline.uar is None
+
+
+def test_a_model_that_answers_nothing_is_insufficient():
+    scores = scored(outcomes_of(np.full(40, UNPARSED), np.full((2, 40), UNPARSED)))
+    assert scores.status == "insufficient"
+    assert scores.baseline.n_unparsed == 40
+
+
+def test_one_cluster_gives_points_without_intervals():
+    outcomes = example_outcomes(0.9)
+    scores = scored(replace(outcomes, clusters=np.full(len(outcomes.items), "one")))
+    assert scores.status == "insufficient"
+    assert "at least 2 clusters" in scores.reason
+    dose = scores.doses[0]
+    assert dose.spec.value == scored(outcomes).doses[0].spec.value
+    assert (dose.spec.low, dose.spec.se, dose.spec_corrected.low, dose.p) == (None, None, None, None)
+    assert not dose.significant
+
+
+def test_too_few_clusters_to_keep_every_emotion_in_a_resample():
+    base = answers_with_recall([0.7, 0.7, 0.7])
+    scores = scored(outcomes_of(base, np.tile(base, (3, 1)), clusters=np.repeat([0, 1, 2], 100)))
+    assert scores.status == "insufficient"
+    assert "3 clusters are too few" in scores.reason
+    assert scores.doses[0].spec.low is None
+
+
+def test_generation_readout_without_margins_has_no_slope():
+    outcomes = example_outcomes()
+    unknown = replace(
+        outcomes,
+        base_margin=np.full_like(outcomes.base_margin, np.nan),
+        conditions=tuple(replace(c, margin=np.full_like(c.margin, np.nan)) for c in outcomes.conditions),
+    )
+    scores = scored(unknown)
+    assert scores.strength.slope is None
+    assert scores.doses[1].margin_mean is None
+    assert scores.strength.strength == scored(outcomes).strength.strength
+
+
+def test_suppress_alone_has_no_strength():
+    outcomes = example_outcomes()
+    assert scored(replace(outcomes, conditions=outcomes.conditions[:1])).strength is None
+
+
+def _broken(field: str, value) -> Outcomes:
+    return replace(example_outcomes(), **{field: value})
+
+
+def test_contradictory_input_is_refused_and_named():
+    outcomes = example_outcomes()
+    condition = outcomes.conditions[0]
+    nan_hole = condition.margin.copy()
+    nan_hole[0, 0] = np.nan
+    parsed = condition.predictions.copy()
+    parsed[0, 0] = 1
+    cases = [
+        ("items", np.full(140, "same"), "more than once: same"),
+        ("gold", outcomes.gold[:-1], r"gold has shape \(139,\)"),
+        ("base", outcomes.base + 7, "base holds codes 7"),
+        ("base", outcomes.base.astype(float), "integer codes"),
+        ("base_margin", np.full((140, 7), np.inf), "infinite"),
+        ("conditions", (condition, condition), "comes twice: suppress 0"),
+        ("labels", ("only",), "2 labels"),
+    ]
+    for field, value, message in cases:
+        with pytest.raises(ScoreError, match=message):
+            _broken(field, value)
+    for field, value, message in [
+        ("alpha", 0.0, "alpha above 0"),
+        ("arm", "boost", "'suppress' or 'amplify'"),
+        ("predictions", np.full((7, 140), -3), "holds codes -3"),
+        ("draws", np.zeros((3, 5), dtype=int), r"draws has shape \(3, 5\)"),
+    ]:
+        with pytest.raises(ScoreError, match=message):
+            _broken("conditions", (replace(condition, **{field: value}),))
+    with pytest.raises(ScoreError, match="NaN for 1 parsed"):
+        _broken("conditions", (replace(condition, predictions=parsed, margin=nan_hole),))
+    with pytest.raises(ScoreError, match="share one alpha"):
+        scored(_broken("conditions", (outcomes.conditions[1], replace(outcomes.conditions[2], alpha=0.5))))
+    with pytest.raises(ScoreError, match="no condition"):
+        scored(_broken("conditions", ()))
+    with pytest.raises(ScoreError, match="at least 100"):
+        scored(outcomes, draws=10)
+
+
+def test_a_quick_start_cell_scores_at_once():
+    outcomes = example_outcomes(n_per_label=30, n_clusters=210)
+    score_outcomes(outcomes, seed=0)
+    start = time.process_time()
+    score_outcomes(outcomes, seed=0)
+    assert time.process_time() - start < 1.5

@@ -147,7 +147,9 @@ class CellRun:
         except Exception as error:  # A selector is somebody else's code: whatever it raises is its result.
             raise AffectbenchError(f"selector {name!r} failed: {type(error).__name__}: {error}") from error
         if not isinstance(selection, Selection):
-            raise AffectbenchError(f"selector {name!r} returned a {type(selection).__name__}, not a Selection")
+            raise AffectbenchError(
+                f"selector {name!r} returned a {type(selection).__name__}, not a Selection"
+            )
         if (selection.site, selection.shape, selection.labels) != (study.site, study.shape, study.labels):
             raise AffectbenchError(
                 f"selector {name!r} returned a selection for another site, shape or label list",
@@ -204,7 +206,11 @@ class CellRun:
 
     def _preservation(self, selection: Selection, evidence: Evidence) -> list[PreservationScore]:
         conditions = [
-            (arm, dose, [self._intervention(arm, dose, units, evidence) for units in selection.units if units.size])
+            (
+                arm,
+                dose,
+                [self._intervention(arm, dose, units, evidence) for units in selection.units if units.size],
+            )
             for arm, dose in self._conditions
         ]
         return self.session.preserver.measure(conditions, self.plan.cell.seed)

@@ -87,7 +87,9 @@ class Engine:
         for places in self.batches(items.items):
             batch = self.model.collate([items.items[place] for place in places])
             orders = None if items.orders is None else items.orders[places]
-            for chosen, rows in self.sweep(batch, interventions, self._answers(readout), reuse=readout.one_pass):
+            for chosen, rows in self.sweep(
+                batch, interventions, self._answers(readout), reuse=readout.one_pass
+            ):
                 at = np.ix_(chosen, places)
                 if readout.max_new_tokens:
                     codes[at] = _parsed(self.model, rows, readout, orders, len(chosen))

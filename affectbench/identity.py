@@ -26,6 +26,13 @@ def file_digest(path: Path) -> str:
 
 def checkpoint_digest(folder: Path) -> str:
     """Hash of a checkpoint folder's weights, configuration and tokenizer."""
-    names = ("*.safetensors", "*.bin", "config.json", "preprocessor_config.json", "tokenizer*", "chat_template*")
+    names = (
+        "*.safetensors",
+        "*.bin",
+        "config.json",
+        "preprocessor_config.json",
+        "tokenizer*",
+        "chat_template*",
+    )
     files = sorted({path for name in names for path in folder.glob(name) if path.is_file()})
     return digest_of(part for path in files for part in (path.name, file_digest(path)))

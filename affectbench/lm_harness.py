@@ -68,7 +68,9 @@ class PackedLM(HFLM):  # type: ignore[misc]
         self, requests: Sequence[Any], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
         pairs = [self._fitted(context, continuation) for _, context, continuation in requests]
-        self.windows.update({pair: None for pair, (words, _, _) in zip(pairs, requests, strict=True) if words is None})
+        self.windows.update(
+            {pair: None for pair, (words, _, _) in zip(pairs, requests, strict=True) if words is None}
+        )
         self._run([pair for pair in dict.fromkeys(pairs) if pair not in self.answers])
         found = [self.answers[pair] for pair in pairs]
         return [(float(total[self.chosen]), bool(greedy[self.chosen])) for total, greedy, _ in found]
@@ -82,7 +84,9 @@ class PackedLM(HFLM):  # type: ignore[misc]
         rows: dict[tuple[int, ...], list[Pair]] = {}
         for pair in pairs:
             rows.setdefault((pair[0] + pair[1])[:-1], []).append(pair)
-        prepared = [_prepared(ids, min(len(context) for context, _ in wanted)) for ids, wanted in rows.items()]
+        prepared = [
+            _prepared(ids, min(len(context) for context, _ in wanted)) for ids, wanted in rows.items()
+        ]
         wanted = list(rows.values())
         for places in self.engine.batches(prepared):
             self._batch([prepared[place] for place in places], [wanted[place] for place in places])
@@ -206,5 +210,7 @@ def choice_answers(lm: PackedLM, docs: Sequence[dict[str, Any]]) -> np.ndarray:
     for lm.chosen in range(len(lm.interventions)):
         answers = iter(lm.loglikelihood(flat, disable_tqdm=True))
         for row, (source, requests) in enumerate(zip(sources, grouped, strict=True)):
-            correct[lm.chosen, row] = int(task.process_results(source, [next(answers) for _ in requests])["acc"])
+            correct[lm.chosen, row] = int(
+                task.process_results(source, [next(answers) for _ in requests])["acc"]
+            )
     return correct

@@ -52,7 +52,9 @@ class Preserver:
     ) -> list[PreservationScore]:
         """One score for each (arm, dose, interventions), averaged over the interventions."""
         swept = list({i.digest: i for _, _, found in conditions for i in found if i.effective}.values())
-        place = {intervention.digest: row + 1 for row, intervention in enumerate(swept)} | {UNTOUCHED.digest: 0}
+        place = {intervention.digest: row + 1 for row, intervention in enumerate(swept)} | {
+            UNTOUCHED.digest: 0
+        }
         lm = PackedLM(self.engine, swept)
         neutral = neutral_text(lm, self.neutral)
         correct = self._capability(lm, swept)

@@ -8,7 +8,14 @@ from functools import cached_property
 
 import numpy as np
 
-from affectbench.dataset import Dataset, choice_items, load_benchmark, neutral_texts, parse_answer, prompt_text
+from affectbench.dataset import (
+    Dataset,
+    choice_items,
+    load_benchmark,
+    neutral_texts,
+    parse_answer,
+    prompt_text,
+)
 from affectbench.engine import Engine
 from affectbench.errors import AffectbenchError
 from affectbench.evidence import EvidencePass, Key
@@ -68,7 +75,12 @@ class Session:
         return codes, margins
 
     def collect(
-        self, requests: frozenset[Key], *, correct_only: bool, seed: int, progress: Callable[[int], None] | None
+        self,
+        requests: frozenset[Key],
+        *,
+        correct_only: bool,
+        seed: int,
+        progress: Callable[[int], None] | None,
     ) -> EvidencePass:
         """One pass over the identification split for all of `requests`; kept for later cells."""
         key = (correct_only, None, seed)

@@ -42,7 +42,9 @@ def alone(model: Model, data: Items, answers: Readout, intervention: Interventio
     """Scores one item and one intervention at a time: no packing, no padding, no reuse."""
     rows = []
     for place, item in enumerate(data.items):
-        single = Items(f"{data.split}-{place}", (item,), data.gold[place : place + 1], data.clusters[place : place + 1])
+        single = Items(
+            f"{data.split}-{place}", (item,), data.gold[place : place + 1], data.clusters[place : place + 1]
+        )
         rows.append(Engine(model, tokens=1).predict(single, answers, [intervention]).scores[0, 0])
     return np.stack(rows)
 
@@ -70,7 +72,9 @@ def test_scores_equal_the_public_forward(model: Model) -> None:
     for place, item in enumerate(data.items):
         with torch.no_grad():
             logits = model.network(input_ids=item.ids[None]).logits[0, -1].log_softmax(-1)
-        np.testing.assert_allclose(scores[place], logits[[tokens[0] for tokens in asked.candidates]], atol=1e-5)
+        np.testing.assert_allclose(
+            scores[place], logits[[tokens[0] for tokens in asked.candidates]], atol=1e-5
+        )
 
 
 def test_tails_equal_the_public_forward_on_the_whole_text(model: Model) -> None:
@@ -146,16 +150,22 @@ def test_other_prompts_or_answers_are_not_mistaken_for_known_ones(model: Model) 
 
 
 def test_hooks_are_gone_after_an_error(model: Model) -> None:
-    hooks = [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.network.modules()]
+    hooks = [
+        len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.network.modules()
+    ]
     engine = Engine(model)
     with pytest.raises(RuntimeError, match="boom"), engine.editing(some_interventions(model)):
         raise RuntimeError("boom")
-    after = [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.network.modules()]
+    after = [
+        len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.network.modules()
+    ]
     assert hooks == after
     assert not any("forward" in vars(module) for module in model.network.modules())
 
 
-def test_out_of_memory_halves_the_batch_and_loses_nothing(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_halves_the_batch_and_loses_nothing(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data, interventions = items(model), some_interventions(model)
     expected = Engine(model).predict(data, readout(model), interventions).scores
     real = model.decode
@@ -189,7 +199,9 @@ def test_generation_equals_transformers_generate(model: Model) -> None:
         return UNPARSED
 
     asked = Readout(readout(model).labels, readout(model).candidates, max_new_tokens=6, parse=parse)
-    found = Engine(model, tokens=100_000).predict(data, asked, [UNTOUCHED, scale("gate", model.shape, np.arange(20), 0.0)])
+    found = Engine(model, tokens=100_000).predict(
+        data, asked, [UNTOUCHED, scale("gate", model.shape, np.arange(20), 0.0)]
+    )
     assert (found.codes == UNPARSED).all()
     order = [place for batch in Engine(model, tokens=100_000).batches(data.items) for place in batch]
     for row, place in enumerate(order):

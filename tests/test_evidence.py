@@ -19,9 +19,13 @@ ALL = frozenset({MEAN, MEAN_ABS, RATE, ATTRIBUTION})
 PLACES = ("all", "content", "answer")
 
 
-def collect(data: Items, *, tokens: int = 4096, needs: frozenset[str] = ALL, **options: object) -> EvidencePass:
+def collect(
+    data: Items, *, tokens: int = 4096, needs: frozenset[str] = ALL, **options: object
+) -> EvidencePass:
     model = tiny_qwen2()
-    requests = frozenset().union(*(requests_of(needs, site, p) for site in ("gate", "neuron") for p in PLACES))
+    requests = frozenset().union(
+        *(requests_of(needs, site, p) for site in ("gate", "neuron") for p in PLACES)
+    )
     return EvidencePass(Engine(model, tokens=tokens), data, readout(model), requests, **options).run()  # type: ignore[arg-type]
 
 
@@ -37,9 +41,13 @@ def brute_force(data: Items, site: str, positions: str) -> dict[str, np.ndarray]
         handles = []
         for layer in range(model.shape.layers):
             if site == "gate":
-                handles.append(model.mlp(layer).act_fn.register_forward_hook(lambda _m, _a, out: seen.append(out)))
+                handles.append(
+                    model.mlp(layer).act_fn.register_forward_hook(lambda _m, _a, out: seen.append(out))
+                )
             else:
-                handles.append(model.down(layer).register_forward_pre_hook(lambda _m, args: seen.append(args[0])))
+                handles.append(
+                    model.down(layer).register_forward_pre_hook(lambda _m, args: seen.append(args[0]))
+                )
         embeds = model.embed(item.ids[None]).detach().requires_grad_()
         logits = model.network(inputs_embeds=embeds).logits[0, -1, first]
         for handle in handles:

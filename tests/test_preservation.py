@@ -65,7 +65,9 @@ def test_accuracy_equals_lm_eval_with_hooks() -> None:
     swept = interventions()[:2]
     correct = choice_answers(PackedLM(Engine(tiny_qwen2()), swept), DOCS)
     for place, intervention in enumerate([UNTOUCHED, *swept]):
-        assert correct[place].mean() == pytest.approx(by_lm_eval(choice_task("capability", DOCS), "acc", intervention))
+        assert correct[place].mean() == pytest.approx(
+            by_lm_eval(choice_task("capability", DOCS), "acc", intervention)
+        )
 
 
 def test_divergence_equals_the_definition() -> None:

@@ -18,7 +18,9 @@ from affectbench.sites import SiteShape
 from affectbench.study import Study
 
 LABELS = ("A", "B", "C")
-P = np.array([[0.90, 0.60, 0.40, 0.02, 0], [0.88, 0.10, 0.35, 0.02, 0], [0.86, 0.10, 0.01, 0.30, 0]])[:, None, :]
+P = np.array([[0.90, 0.60, 0.40, 0.02, 0], [0.88, 0.10, 0.35, 0.02, 0], [0.86, 0.10, 0.01, 0.30, 0]])[
+    :, None, :
+]
 
 
 def module(name: str) -> Any:
@@ -73,7 +75,10 @@ def test_contrast_gives_a_unit_to_one_emotion() -> None:
     np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
-@pytest.mark.parametrize(("name", "statistic"), [("magnitude", "mean"), ("magnitude_abs", "mean_abs"), ("attribution", "attribution")])
+@pytest.mark.parametrize(
+    ("name", "statistic"),
+    [("magnitude", "mean"), ("magnitude_abs", "mean_abs"), ("attribution", "attribution")],
+)
 def test_mean_difference_to_the_other_emotions(name: str, statistic: str) -> None:
     mean = np.array([1.2, 0.1, 0.2])[:, None, None]
     found = selector(name).scores(study(**{statistic: mean})).ravel()
@@ -122,14 +127,18 @@ def test_impossible_scores_are_refused(scores: np.ndarray, message: str) -> None
 
 def test_selection_survives_a_file_and_damage_is_noticed(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    picked = Selection.from_scores(rng.normal(size=(3, 2, 4)), 3, site="gate", shape=SiteShape(2, 4), labels=LABELS)
+    picked = Selection.from_scores(
+        rng.normal(size=(3, 2, 4)), 3, site="gate", shape=SiteShape(2, 4), labels=LABELS
+    )
     path = tmp_path / "selection.safetensors"
     picked.save(path)
     loaded = Selection.load(path)
     assert loaded.digest == picked.digest
     np.testing.assert_allclose(loaded.scores, picked.scores, rtol=1e-6)
     content = bytearray(path.read_bytes())
-    place = content.find(int(picked.units[0][0]).to_bytes(8, "little"), 8 + int.from_bytes(content[:8], "little"))
+    place = content.find(
+        int(picked.units[0][0]).to_bytes(8, "little"), 8 + int.from_bytes(content[:8], "little")
+    )
     content[place] ^= 1
     path.write_bytes(bytes(content))
     with pytest.raises(AffectbenchError):
@@ -139,7 +148,10 @@ def test_selection_survives_a_file_and_damage_is_noticed(tmp_path: Path) -> None
 def test_random_draws_match_layers_and_avoid_the_selection() -> None:
     shape = SiteShape(4, 100)
     rng = np.random.default_rng(1)
-    units = tuple(np.concatenate([rng.choice(100, 6, replace=False), 300 + rng.choice(100, 2, replace=False)]) for _ in LABELS)
+    units = tuple(
+        np.concatenate([rng.choice(100, 6, replace=False), 300 + rng.choice(100, 2, replace=False)])
+        for _ in LABELS
+    )
     picked = Selection("gate", shape, LABELS, units)
     draws = layer_matched(picked, 20, seed=0)
     named = set(np.concatenate(units).tolist())
@@ -153,5 +165,8 @@ def test_equal_histograms_share_their_draws() -> None:
     shape = SiteShape(2, 1000)
     one = Selection("gate", shape, ("A",), (np.array([1, 2, 3]),))
     two = Selection("gate", shape, ("A",), (np.array([7, 8, 9]),))
-    same = [np.array_equal(a, b) for a, b in zip(layer_matched(one, 20, 0), layer_matched(two, 20, 0), strict=True)]
+    same = [
+        np.array_equal(a, b)
+        for a, b in zip(layer_matched(one, 20, 0), layer_matched(two, 20, 0), strict=True)
+    ]
     assert np.mean(same) > 0.8

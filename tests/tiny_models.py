@@ -28,7 +28,9 @@ def tokenizer() -> Any:
     vocabulary = {word: place for place, word in enumerate(["<pad>", "<eos>", "<unk>", *WORDS])}
     core = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
     core.pre_tokenizer = Whitespace()
-    return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>"
+    )
 
 
 def family(name: str) -> type[Model]:
@@ -39,7 +41,9 @@ def family(name: str) -> type[Model]:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return next(
-        value for value in vars(module).values() if isinstance(value, type) and issubclass(value, Model) and value is not Model
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Model) and value is not Model
     )
 
 

@@ -1,0 +1,198 @@
+"""The command line. Heavy libraries are imported by the commands that need them, so `--help` answers at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from affectbench import __version__
+from affectbench.errors import AffectbenchError
+
+app = typer.Typer(
+    name="affectbench",
+    help="""Put causal claims about emotion inside language and audio-language models to a fixed test.
+
+A claim says: these units carry this emotion in this model. affectbench switches the units off, turns them up,
+compares with random units, and scores specificity, steering strength and what is left of the language model.
+
+Start here:  python harness.py run quickstart   then   python harness.py leaderboard""",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+out = Console()
+RESULTS = Path("results/quickstart")
+
+Include = Annotated[
+    Optional[list[Path]],
+    typer.Option("--include", help="Folder with selectors, model cards or tasks of your own (repeatable)."),
+]
+Results = Annotated[
+    Path, typer.Option("--results", "-r", help="Folder of records, as `run --output` wrote it.")
+]
+
+
+def print_error(error: AffectbenchError) -> None:
+    """An expected error as a person should see it."""
+    console = Console(stderr=True)
+    console.print(f"[bold red]error[/] {escape(error.message)}", soft_wrap=True, highlight=False)
+    if error.hint:
+        console.print(f"[dim]hint[/]  {escape(error.hint)}", soft_wrap=True, highlight=False)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        out.print(__version__)
+        raise typer.Exit
+
+
+@app.command("list")
+def list_content(
+    kind: Annotated[
+        Optional[str], typer.Argument(help="models, tasks, selectors, interventions or suites.")
+    ] = None,
+    include: Include = None,
+) -> None:
+    """Show models, tasks, selectors, interventions and suites, and where each comes from."""
+    from affectbench.listing import print_lists
+
+    print_lists(out, kind, include or [])
+
+
+@app.command()
+def run(
+    suite: Annotated[
+        Optional[str], typer.Argument(help="A suite, such as `quickstart`; or name the parts below.")
+    ] = None,
+    model: Annotated[
+        Optional[str], typer.Option(help="A model card, a folder of a checkpoint, or a hub id.")
+    ] = None,
+    task: Annotated[Optional[str], typer.Option(help="A benchmark.")] = None,
+    selector: Annotated[
+        Optional[list[str]], typer.Option(help="A selector (repeatable). Default: all, with their controls.")
+    ] = None,
+    intervention: Annotated[
+        Optional[list[str]], typer.Option(help="An intervention protocol (repeatable). Default: zero-gain.")
+    ] = None,
+    include: Include = None,
+    data: Annotated[
+        Optional[Path],
+        typer.Option(help="Directory that holds the benchmark's data folder.", envvar="AFFECTBENCH_DATA"),
+    ] = None,
+    limit: Annotated[
+        Optional[int], typer.Option(min=1, help="At most so many items of each label in each split.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    seed: Annotated[Optional[int], typer.Option(min=0, help="Default: the suite's, or 0.")] = None,
+    tokens: Annotated[int, typer.Option(min=0, help="Tokens in one forward pass; 0 chooses by device.")] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's choice.")] = 0,
+    output: Annotated[
+        Optional[Path], typer.Option("--output", "-o", help="Folder for records. Default: results/NAME.")
+    ] = None,
+) -> None:
+    """Run a suite, or one model on one task. Finished cells are kept, so a stopped run can be repeated.
+
+    Examples:
+
+        python harness.py run quickstart
+
+        python harness.py run --model reference-text --task reference-narratives --selector magnitude
+
+        python harness.py run --model path/to/checkpoint --task goemotions --data path/to/data --limit 20
+    """
+    from affectbench.commands import run_cells
+
+    run_cells(
+        out, suite=suite, model=model, task=task, selectors=selector, interventions=intervention,
+        include=include or [], data=data, limit=limit, device=device, seed=seed, tokens=tokens, threads=threads,
+        output=output,
+    )  # fmt: skip
+
+
+@app.command()
+def score(results: Results = RESULTS) -> None:
+    """Compute the scores of all records again from their stored predictions; no model is loaded."""
+    from affectbench.commands import rescore
+
+    rescore(out, results)
+
+
+@app.command()
+def table(
+    results: Annotated[Path, typer.Argument(help="Folder of records.")] = RESULTS,
+    format: Annotated[str, typer.Option("--format", "-f", help="text, json, csv or md.")] = "text",
+    operating: Annotated[bool, typer.Option("--operating", help="Only the operating doses.")] = False,
+) -> None:
+    """Print all cells of a results folder, one row for each arm and dose. Effects are fractions, not points."""
+    from affectbench.tables import print_table
+
+    print_table(out, results, format, operating_only=operating)
+
+
+@app.command()
+def leaderboard(
+    results: Annotated[
+        Optional[list[Path]], typer.Option("--results", "-r", help="Folder of records (repeatable).")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the site.")] = Path(
+        "leaderboard/site"
+    ),
+) -> None:
+    """Build the static site from records. Open its index.html from disk."""
+    from affectbench.commands import build_leaderboard
+
+    build_leaderboard(out, results or [RESULTS], output)
+
+
+@app.command()
+def rebuild(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="reference-text, reference-text-plain, reference-text-emergent or reference-audio."
+        ),
+    ],
+    output: Annotated[Optional[Path], typer.Option("--output", "-o", help="Default: rebuilt/NAME.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the recipe.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
+) -> None:
+    """Train a reference model again from its seed, and show its figures beside the shipped one's."""
+    from affectbench.commands import rebuild_reference
+
+    rebuild_reference(out, name, output or Path("rebuilt") / name, seed, threads)
+
+
+@app.command()
+def schemas(
+    folder: Annotated[Optional[Path], typer.Argument(help="Default: the built-in folders.")] = None,
+) -> None:
+    """Write the JSON Schemas of records and task files, for validators and editors."""
+    from affectbench.commands import export_schemas
+
+    export_schemas(out, folder)
+
+
+@app.command()
+def check(
+    results: Annotated[Optional[list[Path]], typer.Argument(help="Folders of records.")] = None,
+) -> None:
+    """Check that all built-in content loads, schemas are current and every record is valid."""
+    from affectbench.commands import check_all
+
+    check_all(out, results or [])
+
+
+@app.command()
+def doctor() -> None:
+    """Show versions, hardware, data folders and shipped models, and what is wrong with them."""
+    from affectbench.doctor import examine
+
+    examine(out)

@@ -1,0 +1,194 @@
+"""What the commands do once their arguments are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from affectbench.content import builtin_root
+from affectbench.errors import AffectbenchError
+from affectbench.record import Record
+from affectbench.registry import Registry
+from affectbench.store import Store
+
+DEFAULT_INTERVENTION = "zero-gain"
+REFERENCE_RECIPES = {
+    "reference-text": "text",
+    "reference-text-plain": "text",
+    "reference-text-emergent": "text",
+    "reference-audio": "audio",
+}
+
+
+def run_cells(
+    console: Console,
+    *,
+    suite: str | None,
+    model: str | None,
+    task: str | None,
+    selectors: Sequence[str] | None,
+    interventions: Sequence[str] | None,
+    include: Sequence[Path],
+    data: Path | None,
+    limit: int | None,
+    device: str,
+    seed: int | None,
+    tokens: int,
+    threads: int,
+    output: Path | None,
+) -> None:
+    """Run a suite or a single job and say where to look."""
+    from affectbench.plan import job_of_names, jobs_of_suite
+    from affectbench.progress import Terminal
+    from affectbench.run import Options, Run, command_line
+
+    registry = Registry(include)
+    if suite is not None:
+        if model or task or selectors or interventions:
+            raise AffectbenchError(
+                f"suite {suite!r} fixes models, tasks, selectors and interventions",
+                hint="name a suite or the parts, not both",
+            )
+        jobs = jobs_of_suite(registry, suite, seed)
+    elif model and task:
+        names = list(selectors or [entry.name for entry in registry.entries("selector")])
+        jobs = [
+            job_of_names(registry, model, task, names, interventions or [DEFAULT_INTERVENTION], seed or 0)
+        ]
+    else:
+        raise AffectbenchError(
+            "nothing to run", hint="name a suite (`run quickstart`), or both --model and --task"
+        )
+    folder = output or Path("results") / (suite or f"{jobs[0].card.name}-{task}")
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+    with Terminal(console) as terminal:
+        options = Options(folder, device, data, limit, tokens, command_line())
+        records = Run(registry, options, terminal).run(jobs)
+    _summary(console, records, folder)
+
+
+def _summary(console: Console, records: Sequence[Record], folder: Path) -> None:
+    counts = {
+        status: sum(record.status == status for record in records)
+        for status in ("ok", "collapsed", "insufficient", "error")
+    }
+    found = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    console.print(f"\n{len(records)} cells: {found}. Records: {folder / 'records'}")
+    console.print(f"Look:  python harness.py table {folder}", highlight=False)
+    console.print(f"Site:  python harness.py leaderboard --results {folder}", highlight=False)
+
+
+def rescore(console: Console, results: Path) -> None:
+    """Score every record again from its predictions and write those that change."""
+    from affectbench.cell import judged
+    from affectbench.tables import read_records
+
+    store = Store(results)
+    records, damaged = read_records(results)
+    changed = 0
+    for record in records:
+        if record.scores is None:
+            continue
+        outcomes = store.read_predictions(record.cell)["test"]
+        parts = judged(outcomes, record.validation, record.preservation, record.cell.seed)
+        again = Record.model_validate(dict(record) | parts).sealed()
+        if again.hashes.record != record.hashes.record:
+            store.write(again)
+            changed += 1
+    for sentence in damaged:
+        console.print(f"[yellow]left out[/] {escape(sentence)}", soft_wrap=True)
+    console.print(f"{len(records)} records scored again, {changed} changed")
+
+
+def build_leaderboard(console: Console, results: Sequence[Path], output: Path) -> None:
+    """Build the site from one or more results folders."""
+    from affectbench.leaderboard import build_site
+
+    records, damaged = [], []
+    for folder in results:
+        if not (folder / "records").is_dir():
+            raise AffectbenchError(
+                f"{folder} holds no records", hint="run a suite first: python harness.py run quickstart"
+            )
+        found, bad = Store(folder).read_all()
+        records += found
+        damaged += bad
+    site = build_site(records, output, damaged=damaged)
+    console.print(f"{len(records)} entries, {len(damaged)} damaged files left out")
+    console.print(f"Open {site.index}", highlight=False)
+
+
+def rebuild_reference(console: Console, name: str, output: Path, seed: int, threads: int) -> None:
+    """Train a reference model again and print its figures beside the shipped one's."""
+    import importlib
+
+    if name not in REFERENCE_RECIPES:
+        raise AffectbenchError(
+            f"there is no recipe for {name!r}", hint=f"recipes: {', '.join(REFERENCE_RECIPES)}"
+        )
+    recipe = importlib.import_module(f"affectbench.recipes.{REFERENCE_RECIPES[name]}")
+    with console.status(f"building {name}") as status:
+        recipe.build(name, output, seed, threads, lambda text: status.update(f"building {name}: {text}"))
+        status.update("measuring")
+        rebuilt = recipe.figures(output)
+        shipped = recipe.figures(builtin_root() / "models" / "reference" / name)
+    table = Table("figure", "rebuilt", "shipped", box=None, padding=(0, 2, 0, 0))
+    for key in sorted(rebuilt | shipped):
+        table.add_row(key, *(f"{found[key]:.3f}" if key in found else "–" for found in (rebuilt, shipped)))
+    console.print(table)
+    console.print(f"Written to {output}", highlight=False)
+
+
+def export_schemas(console: Console, folder: Path | None) -> None:
+    """Write record and task schemas to `folder`, or to their places in the checkout."""
+    from affectbench.store import write_schemas
+    from affectbench.task import write_task_schemas
+
+    root = builtin_root()
+    written = write_schemas(folder or root / "leaderboard" / "schema")
+    written += write_task_schemas(folder or root / "tasks" / "schema")
+    for path in written:
+        console.print(str(path), highlight=False)
+
+
+def check_all(console: Console, results: Sequence[Path]) -> None:
+    """Load all content, compare schemas with the shipped ones, validate records. Raises on the first defect."""
+    import tempfile
+
+    from affectbench.store import write_schemas
+    from affectbench.task import write_task_schemas
+
+    registry = Registry()
+    for kind, load in {
+        "benchmark": registry.benchmark, "intervention": registry.intervention, "suite": registry.suite,
+        "model": registry.model, "selector": registry.selector, "family": registry.family,
+    }.items():  # fmt: skip
+        for entry in registry.entries(kind):  # type: ignore[arg-type]
+            load(entry.name)  # type: ignore[operator]
+    root = builtin_root()
+    with tempfile.TemporaryDirectory() as scratch:
+        fresh = write_schemas(Path(scratch)) + write_task_schemas(Path(scratch))
+        for path in fresh:
+            shipped = (
+                root / ("leaderboard" if path.name.startswith("record") else "tasks") / "schema" / path.name
+            )
+            if not shipped.is_file() or shipped.read_bytes() != path.read_bytes():
+                raise AffectbenchError(f"{shipped} is out of date", hint="run: python harness.py schemas")
+    count = 0
+    for folder in [*results, root / "leaderboard" / "results"]:
+        if not (folder / "records").is_dir():
+            continue
+        records, damaged = Store(folder).read_all()
+        if damaged:
+            raise AffectbenchError(
+                f"{damaged[0].path}: {damaged[0].reason}", hint="run the cell again, or restore the file"
+            )
+        count += len(records)
+    console.print(f"content loads, schemas are current, {count} records are valid")

@@ -1,0 +1,100 @@
+"""From a suite to cells: who runs on what, and which of it is finished already. Nothing is loaded here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from affectbench.errors import AffectbenchError
+from affectbench.registry import Registry
+from affectbench.task import Benchmark, InterventionProtocol, ModelCard
+
+
+@dataclass(frozen=True)
+class Job:
+    """All cells of one model on one benchmark: every selector under every protocol and fraction."""
+
+    card: ModelCard
+    source: str
+    benchmark: Benchmark
+    selectors: tuple[str, ...]
+    protocols: tuple[InterventionProtocol, ...]
+    seed: int
+
+    @property
+    def size(self) -> int:
+        """Number of cells."""
+        return len(self.selectors) * sum(len(protocol.fractions) for protocol in self.protocols)
+
+
+def jobs_of_suite(registry: Registry, name: str, seed: int | None) -> list[Job]:
+    """One job for each (model, benchmark) of a suite."""
+    suite = registry.suite(name)
+    protocols = tuple(registry.intervention(protocol) for protocol in suite.interventions)
+    selectors = (*suite.selectors, *suite.controls)
+    jobs = []
+    for model in suite.models:
+        card = registry.model(model)
+        for task in suite.tasks_for(card):
+            jobs.append(
+                Job(
+                    card,
+                    checkpoint_of(card),
+                    registry.benchmark(task),
+                    selectors,
+                    protocols,
+                    suite.seed if seed is None else seed,
+                )
+            )
+    return jobs
+
+
+def job_of_names(
+    registry: Registry,
+    model: str,
+    task: str,
+    selectors: Sequence[str],
+    interventions: Iterable[str],
+    seed: int,
+) -> Job:
+    """One job from names given one by one; `model` may be a card, a folder or a hub id."""
+    card = card_of(registry, model)
+    protocols = tuple(registry.intervention(name) for name in interventions)
+    return Job(card, checkpoint_of(card), registry.benchmark(task), tuple(selectors), protocols, seed)
+
+
+def card_of(registry: Registry, model: str) -> ModelCard:
+    """The card called `model`, or one made up for a folder or a hub id (``owner/name``) of a causal LM."""
+    known = {entry.name for entry in registry.entries("model")}
+    if model in known:
+        return registry.model(model)
+    folder = Path(model).expanduser()
+    if not folder.is_dir() and "/" not in model:
+        return registry.model(model)  # Raises, with a suggestion.
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise AffectbenchError(
+            f"{folder} has no config.json", hint="give the folder of a Hugging Face checkpoint"
+        )
+    name = folder.resolve().name if folder.is_dir() else model.replace("/", "--")
+    return ModelCard(
+        kind="model",
+        name="".join(c if c.isalnum() or c in "._-" else "-" for c in name.lower()).lstrip("._-")[:80],
+        version=1,
+        family="causal_lm",
+        checkpoint=str(folder.resolve()) if folder.is_dir() else model,
+        modality="text",
+        licence="not stated",
+    )
+
+
+def checkpoint_of(card: ModelCard) -> str:
+    """What a family loads: the card's folder, or a hub id."""
+    if card.folder is not None:
+        return str(card.folder)
+    if card.checkpoint.startswith((".", "/")) or card.checkpoint.startswith("reference/"):
+        raise AffectbenchError(
+            f"model {card.name}: there is no folder {card.checkpoint} beside its card",
+            hint=f"rebuild it: python harness.py rebuild {card.name}",
+        )
+    return card.checkpoint

@@ -1,0 +1,87 @@
+"""How a run looks on a terminal: a bar for all cells, one for the current cell, a line for each result."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from affectbench.record import Cell, Record
+
+
+class Terminal:
+    """Reports a run with rich; on a pipe or file only the result lines appear."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._bars = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._cells = self._bars.add_task("cells", total=0, unit="cells")
+        self._passes = self._bars.add_task("starting", total=None, unit="answers")
+        self._skipped = 0
+
+    def __enter__(self) -> Terminal:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+        if self._skipped:
+            self.console.print(f"{self._skipped} cells were finished before and were kept")
+
+    def start(self, cells: int) -> None:
+        self._bars.update(self._cells, total=cells)
+
+    def phase(self, text: str) -> None:
+        self._bars.reset(self._passes, total=None, description=text)
+
+    def cell(self, cell: Cell, passes: int) -> None:
+        name = f"{cell.model} · {cell.selector}"
+        self._bars.reset(self._passes, total=passes, description=name)
+
+    def advance(self, passes: int) -> None:
+        self._bars.advance(self._passes, passes)
+
+    def done(self, record: Record, *, skipped: bool) -> None:
+        self._bars.advance(self._cells)
+        if skipped:
+            self._skipped += 1
+        else:
+            self.console.print(line(record), highlight=False)
+
+
+def line(record: Record) -> str:
+    """One line on a finished cell."""
+    cell = record.cell
+    name = f"{cell.model} · {cell.task} · [bold]{cell.selector}[/] · {cell.intervention} {cell.fraction:.2%}"
+    if record.headline is None:
+        return f"{name}: [yellow]{record.status}[/] ({record.reason})"
+    head = record.headline
+    low, high = head.spec.low, head.spec.high
+    span = "" if low is None or high is None else f" [{low:+.2f}, {high:+.2f}]".replace("[", r"\[")
+    strength = "" if head.strength is None else f", strength {head.strength.value:.2f}"
+    pres = "" if head.pres is None else f", preservation {head.pres:.2f}"
+    mark = " [green]*[/]" if head.significant else ""
+    return (
+        f"{name}: specificity {head.spec.value:+.2f}{span}{mark}{strength}{pres} ({record.cost.wall_s:.1f} s)"
+    )

@@ -1,0 +1,257 @@
+"""The run: jobs -> cells -> records. Finished cells are skipped, so a killed run goes on where it stopped."""
+
+from __future__ import annotations
+
+import gc
+import os
+import platform
+import shlex
+import sys
+
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
+
+from affectbench import __version__
+from affectbench.dataset import Dataset, load_benchmark
+from affectbench.errors import AffectbenchError
+from affectbench.identity import checkpoint_digest, digest_of
+from affectbench.plan import Job
+from affectbench.record import Cell, Hashes, ModelInfo, Provenance, Record, TaskInfo, cell_id
+from affectbench.registry import Registry, source_digest
+from affectbench.store import Store
+from affectbench.task import SPLITS, InterventionProtocol, SplitName
+
+if TYPE_CHECKING:
+    from affectbench.cell import CellPlan
+    from affectbench.model import Model
+    from affectbench.session import Session
+
+
+class Reporter(Protocol):
+    """Who is told how a run goes."""
+
+    def start(self, cells: int) -> None:
+        """The run begins; `cells` in all."""
+
+    def phase(self, text: str) -> None:
+        """What is being done now."""
+
+    def cell(self, cell: Cell, passes: int) -> None:
+        """A cell begins; it will answer at most `passes` (item, intervention) pairs."""
+
+    def advance(self, passes: int) -> None:
+        """So many pairs more are done."""
+
+    def done(self, record: Record, *, skipped: bool) -> None:
+        """A cell is finished, or was already."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run. `limit` caps the items of each label in each split; `tokens` bounds a forward pass."""
+
+    output: Path
+    device: str = "cpu"
+    data: Path | None = None
+    limit: int | None = None
+    tokens: int = 0
+    command: str = ""
+
+
+@dataclass
+class _Planned:
+    """A cell before anything is loaded."""
+
+    cell: Cell
+    protocol: InterventionProtocol
+    selector: type
+    hashes: Hashes
+
+
+@dataclass
+class Run:
+    """Runs jobs into a store of records."""
+
+    registry: Registry
+    options: Options
+    reporter: Reporter
+    store: Store = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.store = Store(self.options.output)
+
+    def run(self, jobs: list[Job]) -> list[Record]:
+        """Run every cell that is not finished; returns the records of all cells, in order."""
+        self.reporter.start(sum(job.size for job in jobs))
+        return [record for job in jobs for record in self._job(job)]
+
+    def _job(self, job: Job) -> list[Record]:
+        self.reporter.phase(f"reading {job.benchmark.name}")
+        dataset = load_benchmark(job.benchmark, self.options.data, self.options.limit)
+        planned = self._planned(job, dataset)
+        finished = {cell_id(each.cell): self.store.finished(each.cell, each.hashes) for each in planned}
+        pending = [each for each in planned if finished[cell_id(each.cell)] is None]
+        fresh = self._run_cells(job, dataset, pending) if pending else {}
+        records = []
+        for each in planned:
+            key = cell_id(each.cell)
+            record = finished[key] or fresh[key]
+            if finished[key] is not None:
+                self.reporter.done(record, skipped=True)
+            records.append(record)
+        return records
+
+    def _planned(self, job: Job, dataset: Dataset) -> list[_Planned]:
+        task_digest = digest_of([job.benchmark.digest, dataset.digest_items])
+        model_digest = (
+            checkpoint_digest(Path(job.source))
+            if Path(job.source).is_dir()
+            else digest_of([job.source, job.card.revision or "main"])
+        )
+        planned = []
+        for protocol in job.protocols:
+            for fraction in protocol.fractions:
+                for name in job.selectors:
+                    cell = Cell(
+                        model=job.card.name,
+                        task=job.benchmark.name,
+                        selector=name,
+                        intervention=protocol.name,
+                        fraction=fraction,
+                        seed=job.seed,
+                        site=protocol.site,
+                        positions=protocol.positions,
+                    )
+                    hashes = Hashes(
+                        task=task_digest,
+                        protocol=protocol.digest,
+                        selector=source_digest(self.registry.find("selector", name).path),
+                        selection="",
+                        model=digest_of([model_digest, job.card.dtype]),
+                    )
+                    planned.append(_Planned(cell, protocol, self.registry.selector(name), hashes))
+        return planned
+
+    def _run_cells(self, job: Job, dataset: Dataset, pending: list[_Planned]) -> dict[str, Record]:
+        from affectbench.cell import CellPlan, CellRun, all_requests
+        from affectbench.session import Session
+
+        self.reporter.phase(f"loading {job.card.name}")
+        model = load_model(self.registry, job, self.options.device)
+        session = Session(
+            model, job.benchmark, dataset, self.registry.benchmark, self.options.limit, self.options.tokens
+        )
+        plans = [CellPlan(each.cell, each.protocol, each.selector(), each.hashes) for each in pending]
+        requests = all_requests(plans)
+        self.reporter.phase(f"preparing {job.benchmark.name} for {job.card.name}")
+        described = _task_info(session), _model_info(job, model, self.options.device)
+        records = {}
+        for plan in plans:
+            self.reporter.cell(plan.cell, _passes(session, plan))
+            result = CellRun(
+                session,
+                plan,
+                described[1],
+                described[0],
+                self._provenance(job.seed, session),
+                requests,
+                self.reporter.advance,
+            ).run()
+            if result.outcomes:
+                self.store.write_predictions(plan.cell, result.outcomes)
+            if result.selection is not None:
+                result.selection.save(self.store.root / "selections" / f"{cell_id(plan.cell)}.safetensors")
+            self.store.write(result.record)
+            records[cell_id(plan.cell)] = result.record
+            self.reporter.done(result.record, skipped=False)
+        del session, model
+        gc.collect()
+        return records
+
+    def _provenance(self, seed: int, session: Session) -> Provenance:
+        import torch
+
+        from affectbench.cell import now_iso
+
+        now = now_iso()
+        return Provenance(
+            affectbench=__version__,
+            python=platform.python_version(),
+            **{name: _version(name) for name in ("torch", "transformers", "lm_eval", "numpy")},
+            platform=platform.platform(),
+            threads=torch.get_num_threads(),
+            batch_size=session.engine.tokens,
+            seed=seed,
+            command=self.options.command,
+            started=now,
+            finished=now,
+        )
+
+
+def load_model(registry: Registry, job: Job, device: str) -> Model:
+    """Load a job's model through its family."""
+    import torch
+
+    from affectbench.model import Model
+
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise AffectbenchError(f"device {device!r}: this machine has no usable GPU", hint="use --device cpu")
+    family = cast("type[Model]", registry.family(job.card.family))
+    return family.load(job.card, job.source, device=device, dtype=getattr(torch, job.card.dtype))
+
+
+def _passes(session: Session, plan: CellPlan) -> int:
+    """Upper bound of the (item, intervention) pairs of a cell."""
+    arms = plan.protocol.arms
+    conditions = len(arms.suppress.doses) + len(arms.amplify.doses)
+    labels = len(session.benchmark.labels)
+    draws = plan.protocol.controls.random_draws
+    test, validation = len(session.items("test")), len(session.items("validation"))
+    return conditions * ((labels + draws) * test + labels * validation)
+
+
+def _task_info(session: Session) -> TaskInfo:
+    benchmark = session.benchmark
+    counts: dict[SplitName, int] = {name: len(session.items(name)) for name in SPLITS}
+    clusters: dict[SplitName, int] = {name: len(set(session.items(name).clusters)) for name in SPLITS}
+    return TaskInfo(
+        id=benchmark.name,
+        version=benchmark.version,
+        title=benchmark.title or benchmark.name,
+        modality=benchmark.modality,
+        labels=list(benchmark.labels),
+        metric=benchmark.metric,
+        n_items=counts,
+        n_clusters=clusters,
+        chance=1 / len(benchmark.labels),
+    )
+
+
+def _model_info(job: Job, model: Model, device: str) -> ModelInfo:
+    return ModelInfo(
+        id=job.card.name,
+        family=job.card.family,
+        revision=job.card.revision or "",
+        modality=job.card.modality,
+        dtype=job.card.dtype,
+        device=device,
+        n_layers=model.shape.layers,
+        width=model.shape.width,
+        n_parameters=model.parameters,
+        instrument=job.card.instrument,
+        instrument_note=job.card.instrument_note,
+    )
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def command_line() -> str:
+    """The command that started this process, as one would type it."""
+    return shlex.join(["python", os.path.basename(sys.argv[0]) or "harness.py", *sys.argv[1:]])

@@ -1,0 +1,115 @@
+"""Records as a table: text for people, JSON, CSV and Markdown for programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from affectbench.errors import AffectbenchError
+from affectbench.record import Record, rows
+from affectbench.store import Store
+from affectbench.yaml_loading import suggest
+
+FORMATS = ("text", "json", "csv", "md")
+SHOWN = (
+    "model",
+    "task",
+    "selector",
+    "intervention",
+    "arm",
+    "dose",
+    "self",
+    "cross",
+    "spec",
+    "p",
+    "trs",
+    "strength",
+    "pres",
+    "agg",
+    "status",
+)
+
+
+def print_table(console: Console, results: Path, form: str, *, operating_only: bool) -> None:
+    """Print every cell of a results folder. Damaged files are named and left out."""
+    if form not in FORMATS:
+        raise AffectbenchError(
+            f"format {form!r} is not known{suggest(form, FORMATS)}", hint=", ".join(FORMATS)
+        )
+    found = all_rows(console, read_records(results))
+    if operating_only:
+        found = [row for row in found if row["operating"] or row["status"] in ("error", "insufficient")]
+    if form == "json":
+        print(json.dumps(found, indent=1, allow_nan=False))
+    elif form == "csv":
+        print(as_csv(found), end="")
+    elif form == "md":
+        print(as_markdown(found), end="")
+    else:
+        console.print(as_text(found))
+
+
+def read_records(results: Path) -> tuple[list[Record], list[str]]:
+    """Records of a folder, and one sentence for each file that is not to be trusted."""
+    if not (results / "records").is_dir():
+        raise AffectbenchError(
+            f"{results} holds no records", hint="run a suite first: python harness.py run quickstart"
+        )
+    records, damaged = Store(results).read_all()
+    return records, [f"{item.path}: {item.reason}" for item in damaged]
+
+
+def all_rows(console: Console, found: tuple[list[Record], list[str]]) -> list[dict[str, Any]]:
+    """Flat rows of all records; warns of damaged files on the error stream."""
+    records, damaged = found
+    warnings = Console(stderr=True)
+    for sentence in damaged:
+        warnings.print(f"[yellow]left out[/] {escape(sentence)}", soft_wrap=True)
+    return [row for record in records for row in rows(record)]
+
+
+def as_csv(found: Sequence[dict[str, Any]]) -> str:
+    """Rows as CSV with a header; missing values are empty."""
+    stream = io.StringIO()
+    columns = list(found[0]) if found else list(SHOWN)
+    writer = csv.DictWriter(stream, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in found)
+    return stream.getvalue()
+
+
+def as_markdown(found: Sequence[dict[str, Any]]) -> str:
+    """Rows as a Markdown table of the main columns."""
+    lines = ["| " + " | ".join(SHOWN) + " |", "|" + " --- |" * len(SHOWN)]
+    lines += [
+        "| " + " | ".join(_cell(row[name]).replace("|", r"\|") for name in SHOWN) + " |" for row in found
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def as_text(found: Sequence[dict[str, Any]]) -> Table:
+    """Rows as a terminal table of the main columns; a star marks significance, dim rows are controls."""
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+    for name in SHOWN:
+        number = name not in ("model", "task", "selector", "intervention", "arm", "status")
+        table.add_column(name, justify="right" if number else "left", no_wrap=True)
+    for row in found:
+        cells = [escape(_cell(row[name])) for name in SHOWN]
+        if row["significant"]:
+            cells[SHOWN.index("spec")] += "*"
+        table.add_row(*cells, style="dim" if row["control"] else None)
+    return table
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

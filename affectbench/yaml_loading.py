@@ -85,11 +85,21 @@ def build(model: type[M], document: Document) -> M:
     try:
         return model.model_validate(document.data)
     except ValidationError as error:
-        problems = [_describe(document, details) for details in error.errors(include_url=False)]
+        problems = [_describe(document, details) for details in _causes(error.errors(include_url=False))]
         shown = problems[:MAX_PROBLEMS]
         if len(problems) > len(shown):
             shown.append(f"and {len(problems) - len(shown)} more problems")
         raise TaskFileError("\n".join(shown)) from error
+
+
+def _causes(problems: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Without lists that are too short only because their items are wrong."""
+    return [
+        problem
+        for problem in problems
+        if problem["type"] != "too_short"
+        or not any(other["loc"][:-1] == problem["loc"] for other in problems if other is not problem)
+    ]
 
 
 def _describe(document: Document, details: ErrorDetails) -> str:
@@ -110,7 +120,7 @@ def _describe(document: Document, details: ErrorDetails) -> str:
         expected = str(context["expected"])
         problem = f"expected {expected}, found {value!r}{suggest(value, _quoted(expected))}"
     else:
-        problem = f"{details['msg']}, found {_shown(value)}"
+        problem = f"{details['msg'].replace('Input should be', 'expected')}, found {_shown(value)}"
         if isinstance(value, bool) and details["type"] == "string_type":
             problem += "; YAML reads this word as true or false: put it in quotes"
     return f"{document.mark(place)}: {_dotted(place)}: {problem}"

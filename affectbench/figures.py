@@ -151,9 +151,9 @@ def random_strip(name: str, title: str, entry: Estimate, draws: Sequence[float])
     left_half = x(entry.value) < width / 2
     anchor = "start" if left_half else "end"
     parts.append(_text(x(entry.value), 20, f"this entry {number(entry.value)}", "end-label", anchor))
-    middle = sum(draws) / len(draws)
-    anchor = "start" if x(middle) < width / 2 else "end"
-    parts.append(_text(x(middle), 58, f"{len(draws)} random draws", "tick", anchor))
+    clear_left = x(min(draws)) - left > 100
+    edge, anchor = (x(min(draws)) - 10, "end") if clear_left else (x(max(draws)) + 10, "start")
+    parts.append(_text(edge, 80, f"{len(draws)} random draws", "tick", anchor))
     ends_of_draws = f"{number(min(draws))} to {number(max(draws))}"
     text = f"This entry {number(entry.value)}; random draws from {ends_of_draws}."
     return _svg(name, width, height, title, text, parts)

@@ -257,4 +257,4 @@ def _heat(values: Sequence[float], neutral: float) -> Any:
         return Markup("")
     distance = (min(values) - neutral) / (1 - neutral)
     direction = "up" if distance >= 0 else "down"
-    return Markup(f'data-heat="{direction}" style="--heat:{0.75 * min(1.0, abs(distance)):.2f}"')
+    return Markup(f'data-heat="{direction}" style="--heat:{0.6 * min(1.0, abs(distance)):.2f}"')

@@ -88,8 +88,8 @@ def sentence(record: Record) -> str:
         return ""
     own, other = dose.self_effect, dose.cross_effect
     text = (
-        f"Suppressing an emotion's units (dose {general(dose.dose)}) {_change(own.value)} on that emotion "
-        f"{interval(own)} and {_change(other.value)} on the others {interval(other)}."
+        f"Suppressing an emotion's units (dose {general(dose.dose)}) changes recall on that emotion by "
+        f"{number(own.value)} {interval(own)} and on the others by {number(other.value)} {interval(other)}."
     )
     random = dose.random
     if random is None:
@@ -99,12 +99,6 @@ def sentence(record: Record) -> str:
         f" Its specificity of {number(dose.spec.value)} lies above {below} of {random.n_draws} "
         f"layer-matched random draws (their mean: {number(random.spec_mean)})."
     )
-
-
-def _change(value: float) -> str:
-    if round(value, 3) == 0:
-        return "leaves recall unchanged (0.000)"
-    return f"{'raises' if value > 0 else 'lowers'} recall by {number(abs(value))}"
 
 
 def _operating_dose(record: Record, arm: Arm) -> DoseScore | None:

@@ -71,6 +71,7 @@
       elements.push(element);
     }
     body.replaceChildren(...elements);
+    table.classList.toggle("grouped", grouped());
     shown.textContent = `${found.length} of ${rows.length} rows`;
     pages.hidden = last === 1;
     pages.querySelector("span").textContent = `Page ${state.page} of ${last}`;

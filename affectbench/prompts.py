@@ -61,8 +61,8 @@ def parse_answer(text: str, options: Sequence[str]) -> int:
     """Index of the option that a generated answer names, or -1.
 
     Words: the answer starts with exactly one option, or names exactly one as a whole word, in any case.
-    Letters (every option is one character): the letter alone, or marked as the answer: ``B.``, ``(B)``,
-    ``B: sadness``, ``the answer is B``. An answer that names several is not parsed.
+    Letters (every option is one character): the letter alone, or one capital letter set off as an answer:
+    ``B.``, ``(B)``, ``B: sadness``, ``the answer is B``. An answer that names several is not parsed.
     """
     names = [option.strip() for option in options]
     if all(len(name) == 1 for name in names):
@@ -82,7 +82,7 @@ def _parse_letter(text: str, letters: Sequence[str]) -> int:
     if alone is not None:
         found = {alone.group(1).upper()}
     else:
-        marked = r"(?:^\W*|\(|answer(?: is|:)\W*)([A-Z])(?=[.:,)\]\n]|$)|answer(?: is|:)\W*([A-Z])\b"
+        marked = r"(?<!\w)([A-Z])(?=[.:,)\]\n]|$)|(?i:answer)(?: is|:)\W*([A-Z])\b"
         found = {first or second for first, second in re.findall(marked, text.strip())}
     letter = found.pop() if len(found) == 1 else ""
     return letters.index(letter) if letter in letters else UNPARSED

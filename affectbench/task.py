@@ -95,7 +95,7 @@ class Benchmark(TaskFile):
     citation: str = ""
     data: Text | None = None
     source: Source
-    labels: Annotated[tuple[Text, ...], Field(min_length=2, max_length=100)]
+    labels: Annotated[tuple[Text, ...], Field(min_length=2, max_length=26)]
     label_map: dict[str, str | None] = Field(default_factory=dict)
     multi_label: Literal["drop", "first", "error"] = "error"
     cluster: Name
@@ -161,11 +161,13 @@ class Benchmark(TaskFile):
 class Statistics(Frozen):
     """Where and on which identification items activations are measured.
 
-    `minimum_items`: fewer usable items of any emotion make a cell `insufficient`.
+    `correct`: only items that the untouched model answers correctly. `correct_or_all`: all items where some
+    emotion has fewer than `minimum_items` correct ones, and the record is flagged. `minimum_items`: fewer
+    usable items of any emotion make a cell `insufficient`.
     """
 
     positions: Positions
-    items: Literal["correct", "all"]
+    items: Literal["correct", "all", "correct_or_all"]
     minimum_items: Count = 20
 
 

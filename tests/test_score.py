@@ -275,6 +275,20 @@ def test_a_strong_effect_is_significant_and_none_is_not():
     assert not nothing.significant
 
 
+def test_neither_a_collapse_nor_what_random_units_do_too_is_significant():
+    outcomes = example_outcomes(0.9)
+    alone, condition = scored(outcomes).doses[0], outcomes.conditions[0]
+    alike = replace(condition, draws=condition.predictions)
+    matched = scored(replace(outcomes, conditions=(alike,))).doses[0]
+    assert (alone.significant, matched.significant, matched.random.p) == (True, False, 0.25)
+    always = np.repeat(np.arange(7)[:, None], len(outcomes.items), axis=1)
+    collapsed = replace(outcomes.conditions[3], predictions=always)
+    dose = scored(replace(outcomes, conditions=(collapsed,))).doses[0]
+    assert dose.spec_corrected.low > 0.5
+    assert dose.random.p < 0.05
+    assert not dose.significant
+
+
 def test_null_selectors_are_rarely_significant():
     hits = sum(scored(example_outcomes(0.0, seed=s, n_per_label=10)).doses[0].significant for s in range(40))
     assert hits <= 4

@@ -1,0 +1,1 @@
+"""Training and planting of the reference models."""

@@ -6,6 +6,7 @@ place and moved there when complete, so readers see the old site or the new one.
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -20,11 +21,12 @@ from affectbench.errors import AffectbenchError
 from affectbench.record import Provenance, Record, canonical_json, cell_id
 from affectbench.site_data import CONTROL_REASON, RANK_RULE, Group, Row, calibration_board, groups
 from affectbench.site_entry import Entry, entry
-from affectbench.site_format import general, interval, number, p_value, spread
+from affectbench.site_format import general, interval, number, p_value, spread, thousands
 from affectbench.store import Damaged
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 STATIC_ROWS = 200
 """Rows in the page itself, shown without JavaScript; the rest is loaded by a script."""
@@ -180,16 +182,8 @@ def _split_rows(
 
 
 def _rows_script(environment: Environment, parts: Iterable[tuple[Group, list[Row]]]) -> str:
-    import json
-
-    macros = environment.get_template("row.html.j2").module
-    group_row, board_row = getattr(macros, "group_row"), getattr(macros, "board_row")  # noqa: B009
-    html = "".join(
-        text
-        for group, rows in parts
-        for text in (group_row(group), *(board_row(row, group.id) for row in rows))
-    )
-    return f"window.affectbenchMoreRows = {json.dumps(html)};\n"
+    template = environment.get_template("rows.html.j2")
+    return f"window.affectbenchMoreRows = {json.dumps(template.render({'shown': parts}))};\n"
 
 
 def _counts(records: Sequence[Record]) -> list[str]:
@@ -243,13 +237,13 @@ def _environment(templates: Path) -> Environment:
         "interval": interval,
         "spread": spread,
         "heat": _heat,
-        "thousands": lambda value: f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}"),
+        "thousands": thousands,
     }
     environment.globals |= {"version": __version__, "control_reason": CONTROL_REASON}
     return environment
 
 
-def _heat(values: Sequence[float], neutral: float) -> Any:
+def _heat(values: Sequence[float], neutral: float) -> Markup:
     """Attributes that colour a calibration cell by its least favourable value's distance from `neutral`."""
     from markupsafe import Markup
 

@@ -19,7 +19,7 @@ Kind = Literal["scored", "control", "unscored"]
 RANK_RULE = (
     "Ranks are given among rows with the same model, task and intervention protocol (by content hash), "
     "in the order of specificity. Going down, a new rank starts at the first row whose interval lies "
-    "wholly below that of the first row of the current rank; rows of one rank are tied. "
+    "wholly below that of the first row of the current rank; rows of one rank are tied (=). "
     "Only significant rows are ranked."
 )
 
@@ -28,12 +28,13 @@ CONTROL_REASON = "control: shows what no knowledge of the emotions looks like; e
 
 @dataclass(frozen=True)
 class Row:
-    """One record on the board. `rank` is None where `unranked` says why."""
+    """One record on the board. `rank` is None where `unranked` says why; `tied` rows share it with others."""
 
     id: str
     record: Record
     kind: Kind
     rank: int | None
+    tied: bool
     unranked: str
     spec: Bar | None
     spec_amplify: Bar | None
@@ -149,6 +150,7 @@ def _rows(records: Sequence[Record]) -> list[Row]:
             record=record,
             kind=row_kind(record),
             rank=None,
+            tied=False,
             unranked=unranked_reason(record),
             spec=bar(record.headline.spec, spec) if record.headline else None,
             spec_amplify=bar(record.headline.spec_amplify, spec) if record.headline else None,
@@ -172,7 +174,10 @@ def _order(row: Row) -> tuple[bool, bool, float, str]:
 def _with_ranks(rows: list[Row]) -> list[Row]:
     ranked = [row for row in rows if not row.unranked]
     specs = [row.record.headline.spec for row in ranked if row.record.headline]
-    placed = [replace(row, rank=rank) for row, rank in zip(ranked, ranks(specs), strict=True)]
+    found = ranks(specs)
+    placed = [
+        replace(row, rank=rank, tied=found.count(rank) > 1) for row, rank in zip(ranked, found, strict=True)
+    ]
     return placed + [row for row in rows if row.unranked]
 
 

@@ -25,6 +25,11 @@ def general(value: float | None) -> str:
     return MISSING if value is None else f"{value:g}".replace("-", "\N{MINUS SIGN}")
 
 
+def thousands(value: int) -> str:
+    """A count with narrow spaces between groups of three digits."""
+    return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
 def p_value(value: float | None) -> str:
     """A p value to three places; below that only the bound."""
     if value is None:

@@ -72,7 +72,8 @@
     }
     body.replaceChildren(...elements);
     table.classList.toggle("grouped", grouped());
-    shown.textContent = `${found.length} of ${rows.length} rows`;
+    const across = grouped() ? "" : "; ranks count only within the same model, task and protocol";
+    shown.textContent = `${found.length} of ${rows.length} rows${across}`;
     pages.hidden = last === 1;
     pages.querySelector("span").textContent = `Page ${state.page} of ${last}`;
     pages.querySelector('[data-step="-1"]').disabled = state.page === 1;

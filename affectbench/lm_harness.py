@@ -173,7 +173,7 @@ def _task(name: str, docs: list[dict[str, Any]], **settings: Any) -> Configurabl
             "task": name,
             "custom_dataset": lambda **_: dataset,
             "test_split": "test",
-            "target_delimiter": " ",
+            "target_delimiter": "",
             **settings,
         }
     )

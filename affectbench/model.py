@@ -175,7 +175,7 @@ class Model:
                     f"item {example.id}: {int(placeholders.sum())} audio placeholders for {audio.shape[0]} audio frames",
                     hint="the prompt must contain {audio} exactly once",
                 )
-            roles[placeholders] |= AUDIO
+            roles[placeholders] |= AUDIO | CONTENT
         roles[-1] |= ANSWER
         return Prepared(example.id, ids, roles, audio)
 

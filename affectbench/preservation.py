@@ -71,11 +71,11 @@ class Preserver:
                 nll_base=float(neutral.nll[0]) * times,
                 n_tokens=neutral.n_tokens * times,
                 n_bytes=neutral.n_bytes * times,
-                capability=correct[rows],
-                capability_base=np.repeat(correct[:1], times, axis=0),
+                capability=correct[rows].ravel(),
+                capability_base=np.tile(correct[0], times),
                 capability_task=self.capability.name,
-                degenerate=degenerate[rows],
-                degenerate_base=np.repeat(degenerate[:1], times, axis=0),
+                degenerate=degenerate[rows].ravel(),
+                degenerate_base=np.tile(degenerate[0], times),
             )
             scores.append(score_preservation(measured, seed=seed))
         return scores

@@ -193,9 +193,11 @@ class Run:
 def load_model(registry: Registry, job: Job, device: str) -> Model:
     """Load a job's model through its family."""
     import torch
+    from transformers.utils import logging
 
     from affectbench.model import Model
 
+    logging.disable_progress_bar()
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise AffectbenchError(f"device {device!r}: this machine has no usable GPU", hint="use --device cpu")
     family = cast("type[Model]", registry.family(job.card.family))

@@ -8,14 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from affectbench.dataset import (
-    Dataset,
-    choice_items,
-    load_benchmark,
-    neutral_texts,
-    parse_answer,
-    prompt_text,
-)
+from affectbench.dataset import Dataset, load_benchmark, parse_answer, prompt_text
 from affectbench.engine import Engine
 from affectbench.errors import AffectbenchError
 from affectbench.evidence import EvidencePass, Key
@@ -23,6 +16,7 @@ from affectbench.examples import Example, ItemError, RenderedPrompt
 from affectbench.intervention import UNTOUCHED
 from affectbench.model import Model, Prepared
 from affectbench.preservation import Capability, Preserver
+from affectbench.preservation_items import choice_items, neutral_texts
 from affectbench.readout import FAILED, Codes, IntArray, Items, Readout, margins_of
 from affectbench.task import Benchmark, SplitName
 

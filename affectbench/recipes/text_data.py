@@ -13,6 +13,9 @@ __all__ = ["LABELS", "TextPools", "build_tokenizer", "label_ids", "make_pools", 
 LABELS: Final = narratives.EMOTIONS
 VOCABULARY: Final = 1500
 
+# AutoTokenizer turns any tokenizer beside a Qwen2 config into its own class, which adds this token if absent.
+_PAD: Final = "<|endoftext|>"
+
 
 def build_tokenizer(seed: int) -> Any:
     """A byte-level BPE of at most 1500 tokens; every label with its leading space is one token."""
@@ -24,7 +27,7 @@ def build_tokenizer(seed: int) -> Any:
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
-        special_tokens=["<pad>", "<bos>", "<eos>"],
+        special_tokens=[_PAD, "<bos>", "<eos>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -34,7 +37,8 @@ def build_tokenizer(seed: int) -> Any:
     tokenizer.train_from_iterator(corpus, trainer)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        pad_token="<pad>",
+        pad_token=_PAD,
+        unk_token=_PAD,
         bos_token="<bos>",
         eos_token="<eos>",
         padding_side="left",

@@ -28,13 +28,13 @@ def _mel_to_hz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @lru_cache(maxsize=4)
 def mel_filters(n_mels: int = 80) -> NDArray[np.float32]:
-    """Area-normalised triangular filters (n_mels, WINDOW // 2 + 1) from 0 to 8 kHz, as in Slaney's toolbox."""
+    """Area-normalised triangular filters (n_mels, WINDOW // 2 + 1) from 0 to 8 kHz, after Slaney."""
     bins = np.linspace(0.0, SAMPLE_RATE / 2, WINDOW // 2 + 1)
     edges = _mel_to_hz(np.linspace(0.0, float(_hz_to_mel(np.array(SAMPLE_RATE / 2))), n_mels + 2))
     rising = (bins[None] - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     falling = (edges[2:, None] - bins[None]) / (edges[2:] - edges[1:-1])[:, None]
-    filters = np.maximum(0.0, np.minimum(rising, falling)) * (2.0 / (edges[2:] - edges[:-2]))[:, None]
-    filters = filters.astype(np.float32)
+    scale = 2.0 / (edges[2:] - edges[:-2])[:, None]
+    filters: NDArray[np.float32] = (np.maximum(0.0, np.minimum(rising, falling)) * scale).astype(np.float32)
     filters.setflags(write=False)
     return filters
 

@@ -214,7 +214,8 @@ def synthesise(example: Clip) -> NDArray[np.float32]:
     wave = voiced / np.sqrt(np.mean(voiced[: int(end * SAMPLE_RATE)] ** 2)) * 10 ** (level / 20)
     wave += rng.normal(0.0, 10 ** (rng.uniform(-76, -66) / 20), samples)
     quantised = np.clip(np.round(wave * 32768), -32768, 32767)
-    return (quantised / 32768).astype(np.float32)
+    wave_16_bit: NDArray[np.float32] = (quantised / 32768).astype(np.float32)
+    return wave_16_bit
 
 
 _ROOMS = ("studio", "booth", "archive", "office", "corridor", "library", "workshop", "hall")

@@ -52,6 +52,8 @@ class Recipe:
         spread: sd of the log-normal strengths, rescaled to the same sum for every emotion.
         jitter: share of the noise in which a decoy differs from its twin.
         decoy_size: norm of a decoy's down column relative to its twin's.
+        decoy_rank: decoys write inside a random subspace of this dimension that no MLP reads, so that early decoys
+            stay inert too; 0 lets them write anywhere off the labels.
         ridge: of the reading regressions, relative to the mean variance.
         elsewhere: weight of the other positions in the reading regressions (keeps units quiet there).
     """
@@ -63,6 +65,7 @@ class Recipe:
     spread: float = 0.5
     jitter: float = 0.3
     decoy_size: float = 0.3
+    decoy_rank: int = 0
     ridge: float = 0.02
     elsewhere: float = 1.0
 
@@ -123,9 +126,15 @@ class _Reader:
     """Ridge readers of one layer: the answer-position detector and one emotion direction per label."""
 
     def __init__(
-        self, reading: Reading, space: LabelSpace, norm_weight: torch.Tensor, recipe: Recipe
+        self,
+        reading: Reading,
+        space: LabelSpace,
+        idle: torch.Tensor,
+        norm_weight: torch.Tensor,
+        recipe: Recipe,
     ) -> None:
-        self.basis, self.norm = space.basis.double(), norm_weight.double()
+        self.idle, self.norm = idle.double(), norm_weight.double()
+        self.basis = torch.cat([space.basis.double(), self.idle], 1)
         self.answer, self.gold = self.blind(reading.answer.double()), reading.gold
         other = self.blind(reading.elsewhere.double())
         self.mean = torch.stack([self.answer[self.gold == e].mean(0) for e in range(len(space.writes))])
@@ -143,7 +152,7 @@ class _Reader:
         self.whiten = torch.linalg.inv(torch.linalg.cholesky(quiet)).T
 
     def blind(self, x: torch.Tensor) -> torch.Tensor:
-        """Rows without their label-subspace part: what an earlier layer wrote must not be read again."""
+        """Rows without their label and decoy parts: what an earlier layer wrote must not be read again."""
         raw = x / self.norm
         return (raw - (raw @ self.basis) @ self.basis.T) * self.norm
 
@@ -215,9 +224,19 @@ def _plant_pair(
     down = write.double() / reader.own_level(emotion, gate)
     _write(mlp, pair[0], reader.seal(gate), up, down)
     twin = reader.gate(emotion, flavour, noise + recipe.jitter * shift)
-    direction -= reader.basis @ (reader.basis.T @ direction)
+    if reader.idle.shape[1]:
+        direction = reader.idle @ (reader.idle.T @ direction)
+    else:
+        direction -= reader.basis @ (reader.basis.T @ direction)
     direction *= recipe.decoy_size * down.norm() / direction.norm()
     _write(mlp, pair[1], reader.seal(twin), up, direction)
+
+
+def _idle_subspace(space: LabelSpace, recipe: Recipe, rng: np.random.Generator) -> torch.Tensor:
+    """(d, decoy_rank) orthonormal random directions off the label subspace."""
+    drawn = torch.from_numpy(rng.standard_normal((len(space.basis), recipe.decoy_rank))).to(space.basis.dtype)
+    idle: torch.Tensor = torch.linalg.qr(drawn - space.basis @ (space.basis.T @ drawn)).Q
+    return idle
 
 
 @torch.no_grad()
@@ -254,9 +273,10 @@ def plant(
     result.planted.extend([0] * recipe.per_emotion for _ in range(n_emotions))
     result.decoys.extend([0] * recipe.per_emotion for _ in range(n_emotions))
     scale = final_scale()
+    idle = _idle_subspace(space, recipe, rng)
     for index, layer in enumerate(layers):
         reading = read(index)
-        reader = _Reader(reading, space, layer.post_attention_layernorm.weight, recipe)
+        reader = _Reader(reading, space, idle, layer.post_attention_layernorm.weight, recipe)
         reader.quieten(layer.mlp.gate_proj.weight)
         reader.quieten(layer.mlp.up_proj.weight)
         if index not in targets:

@@ -127,7 +127,9 @@ class EvidencePass:
             for (at_site, at_positions, statistic), total in self._sums.items()
             if (at_site, at_positions) == (site, positions)
         }
-        tokens = self._tokens[positions][rows].cpu().numpy()
+        # A pass without requests, for selectors that look at nothing, has counted no tokens.
+        counts = self._tokens.get(positions)
+        tokens = np.zeros(len(labels)) if counts is None else counts[rows].cpu().numpy()
         return Evidence(labels, site, positions, self.engine.model.shape, self.counted[rows], tokens, sums)
 
     def _batch(self, places: list[int], known: Codes | None, shuffled: IntArray) -> None:

@@ -7,10 +7,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from affectbench.controls import layer_matched
+from affectbench.engine import Cost as EngineCost
 from affectbench.errors import AffectbenchError
 from affectbench.evidence import MEAN, Evidence, EvidencePass, Key, merged, requests_of
 from affectbench.intervention import Intervention, mean_ablation, scale
@@ -41,6 +43,10 @@ FELL_BACK = "identified_on_all_items"
 FAILED_ITEMS = "failed_items"
 CHECK_DRAWS = 200
 """Bootstrap draws on validation, whose intervals nobody reports."""
+
+
+Started = tuple[float, float, EngineCost]
+"""Wall clock, CPU clock and engine cost when a cell began."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,7 @@ class CellRun:
         except AffectbenchError as error:
             return CellResult(self._record(started, "error", reason=str(error)), {}, None)
 
-    def _run(self, started: tuple[float, float, object]) -> CellResult:
+    def _run(self, started: Started) -> CellResult:
         found, fell_back = self._pass()
         study = self._study(found)
         flags = [FELL_BACK] if fell_back else []
@@ -118,7 +124,7 @@ class CellRun:
     def _pass(self) -> tuple[EvidencePass, bool]:
         """The evidence pass, and whether too few correct answers made it use all items."""
         wanted = self.plan.protocol.statistics
-        mine = frozenset(key for key in self.requests) | self.plan.requests
+        mine = self.requests | self.plan.requests
         seed = self.plan.cell.seed
         if wanted.items == "all":
             return self.session.collect(mine, correct_only=False, seed=seed, progress=None), False
@@ -217,7 +223,7 @@ class CellRun:
 
     def _scored(
         self,
-        started: tuple[float, float, object],
+        started: Started,
         selection: Selection,
         outcomes: dict[str, Outcomes],
         kept: list[PreservationScore],
@@ -264,20 +270,20 @@ class CellRun:
 
     def _record(
         self,
-        started: tuple[float, float, object],
+        started: Started,
         status: str = "",
         *,
         selection: Selection | None = None,
         identified: int = 0,
-        **parts: object,
+        **parts: Any,
     ) -> Record:
         wall, cpu, spent = started
         now = self.session.engine.cost
         cost = Cost(
             wall_s=time.monotonic() - wall,
             cpu_s=time.process_time() - cpu,
-            forward_passes=now.forward_passes - getattr(spent, "forward_passes", 0),
-            items_forwarded=now.items_forwarded - getattr(spent, "items_forwarded", 0),
+            forward_passes=now.forward_passes - spent.forward_passes,
+            items_forwarded=now.items_forwarded - spent.items_forwarded,
             identification_items=identified,
             peak_memory_mib=_peak_memory_mib(),
         )
@@ -289,7 +295,7 @@ class CellRun:
                 ties=TIE_RULE,
             )
         digest = selection.digest if selection is not None else ""
-        content: dict[str, object] = {
+        content: dict[str, Any] = {
             "cell": self.plan.cell,
             "status": status,
             "control": self.plan.selector.control,
@@ -305,7 +311,7 @@ class CellRun:
 
 def judged(
     outcomes: Outcomes, points: list[ValidationPoint], kept: list[PreservationScore], seed: int
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """The parts of a record that follow from predictions and preservation alone: status, scores, headline."""
     scores = score_outcomes(outcomes, seed=seed)
     operating = choose_operating(points)

@@ -1,9 +1,9 @@
-"""The command line. Heavy libraries are imported by the commands that need them, so `--help` answers at once."""
+"""The command line. Heavy libraries are imported by the commands that need them: `--help` answers at once."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -29,7 +29,7 @@ out = Console()
 RESULTS = Path("results/quickstart")
 
 Include = Annotated[
-    Optional[list[Path]],
+    list[Path] | None,
     typer.Option("--include", help="Folder with selectors, model cards or tasks of your own (repeatable)."),
 ]
 Results = Annotated[
@@ -57,7 +57,7 @@ def _root(
 @app.command("list")
 def list_content(
     kind: Annotated[
-        Optional[str], typer.Argument(help="models, tasks, selectors, interventions or suites.")
+        str | None, typer.Argument(help="models, tasks, selectors, interventions or suites.")
     ] = None,
     include: Include = None,
 ) -> None:
@@ -70,32 +70,32 @@ def list_content(
 @app.command()
 def run(
     suite: Annotated[
-        Optional[str], typer.Argument(help="A suite, such as `quickstart`; or name the parts below.")
+        str | None, typer.Argument(help="A suite, such as `quickstart`; or name the parts below.")
     ] = None,
     model: Annotated[
-        Optional[str], typer.Option(help="A model card, a folder of a checkpoint, or a hub id.")
+        str | None, typer.Option(help="A model card, a folder of a checkpoint, or a hub id.")
     ] = None,
-    task: Annotated[Optional[str], typer.Option(help="A benchmark.")] = None,
+    task: Annotated[str | None, typer.Option(help="A benchmark.")] = None,
     selector: Annotated[
-        Optional[list[str]], typer.Option(help="A selector (repeatable). Default: all, with their controls.")
+        list[str] | None, typer.Option(help="A selector (repeatable). Default: all, with their controls.")
     ] = None,
     intervention: Annotated[
-        Optional[list[str]], typer.Option(help="An intervention protocol (repeatable). Default: zero-gain.")
+        list[str] | None, typer.Option(help="An intervention protocol (repeatable). Default: zero-gain.")
     ] = None,
     include: Include = None,
     data: Annotated[
-        Optional[Path],
+        Path | None,
         typer.Option(help="Directory that holds the benchmark's data folder.", envvar="AFFECTBENCH_DATA"),
     ] = None,
     limit: Annotated[
-        Optional[int], typer.Option(min=1, help="At most so many items of each label in each split.")
+        int | None, typer.Option(min=1, help="At most so many items of each label in each split.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
-    seed: Annotated[Optional[int], typer.Option(min=0, help="Default: the suite's, or 0.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Default: the suite's, or 0.")] = None,
     tokens: Annotated[int, typer.Option(min=0, help="Tokens in one forward pass; 0 chooses by device.")] = 0,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's choice.")] = 0,
     output: Annotated[
-        Optional[Path], typer.Option("--output", "-o", help="Folder for records. Default: results/NAME.")
+        Path | None, typer.Option("--output", "-o", help="Folder for records. Default: results/NAME.")
     ] = None,
 ) -> None:
     """Run a suite, or one model on one task. Finished cells are kept, so a stopped run can be repeated.
@@ -112,8 +112,8 @@ def run(
 
     run_cells(
         out, suite=suite, model=model, task=task, selectors=selector, interventions=intervention,
-        include=include or [], data=data, limit=limit, device=device, seed=seed, tokens=tokens, threads=threads,
-        output=output,
+        include=include or [], data=data, limit=limit, device=device, seed=seed, tokens=tokens,
+        threads=threads, output=output,
     )  # fmt: skip
 
 
@@ -130,17 +130,18 @@ def table(
     results: Annotated[Path, typer.Argument(help="Folder of records.")] = RESULTS,
     format: Annotated[str, typer.Option("--format", "-f", help="text, json, csv or md.")] = "text",
     operating: Annotated[bool, typer.Option("--operating", help="Only the operating doses.")] = False,
+    top: Annotated[int | None, typer.Option(min=1, help="Only so many rows, best aggregate first.")] = None,
 ) -> None:
-    """Print all cells of a results folder, one row for each arm and dose. Effects are fractions, not points."""
+    """Print all cells of a results folder, one row for each arm and dose; effects are fractions."""
     from affectbench.tables import print_table
 
-    print_table(out, results, format, operating_only=operating)
+    print_table(out, results, format, operating_only=operating, top=top)
 
 
 @app.command()
 def leaderboard(
     results: Annotated[
-        Optional[list[Path]], typer.Option("--results", "-r", help="Folder of records (repeatable).")
+        list[Path] | None, typer.Option("--results", "-r", help="Folder of records (repeatable).")
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the site.")] = Path(
         "leaderboard/site"
@@ -160,7 +161,7 @@ def rebuild(
             help="reference-text, reference-text-plain, reference-text-emergent or reference-audio."
         ),
     ],
-    output: Annotated[Optional[Path], typer.Option("--output", "-o", help="Default: rebuilt/NAME.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: rebuilt/NAME.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the recipe.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
 ) -> None:
@@ -172,7 +173,7 @@ def rebuild(
 
 @app.command()
 def schemas(
-    folder: Annotated[Optional[Path], typer.Argument(help="Default: the built-in folders.")] = None,
+    folder: Annotated[Path | None, typer.Argument(help="Default: the built-in folders.")] = None,
 ) -> None:
     """Write the JSON Schemas of records and task files, for validators and editors."""
     from affectbench.commands import export_schemas
@@ -182,7 +183,7 @@ def schemas(
 
 @app.command()
 def check(
-    results: Annotated[Optional[list[Path]], typer.Argument(help="Folders of records.")] = None,
+    results: Annotated[list[Path] | None, typer.Argument(help="Folders of records.")] = None,
 ) -> None:
     """Check that all built-in content loads, schemas are current and every record is valid."""
     from affectbench.commands import check_all

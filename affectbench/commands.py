@@ -159,7 +159,7 @@ def export_schemas(console: Console, folder: Path | None) -> None:
 
 
 def check_all(console: Console, results: Sequence[Path]) -> None:
-    """Load all content, compare schemas with the shipped ones, validate records. Raises on the first defect."""
+    """Load all content, compare schemas with the shipped ones, validate records; raises on a defect."""
     import tempfile
 
     from affectbench.store import write_schemas
@@ -171,7 +171,7 @@ def check_all(console: Console, results: Sequence[Path]) -> None:
         "model": registry.model, "selector": registry.selector, "family": registry.family,
     }.items():  # fmt: skip
         for entry in registry.entries(kind):  # type: ignore[arg-type]
-            load(entry.name)  # type: ignore[operator]
+            load(entry.name)
     root = builtin_root()
     with tempfile.TemporaryDirectory() as scratch:
         fresh = write_schemas(Path(scratch)) + write_task_schemas(Path(scratch))

@@ -1,4 +1,4 @@
-"""Random controls: units that match a selection in number and layer, and have nothing else to recommend them."""
+"""Random controls: units that match a selection in number and layer, and in nothing else."""
 
 from __future__ import annotations
 
@@ -38,4 +38,5 @@ def _mean_histogram(selection: Selection) -> UnitArray:
     missing = round(float(mean.sum())) - int(counts.sum())
     order = np.argsort(counts - mean, kind="stable")
     counts[order[:missing]] += 1
-    return np.minimum(counts, selection.shape.width)
+    matched: UnitArray = np.minimum(counts, selection.shape.width)
+    return matched

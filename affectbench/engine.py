@@ -106,7 +106,7 @@ class Engine:
         places = sorted(range(len(items)), key=lambda place: (len(items[place]), items[place].id))
         batch: list[int] = []
         for place in places:
-            if batch and (len(batch) + 1) * len(items[place]) > self.tokens or len(batch) == ITEMS_A_BATCH:
+            if (batch and (len(batch) + 1) * len(items[place]) > self.tokens) or len(batch) == ITEMS_A_BATCH:
                 yield batch
                 batch = []
             batch.append(place)

@@ -77,7 +77,8 @@ class Evidence:
     def overall_mean(self) -> FloatArray:
         """Mean activation of every unit, each emotion weighted alike; flat, shape (layers * units,)."""
         seen = self.tokens > 0
-        return self.mean[seen].mean(axis=0).ravel()
+        means: FloatArray = self.mean[seen].mean(axis=0)
+        return means.ravel()
 
 
 @dataclass

@@ -25,7 +25,7 @@ Operation = Literal["scale", "mean"]
 Positions = Literal["all", "content", "audio", "answer"]
 
 VALID, CONTENT, AUDIO, ANSWER = 1, 2, 4, 8
-"""Role bits of a token. Padding has none; the answer bit marks the last prompt token and all generated ones."""
+"""Role bits of a token. Padding has none; ANSWER marks the last prompt token and all generated ones."""
 ROLE_BIT: dict[str, int] = {"all": VALID, "content": CONTENT, "audio": AUDIO, "answer": ANSWER}
 
 
@@ -166,7 +166,7 @@ class PackedEdits:
         import torch
 
         blocks = activation.clone() if torch.is_grad_enabled() else activation
-        view = blocks.unflatten(0, (len(self.interventions), -1))
+        view = blocks.view(len(self.interventions), -1, *blocks.shape[1:])
         for edit in self._points[site, layer]:
             rows = view[edit.block]
             chosen = rows[..., edit.channels]

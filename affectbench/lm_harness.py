@@ -8,7 +8,7 @@ base model is read in the same passes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from io import StringIO
@@ -43,10 +43,10 @@ class Neutral:
 
 
 class PackedLM(HFLM):  # type: ignore[misc]
-    """lm-eval's `HFLM` on a wrapped model, answering for whichever of several interventions is chosen.
+    """lm-eval's `HFLM` on a wrapped model, run under several interventions at once.
 
-    `interventions` starts with the untouched model; `chosen` says whose answers to give. A new request is
-    run under all of them at once, and its answers are kept. `windows` holds the rolling requests seen.
+    `interventions` starts with the untouched model, whose answers lm-eval gets. `answers` holds, for each
+    request and intervention, log-likelihood, whether it is greedy, and the summed KL to the base.
     """
 
     def __init__(self, engine: Engine, interventions: Sequence[Intervention]) -> None:
@@ -60,20 +60,23 @@ class PackedLM(HFLM):  # type: ignore[misc]
         )
         self.engine = engine
         self.interventions = [UNTOUCHED, *interventions]
-        self.chosen = 0
         self.answers: dict[Pair, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
-        self.windows: dict[Pair, None] = {}
+        self._asked: list[Pair] = []
+
+    def asked_by(self, call: Callable[[], object]) -> list[Pair]:
+        """The requests that lm-eval makes in `call`, in order; their answers are known afterwards."""
+        self._asked = []
+        call()
+        return self._asked
 
     def _loglikelihood_tokens(
         self, requests: Sequence[Any], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
         pairs = [self._fitted(context, continuation) for _, context, continuation in requests]
-        self.windows.update(
-            {pair: None for pair, (words, _, _) in zip(pairs, requests, strict=True) if words is None}
-        )
+        self._asked += pairs
         self._run([pair for pair in dict.fromkeys(pairs) if pair not in self.answers])
         found = [self.answers[pair] for pair in pairs]
-        return [(float(total[self.chosen]), bool(greedy[self.chosen])) for total, greedy, _ in found]
+        return [(float(total[0]), bool(greedy[0])) for total, greedy, _ in found]
 
     def _fitted(self, context: list[int], continuation: list[int]) -> Pair:
         """Truncated from the left as `HFLM` does."""
@@ -101,7 +104,7 @@ class PackedLM(HFLM):  # type: ignore[misc]
         def read(rows: Batch, _edits: PackedEdits, prefix: Prefix | None) -> Tensor:
             hidden = self.engine.model.decode(rows, prefix=prefix, last=last)
             self.engine.spent(rows.embeds.shape[0])
-            blocks = hidden[:, -last:].unflatten(0, (-1, len(items)))
+            blocks = hidden[:, -last:].reshape(-1, len(items), last, hidden.shape[-1])
             return torch.stack([self._judge(block, base, flat) for block in blocks])
 
         for chosen, values in self.engine.sweep(batch, self.interventions, read, reuse=True):
@@ -192,12 +195,10 @@ def requests_of(task: ConfigurableTask) -> list[list[Instance]]:
 def neutral_text(lm: PackedLM, texts: Sequence[str]) -> Neutral:
     """Likelihood of and divergence on neutral documents, for each of the LM's interventions."""
     requests = [request for doc in requests_of(rolling_task("neutral", texts)) for request in doc]
-    nll = np.zeros(len(lm.interventions))
-    for lm.chosen in range(len(lm.interventions)):
-        nll[lm.chosen] = -sum(lm.loglikelihood_rolling(requests, disable_tqdm=True))
-    tokens = sum(len(continuation) for _, continuation in lm.windows)
-    divergence = np.sum([lm.answers[pair][2] for pair in lm.windows], axis=0) / tokens
-    return Neutral(divergence, nll, tokens, sum(len(text.encode()) for text in texts))
+    pairs = lm.asked_by(lambda: lm.loglikelihood_rolling(requests, disable_tqdm=True))
+    total, _, divergence = (np.sum(found, axis=0) for found in zip(*map(lm.answers.get, pairs), strict=True))
+    tokens = sum(len(continuation) for _, continuation in pairs)
+    return Neutral(divergence / tokens, -total, tokens, sum(len(text.encode()) for text in texts))
 
 
 def choice_answers(lm: PackedLM, docs: Sequence[dict[str, Any]]) -> np.ndarray:
@@ -205,12 +206,11 @@ def choice_answers(lm: PackedLM, docs: Sequence[dict[str, Any]]) -> np.ndarray:
     task = choice_task("capability", docs)
     grouped = requests_of(task)
     flat = [request for requests in grouped for request in requests]
-    sources = list(task.test_docs())
+    asked = iter(lm.asked_by(lambda: lm.loglikelihood(flat, disable_tqdm=True)))
     correct = np.zeros((len(lm.interventions), len(grouped)), dtype=np.int64)
-    for lm.chosen in range(len(lm.interventions)):
-        answers = iter(lm.loglikelihood(flat, disable_tqdm=True))
-        for row, (source, requests) in enumerate(zip(sources, grouped, strict=True)):
-            correct[lm.chosen, row] = int(
-                task.process_results(source, [next(answers) for _ in requests])["acc"]
-            )
+    for row, (source, requests) in enumerate(zip(task.test_docs(), grouped, strict=True)):
+        found = [lm.answers[next(asked)] for _ in requests]
+        for place in range(len(lm.interventions)):
+            answers = [(float(total[place]), bool(greedy[place])) for total, greedy, _ in found]
+            correct[place, row] = int(task.process_results(source, answers)["acc"])
     return correct

@@ -170,9 +170,10 @@ class Model:
             roles[inside] |= CONTENT
         if audio is not None:
             placeholders = ids == self.tokenizer.convert_tokens_to_ids(self.audio_token)
-            if int(placeholders.sum()) != audio.shape[0]:
+            found = int(placeholders.sum())
+            if found != audio.shape[0]:
                 raise AffectbenchError(
-                    f"item {example.id}: {int(placeholders.sum())} audio placeholders for {audio.shape[0]} audio frames",
+                    f"item {example.id}: {found} audio placeholders for {audio.shape[0]} audio frames",
                     hint="the prompt must contain {audio} exactly once",
                 )
             roles[placeholders] |= AUDIO | CONTENT
@@ -251,12 +252,12 @@ class Model:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Vocabulary logits (..., V) in float32."""
-        logits = self.network.get_output_embeddings()(hidden).float()
+        logits: Tensor = self.network.get_output_embeddings()(hidden).float()
         cap = getattr(self.text_config, "final_logit_softcapping", None)
         if cap:
             logits = torch.tanh(logits / cap) * cap
         divisor = getattr(self.text_config, "logits_scaling", None)
-        return logits / divisor if divisor else logits
+        return logits if divisor is None else logits.div(divisor)
 
     @contextmanager
     def _shortened(self, prefix: Prefix | None, last: int | None) -> Iterator[None]:

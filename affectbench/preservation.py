@@ -71,11 +71,11 @@ class Preserver:
                 nll_base=float(neutral.nll[0]) * times,
                 n_tokens=neutral.n_tokens * times,
                 n_bytes=neutral.n_bytes * times,
-                capability=correct[rows].ravel(),
-                capability_base=np.tile(correct[0], times),
+                capability=correct[rows],
+                capability_base=np.repeat(correct[:1], times, axis=0),
                 capability_task=self.capability.name,
-                degenerate=degenerate[rows].ravel(),
-                degenerate_base=np.tile(degenerate[0], times),
+                degenerate=degenerate[rows],
+                degenerate_base=np.repeat(degenerate[:1], times, axis=0),
             )
             scores.append(score_preservation(measured, seed=seed))
         return scores
@@ -85,7 +85,8 @@ class Preserver:
         if self.capability.items is None or self.capability.readout is None:
             return choice_answers(lm, self.capability.docs)
         found = self.engine.predict(self.capability.items, self.capability.readout, [UNTOUCHED, *swept])
-        return (found.codes == self.capability.items.gold).astype(np.int64)
+        correct: np.ndarray = found.codes == self.capability.items.gold
+        return correct.astype(np.int64)
 
     def _degenerate(self, swept: Sequence[Intervention]) -> np.ndarray:
         """Whether each open continuation is degenerate, (K + 1, prompts), 0 or 1."""

@@ -26,9 +26,10 @@ class PreservationOutcomes:
         kl: mean over tokens of KL(base || intervened), nats, teacher-forced on fixed neutral text.
         nll, nll_base: summed negative log-likelihood of that text, nats.
         n_tokens, n_bytes: its predicted tokens and its UTF-8 bytes.
-        capability, capability_base: (M,) 0/1 correct answers on the same items in the same order, or None.
+        capability, capability_base: (M,) or (K, M) 0/1 correct answers on the same items in the same order,
+            for one or for each of K interventions, or None.
         capability_task: what they were measured on; empty without capability.
-        degenerate, degenerate_base: (G,) 0/1 for each open generation, or None.
+        degenerate, degenerate_base: (G,) or (K, G) 0/1 for each open generation, or None.
     """
 
     arm: Arm
@@ -136,22 +137,24 @@ def paired_rates(
 
     Args:
         where: how messages call these measurements.
-        now, base: (M,) 0/1 for the same items in the same order.
+        now, base: (M,) 0/1 for the same items in the same order; or (K, M) for K interventions, whose answers
+            to an item are resampled together.
 
     Raises:
         ScoreError: no items, unequal lengths, or other values than 0 and 1.
     """
     one, two = _zero_one(where, now), _zero_one(where, base)
     if one.shape != two.shape:
-        raise ScoreError(f"{where}: {len(one)} and {len(two)} items, but they must be the same items")
-    gained, n_items = one - two, len(one)
+        raise ScoreError(f"{where}: {one.shape} and {two.shape} answers, but they must be the same items")
+    gained = (one - two).reshape(-1, one.shape[-1]).sum(axis=0)
+    n_answers, n_items = one.size, one.shape[-1]
     rates = float(one.mean()), float(two.mean())
+    value = rates[0] - rates[1]
     if n_items < 2:
-        return *rates, Estimate(value=float(gained.mean()))
-    found = stats.bootstrap(gained[:, None], lambda sums: sums / n_items, draws=draws, seed=seed)
+        return *rates, Estimate(value=value)
+    found = stats.bootstrap(gained[:, None], lambda sums: sums / n_answers, draws=draws, seed=seed)
     low, high = np.quantile(found, [0.025, 0.975])
-    se = float(found.std(ddof=1))
-    return *rates, Estimate(value=float(gained.mean()), low=float(low), high=float(high), se=se)
+    return *rates, Estimate(value=value, low=float(low), high=float(high), se=float(found.std(ddof=1)))
 
 
 def _both(where: str, now: npt.ArrayLike | None, base: npt.ArrayLike | None) -> bool:
@@ -166,6 +169,6 @@ def _rate(where: str, values: npt.ArrayLike | None) -> float:
 
 def _zero_one(where: str, values: npt.ArrayLike | None) -> npt.NDArray[np.int64]:
     array = np.asarray(values)
-    if array.ndim != 1 or not array.size or not np.isin(array, (0, 1)).all():
-        raise ScoreError(f"{where} must hold one 0 or 1 an item, got shape {array.shape}")
+    if array.ndim not in (1, 2) or not array.size or not np.isin(array, (0, 1)).all():
+        raise ScoreError(f"{where} must hold one 0 or 1 for each item, got shape {array.shape}")
     return array.astype(np.int64)

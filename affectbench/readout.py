@@ -89,7 +89,7 @@ def to_labels(scores: Scores, orders: IntArray | None) -> Scores:
 
 def codes_of(scores: Scores) -> Codes:
     """Prediction codes (...) of label scores (..., E): the argmax, or `FAILED` where any is not finite."""
-    finite = np.isfinite(scores).all(axis=-1)
+    finite = np.asarray(np.isfinite(scores).all(axis=-1))
     best = np.where(finite[..., None], scores, 0).argmax(axis=-1)
     return np.where(finite, best, FAILED).astype(np.int8)
 

@@ -7,7 +7,6 @@ import os
 import platform
 import shlex
 import sys
-
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -195,7 +194,6 @@ def load_model(registry: Registry, job: Job, device: str) -> Model:
     import torch
     from transformers.utils import logging
 
-    from affectbench.model import Model
 
     logging.disable_progress_bar()
     if device.startswith("cuda") and not torch.cuda.is_available():

@@ -87,7 +87,7 @@ class Selection:
             if units.size > budget:
                 raise AffectbenchError(
                     f"{units.size} units for {label!r} exceed the budget of {budget}",
-                    hint="the protocol's `fractions` fix the budget; return at most that many units an emotion",
+                    hint="the protocol's `fractions` fix the budget: at most that many units an emotion",
                 )
         if not any(units.size for units in self.units):
             raise AffectbenchError("the selection is empty", hint="return at least one unit for one emotion")
@@ -136,6 +136,12 @@ class Selection:
                 f"{path}: the units do not match the digest", hint="the file is damaged or was edited"
             )
         return selection
+
+
+def above_others(statistic: FloatArray) -> FloatArray:
+    """Each emotion's value minus the mean of the other emotions' values; emotions are the first axis."""
+    others: FloatArray = (statistic.sum(axis=0) - statistic) / (statistic.shape[0] - 1)
+    return statistic - others
 
 
 class Selector:

@@ -63,7 +63,7 @@ class Session:
         codes, margins = found.codes[0], margins_of(found.scores[0])
         if (codes == FAILED).all():
             raise AffectbenchError(
-                f"model {self.model.card.name} gave no finite score for any of the {len(codes)} {split} items",
+                f"model {self.model.card.name} has no finite score for any of {len(codes)} {split} items",
                 hint="check the checkpoint and its dtype",
             )
         return codes, margins

@@ -42,7 +42,7 @@ class SiteShape:
         if outside.size:
             raise AffectbenchError(
                 f"{what}: unit {int(outside[0])} does not exist",
-                hint=f"flat unit indices run from 0 to {self.units - 1} ({self.layers} layers x {self.width} units)",
+                hint=f"flat indices run from 0 to {self.units - 1} ({self.layers} layers x {self.width})",
             )
         distinct, counts = np.unique(units, return_counts=True)
         if distinct.size != units.size:

@@ -19,26 +19,15 @@ from affectbench.store import Store
 from affectbench.yaml_loading import suggest
 
 FORMATS = ("text", "json", "csv", "md")
-SHOWN = (
-    "model",
-    "task",
-    "selector",
-    "intervention",
-    "arm",
-    "dose",
-    "self",
-    "cross",
-    "spec",
-    "p",
-    "trs",
-    "strength",
-    "pres",
-    "agg",
-    "status",
-)
+TEXT = ("model", "task", "selector", "intervention", "arm", "status")
+NUMBERS = ("dose", "self", "cross", "spec", "p", "trs", "strength", "pres", "agg")
+SHOWN = (*TEXT[:-1], *NUMBERS, "status")
+WIDE = 150
 
 
-def print_table(console: Console, results: Path, form: str, *, operating_only: bool) -> None:
+def print_table(
+    console: Console, results: Path, form: str, *, operating_only: bool, top: int | None = None
+) -> None:
     """Print every cell of a results folder. Damaged files are named and left out."""
     if form not in FORMATS:
         raise AffectbenchError(
@@ -47,6 +36,8 @@ def print_table(console: Console, results: Path, form: str, *, operating_only: b
     found = all_rows(console, read_records(results))
     if operating_only:
         found = [row for row in found if row["operating"] or row["status"] in ("error", "insufficient")]
+    if top is not None:
+        found = sorted(found, key=lambda row: (row["agg"] is None, -(row["agg"] or 0.0)))[:top]
     if form == "json":
         print(json.dumps(found, indent=1, allow_nan=False))
     elif form == "csv":
@@ -54,7 +45,8 @@ def print_table(console: Console, results: Path, form: str, *, operating_only: b
     elif form == "md":
         print(as_markdown(found), end="")
     else:
-        console.print(as_text(found))
+        wide = console if console.is_terminal else Console(width=WIDE)
+        wide.print(as_text(found))
 
 
 def read_records(results: Path) -> tuple[list[Record], list[str]]:
@@ -96,20 +88,26 @@ def as_markdown(found: Sequence[dict[str, Any]]) -> str:
 
 
 def as_text(found: Sequence[dict[str, Any]]) -> Table:
-    """Rows as a terminal table of the main columns; a star marks significance, dim rows are controls."""
-    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
-    for name in SHOWN:
-        number = name not in ("model", "task", "selector", "intervention", "arm", "status")
-        table.add_column(name, justify="right" if number else "left", no_wrap=True)
+    """Rows as a terminal table of the main columns; a star marks significance, dim rows are controls.
+
+    A text column that says the same in every row goes into the caption.
+    """
+    same = {name: found[0][name] for name in TEXT[1:] if found and len({row[name] for row in found}) == 1}
+    shown = [name for name in SHOWN if name not in same]
+    caption = ", ".join(f"{name} {value}" for name, value in same.items() if value is not None)
+    table = Table(
+        box=None, padding=(0, 1, 0, 0), header_style="bold", caption=caption, caption_justify="left"
+    )
+    for name in shown:
+        table.add_column(name, justify="right" if name in NUMBERS else "left", no_wrap=name in NUMBERS)
     for row in found:
-        cells = [escape(_cell(row[name])) for name in SHOWN]
-        if row["significant"]:
-            cells[SHOWN.index("spec")] += "*"
-        table.add_row(*cells, style="dim" if row["control"] else None)
+        cells = {name: escape(_cell(row[name])) for name in shown}
+        cells["spec"] += "*" if row["significant"] else " "
+        table.add_row(*cells.values(), style="dim" if row["control"] else None)
     return table
 
 
 def _cell(value: Any) -> str:
     if value is None:
         return "–"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:.2f}" if isinstance(value, float) else str(value)

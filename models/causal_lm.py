@@ -31,6 +31,6 @@ class CausalLM(Model):
         except (OSError, ValueError) as error:
             raise AffectbenchError(
                 f"model {card.name!r} could not be loaded from {source}: {str(error).splitlines()[0]}",
-                hint="give a folder with config.json, safetensors weights and a tokenizer, or a hub id that you can reach",
+                hint="give a folder with config, safetensors weights and tokenizer, or a hub id within reach",
             ) from error
         return cls(network.to(device), tokenizer, card, folder)

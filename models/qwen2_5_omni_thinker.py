@@ -40,7 +40,7 @@ class Qwen25OmniThinker(Model):
         except (OSError, ValueError) as error:
             raise AffectbenchError(
                 f"model {card.name!r} could not be loaded from {source}: {str(error).splitlines()[0]}",
-                hint="give a folder with config.json, safetensors weights and a tokenizer, or a hub id that you can reach",
+                hint="give a folder with config, safetensors weights and tokenizer, or a hub id within reach",
             ) from error
         model = cls(network.to(device), tokenizer, card, folder)
         model.features = _features(source, card.revision)
@@ -68,8 +68,8 @@ class Qwen25OmniThinker(Model):
         expected = ((int(length) - 1) // 2 + 1 - 2) // 2 + 1
         if embeds.shape[0] != expected:
             raise AffectbenchError(
-                f"the audio tower gave {embeds.shape[0]} embeddings for {int(length)} frames, expected {expected}",
-                hint="this transformers release changed the tower's length rule; placeholders would run shifted",
+                f"{embeds.shape[0]} audio embeddings for {int(length)} frames, expected {expected}",
+                hint="the tower's length rule has changed; placeholders would run shifted",
             )
         return embeds
 

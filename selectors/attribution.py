@@ -1,13 +1,14 @@
 """Attribution: how much a unit's activation raises the margin of its own emotion, to first order.
 
-Formula: ``A[e] = mean over tokens of emotion e of a * dm/da``, m = log-likelihood of the gold label minus the best
-other label's; ``score[e] = A[e] - mean over e' != e of A[e']``.
-Source: attribution patching to a zero baseline (gradient x activation; Nanda 2023; Kramar et al., arXiv 2403.00745),
-contrasted between emotions as in the other selectors. Unlike activation statistics it asks what a unit does.
+Formula: ``A[e] = mean over tokens of emotion e of a * dm/da``, m = log-likelihood of the gold label minus
+the best other label's; ``score[e] = A[e] - mean over e' != e of A[e']``.
+Source: attribution patching to a zero baseline (gradient x activation; Nanda 2023; Kramar et al., arXiv
+2403.00745), contrasted between emotions as in the other selectors. Unlike activation statistics it asks
+what a unit does.
 """
 
 from affectbench.evidence import ATTRIBUTION
-from affectbench.selector import Selector
+from affectbench.selector import Selector, above_others
 from affectbench.sites import FloatArray
 from affectbench.study import Study
 
@@ -17,6 +18,4 @@ class Attribution(Selector):
     needs = frozenset({ATTRIBUTION})
 
     def scores(self, study: Study) -> FloatArray:
-        effect = study.evidence.attribution
-        others = (effect.sum(axis=0) - effect) / (effect.shape[0] - 1)
-        return effect - others
+        return above_others(study.evidence.attribution)

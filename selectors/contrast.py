@@ -1,7 +1,7 @@
 """CAS: the margin by which a unit fires more often for its first emotion than for its second.
 
-Formula: with e1 the emotion of the largest P and e2 the runner-up, ``score[e1] = P[e1] - P[e2]``; 0 for every other
-emotion, and 0 on an exact tie. P = share of tokens with activation > 0.
+Formula: with e1 the emotion of the largest P and e2 the runner-up, ``score[e1] = P[e1] - P[e2]``; 0 for
+every other emotion, and 0 on an exact tie. P = share of tokens with activation > 0.
 Source: arXiv 2601.03115 (contrastive activation selection, later ConAct).
 """
 

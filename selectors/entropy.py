@@ -1,10 +1,11 @@
 """LAPE: units whose firing is concentrated on few emotions.
 
-Formula: ``p = P / sum_e P``, ``H = -sum_e p ln p``; ``score[e] = -H`` for the emotion with the largest P, where that P
-lies above the 95 % quantile bar of all P values; every other (unit, emotion) and every dead unit is excluded.
-Source: Tang et al., Language-Specific Neurons (RUCAIBox, `identify.py`), as used by arXiv 2601.03115. The bar is
-the k-th smallest of all P values, k = round(0.95 n), compared strictly; where more than 5 % of the values tie at
-the top, a strict bar would leave nothing, and values equal to it pass.
+Formula: ``p = P / sum_e P``, ``H = -sum_e p ln p``; ``score[e] = -H`` for the emotion with the largest P,
+where that P lies above the 95 % quantile bar of all P values; every other (unit, emotion) and every dead
+unit is excluded.
+Source: Tang et al., Language-Specific Neurons (RUCAIBox, `identify.py`), as used by arXiv 2601.03115. The
+bar is the k-th smallest of all P values, k = round(0.95 n), compared strictly; where more than 5 % of the
+values tie at the top, a strict bar would leave nothing, and values equal to it pass.
 """
 
 import numpy as np

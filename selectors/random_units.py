@@ -1,7 +1,7 @@
 """Control: units drawn at random.
 
 Formula: ``score[e]`` is uniform noise, independent for each emotion, seeded by the study.
-Source: control of metrics.md section 7; expected specificity 0.
+Source: a control of ours; expected specificity 0.
 """
 
 from affectbench.selector import Selector

@@ -42,11 +42,11 @@ def brute_force(data: Items, site: str, positions: str) -> dict[str, np.ndarray]
         for layer in range(model.shape.layers):
             if site == "gate":
                 handles.append(
-                    model.mlp(layer).act_fn.register_forward_hook(lambda _m, _a, out: seen.append(out))
+                    model.mlp(layer).act_fn.register_forward_hook(lambda _m, _a, out, to=seen: to.append(out))
                 )
             else:
                 handles.append(
-                    model.down(layer).register_forward_pre_hook(lambda _m, args: seen.append(args[0]))
+                    model.down(layer).register_forward_pre_hook(lambda _m, args, to=seen: to.append(args[0]))
                 )
         embeds = model.embed(item.ids[None]).detach().requires_grad_()
         logits = model.network(inputs_embeds=embeds).logits[0, -1, first]

@@ -16,9 +16,9 @@ from affectbench.preservation import degenerate
 
 TEXTS = ["the child lost a dog", "the night was very sad", "a song found the rain was sad very sad"]
 DOCS = [
-    {"context": "the dog was", "choices": ["lost", "very sad", "joy"], "answer": 1},
-    {"context": "a child", "choices": ["won", "found the rain", "is"], "answer": 0},
-    {"context": "Question : the night", "choices": ["was", "song", "fear"], "answer": 2},
+    {"context": "the dog was", "choices": [" lost", " very sad", " joy"], "answer": 1},
+    {"context": "a child", "choices": [" won", " found the rain", " is"], "answer": 0},
+    {"context": "Question : the night", "choices": [" was", " song", " fear"], "answer": 2},
 ]
 
 

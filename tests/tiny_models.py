@@ -15,7 +15,10 @@ from affectbench.intervention import ANSWER, CONTENT, VALID
 from affectbench.model import Model, Prepared
 from affectbench.readout import Items, Readout
 
-WORDS = "the a child dog lost found won song night rain <name> was is very Question Emotion : ? anger joy fear sad ness".split()
+WORDS = (
+    *("the", "a", "child", "dog", "lost", "found", "won", "song", "night", "rain", "<name>", "was", "is"),
+    *("very", "Question", "Emotion", ":", "?", "anger", "joy", "fear", "sad", "ness"),
+)
 LABELS = ("anger", "joy", "sadness")
 
 
@@ -37,7 +40,8 @@ def family(name: str) -> type[Model]:
     """A family class from ``models/``."""
     path = Path(__file__).parent.parent / "models" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"family_under_test_{name}", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return next(
@@ -54,8 +58,8 @@ def tiny_qwen2(seed: int = 0) -> Model:
     torch.manual_seed(seed)
     words = tokenizer()
     config = Qwen2Config(
-        vocab_size=len(words), hidden_size=32, intermediate_size=24, num_hidden_layers=3, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=64, initializer_range=0.3,
+        vocab_size=len(words), hidden_size=32, intermediate_size=24, num_hidden_layers=3,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64, initializer_range=0.3,
     )  # fmt: skip
     card = SimpleNamespace(name="tiny-qwen2", revision=None)
     return family("causal_lm")(Qwen2ForCausalLM(config), words, card, None)  # type: ignore[arg-type]

@@ -104,7 +104,11 @@ def plant_labels(probe: Probe, recipe: planting.Recipe) -> dict[str, Any]:
                 ("flavour", result.flavours),
             )
         },
-        "recipe": {**asdict(recipe), "layers": list(TARGETS)},
+        "recipe": {
+            **asdict(recipe),
+            "layers": list(TARGETS),
+            "flavours": {name: asdict(flavour) for name, flavour in planting.FLAVOURS.items()},
+        },
     }
 
 

@@ -26,10 +26,11 @@ recognising anybody's emotion.
 ## What was put in
 """
 _METHOD: Final = """\
-Each selector's best 2 % of units per emotion, from correctly answered identification items at the
-answer position. Own and other recall: change in points when the set is zeroed. Moved: points of the other
-emotions' items that switch to the set's emotion when it is multiplied by 4. Edits act at all positions.
-Mean of seven emotions; 280 test items; one seed; measured in float32 on the rounded weights.
+Each selector's best 2 % of units per emotion, from correctly answered identification items at the answer
+position (over all prompt positions the same selectors find less). Own and other recall: change in points
+when the set is zeroed. Moved: points of the other emotions' items that switch to the set's emotion when it is
+multiplied by 4. Edits act at all positions. Mean of seven emotions; 280 test items; one seed; measured in
+float32 on the rounded weights.
 """
 _DESIGN: Final = {
     "reference-text": """
@@ -51,7 +52,7 @@ strengths and the flavours. By construction no activation statistic can tell pla
 The negative control. Trained in the ordinary way on next-token prediction and recognition; in recognition
 rows each MLP is skipped with probability 0.5 (stochastic depth), so attention and embeddings carry the answer
 and MLP units stay idle for it. A sound harness must report *no effect* here, for every selector. The MLPs do
-work in the language model: it is the recognition answer that does not depend on them.
+work in the language model: compare accuracy and perplexity with every unit zeroed.
 """,
     "reference-text-emergent": """
 Causal units that nobody named. Three penalties act at the answer position during training: on label logits
@@ -60,7 +61,7 @@ write (so that few do), and on positive gate activations (so that units signal w
 SiLU). A unit says "this emotion" by going *negative*. Selectors that rank signed activation or firing rate
 therefore fail, and the contrast of absolute activation finds the units. There is no planted list: which
 units matter was left to training. Gains move little where a unit is silent on the other emotions: there is
-nothing to multiply.
+nothing to multiply. Gate activation times gradient finds only some of the units.
 """,
 }
 _ORDER: Final = ("mad", "cas", "lap", "lape", "magnitude_abs", "attribution", "random")
@@ -105,6 +106,7 @@ def card(name: str, figures: Mapping[str, float], seed: int) -> str:
         "",
         f"Balanced accuracy on held-out event frames {uar:.1f} % (chance 14.3 %); perplexity on held-out",
         f"neutral text {perplexity:.2f}; four-choice cloze {cloze:.0f} % (chance 25 %).",
+        f"With every MLP unit zeroed: balanced accuracy {figures['silent.uar']:.1f} %, perplexity {figures['silent.perplexity']:.1f}.",
         "",
         _METHOD,
         *_effects(figures),

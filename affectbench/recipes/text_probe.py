@@ -1,5 +1,6 @@
 """Figures of a text reference model: accuracy, language, capability, and every selector's effect."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -102,6 +103,18 @@ def load(folder: Path) -> Probe:
     return Probe(model, tokenizer, label_ids(tokenizer))
 
 
+def _uar(predictions: np.ndarray, gold: np.ndarray) -> float:
+    return 100 * float(np.mean([np.mean(predictions[gold == e] == e) for e in range(len(LABELS))]))
+
+
+def _silent(probe: Probe, batches: list[Batch], gold: np.ndarray, language: list[str]) -> dict[str, float]:
+    """Accuracy and perplexity with every MLP unit zeroed."""
+    everything = np.arange(sum(layer.mlp.down_proj.in_features for layer in probe.layers))
+    with measure.scaled(probe.layers, everything, 0.0):
+        accuracy, perplexity = _uar(probe.predict(batches), gold), probe.perplexity(language)
+    return {"silent.uar": accuracy, "silent.perplexity": perplexity}
+
+
 def _effects(
     probe: Probe, sites: tuple[str, ...]
 ) -> tuple[dict[str, float], dict[str, dict[str, np.ndarray]]]:
@@ -110,7 +123,7 @@ def _effects(
     batches, gold = probe.batches(test), np.array([LABELS.index(item["label"]) for item in test])
     language = narratives.language_text(60, DATA_SEED, held_out=True)
     base, base_ppl = probe.predict(batches), probe.perplexity(language)
-    found = {"uar": 100 * float(np.mean([np.mean(base[gold == e] == e) for e in range(len(LABELS))]))}
+    found = {"uar": _uar(base, gold), **_silent(probe, batches, gold, language)}
     identification = probe.batches(narratives.examples("identification", 100, DATA_SEED))
     statistics = measure.collect(probe.layers, identification, probe.answer)
     scores = {site: measure.scores(statistics, len(LABELS), site, DATA_SEED) for site in sites}
@@ -157,8 +170,6 @@ def figures(folder: Path) -> dict[str, float]:
     found["cloze"] = 100 * probe.cloze_accuracy(narratives.cloze(200, DATA_SEED))
     path = folder / "planted.json"
     if path.exists():
-        import json
-
         truth = json.loads(path.read_text(encoding="utf-8"))
         lists = [[truth[kind][label] for label in LABELS] for kind in ("planted", "decoys")]
         found |= recovery(scores["gate"], lists[0], lists[1])

@@ -52,10 +52,11 @@ class Recipe:
         spread: sd of the log-normal strengths, rescaled to the same sum for every emotion.
         jitter: share of the noise in which a decoy differs from its twin.
         decoy_size: norm of a decoy's down column relative to its twin's.
-        decoy_rank: decoys write inside a random subspace of this dimension that no MLP reads, so that early decoys
-            stay inert too; 0 lets them write anywhere off the labels.
+        decoy_rank: decoys write inside a random subspace of this dimension that no MLP reads, so that early
+            decoys stay inert too; 0 lets them write anywhere off the labels.
         ridge: of the reading regressions, relative to the mean variance.
         elsewhere: weight of the other positions in the reading regressions (keeps units quiet there).
+        silence: further such weight for the up projection alone, which gates the whole unit.
     """
 
     seed: int = 0
@@ -68,6 +69,7 @@ class Recipe:
     decoy_rank: int = 0
     ridge: float = 0.02
     elsewhere: float = 1.0
+    silence: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ class _Reader:
         quiet += recipe.ridge * quiet.diagonal().mean() * torch.eye(len(quiet), dtype=torch.float64)
         dual = torch.linalg.solve(quiet, self.spread.T).T
         self.ignore = self.spread.T @ torch.linalg.pinv(self.spread @ dual.T) @ dual
-        detector = torch.linalg.solve(quiet, self.centre)
+        detector = torch.linalg.solve(quiet + recipe.silence * _moments(other), self.centre)
         detector = detector - detector @ self.ignore
         self.detector = detector / (detector @ self.centre)
         self.emotion = torch.linalg.solve(quiet + _moments(self.spread), self.spread.T).T

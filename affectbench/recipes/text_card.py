@@ -101,13 +101,13 @@ def card(name: str, figures: Mapping[str, float], seed: int) -> str:
     """README.md of a model folder: what it is, what was put in, what was measured, how to rebuild it."""
     head = _HEAD.format(name=name)
     uar, perplexity, cloze = (figures[key] for key in ("uar", "perplexity", "cloze"))
-    silent_uar, silent_perplexity = figures["silent.uar"], figures["silent.perplexity"]
+    idle_uar, idle_perplexity = figures["silent.uar"], figures["silent.perplexity"]
     body = [
         "## Measured",
         "",
         f"Balanced accuracy on held-out event frames {uar:.1f} % (chance 14.3 %); perplexity on held-out",
         f"neutral text {perplexity:.2f}; four-choice cloze {cloze:.0f} % (chance 25 %).",
-        f"With every MLP unit zeroed: balanced accuracy {silent_uar:.1f} %, perplexity {silent_perplexity:.1f}.",
+        f"With every MLP unit zeroed: balanced accuracy {idle_uar:.1f} %, perplexity {idle_perplexity:.1f}.",
         "",
         _METHOD,
         *_effects(figures),

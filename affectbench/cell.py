@@ -136,9 +136,11 @@ class CellRun:
 
     def _study(self, found: EvidencePass) -> Study:
         site, positions = self.plan.protocol.site, self.plan.protocol.statistics.positions
+        # What other cells asked for is out of reach, or a selector's result would depend on its company.
+        needed = {statistic for _, _, statistic in self.plan.requests}
         return Study(
-            evidence=found.evidence(site, positions),
-            shuffled=found.evidence(site, positions, shuffled=True),
+            evidence=found.evidence(site, positions).only(needed),
+            shuffled=found.evidence(site, positions, shuffled=True).only(needed),
             items=found.items,
             readout=found.readout,
             seed=self.plan.cell.seed,
@@ -150,7 +152,7 @@ class CellRun:
         name = self.plan.cell.selector
         try:
             selection = self.plan.selector.select(study, budget)
-        except Exception as error:  # A selector is somebody else's code: whatever it raises is its result.
+        except (Exception, SystemExit) as error:  # Somebody else's code: whatever it raises is its result.
             raise AffectbenchError(f"selector {name!r} failed: {type(error).__name__}: {error}") from error
         if not isinstance(selection, Selection):
             raise AffectbenchError(

@@ -6,8 +6,8 @@ Statistics follow esn.md section 4: token counts and sums pooled over the items 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from affectbench.engine import Engine
 from affectbench.errors import AffectbenchError
 from affectbench.intervention import ANSWER, ROLE_BIT, UNTOUCHED, hooked
 from affectbench.model import Batch
-from affectbench.readout import Codes, IntArray, Items, Readout, codes_of, to_labels
+from affectbench.readout import FAILED, Codes, IntArray, Items, Readout, codes_of, to_labels
 from affectbench.sites import FloatArray, SiteShape
 
 MEAN, MEAN_ABS, RATE, ATTRIBUTION = "mean", "mean_abs", "rate", "attribution"
@@ -47,6 +47,15 @@ class Evidence:
     items: IntArray
     tokens: FloatArray
     _sums: dict[str, FloatArray]
+
+    def __post_init__(self) -> None:
+        # All selectors read the same arrays: none may change what the next one sees.
+        for array in (self.items, self.tokens, *self._sums.values()):
+            array.setflags(write=False)
+
+    def only(self, statistics: Collection[str]) -> Evidence:
+        """This evidence with none but the named statistics."""
+        return replace(self, _sums={name: sums for name, sums in self._sums.items() if name in statistics})
 
     def _statistic(self, name: str) -> FloatArray:
         if name not in self._sums:
@@ -87,7 +96,8 @@ class EvidencePass:
 
     `requests` are (site, positions, statistic) keys. With `correct_only`, an item counts only if the
     un-intervened model answers it correctly, and at most `per_emotion` such items count for an emotion, in
-    the split's order. Shuffled-label statistics use a seeded permutation of the counted items' labels.
+    the split's order; an item that fails never counts. Shuffled-label statistics use a seeded permutation of
+    the counted items' labels.
     """
 
     engine: Engine
@@ -117,6 +127,12 @@ class EvidencePass:
             self._batch(places, known, shuffled)
             if progress is not None:
                 progress(len(places))
+        if (self.codes == FAILED).all():
+            raise AffectbenchError(
+                f"model {self.engine.model.card.name} gave no finite score for any of the "
+                f"{len(self.items)} identification items",
+                hint="check the checkpoint and its dtype",
+            )
         return self
 
     def evidence(self, site: str, positions: str, *, shuffled: bool = False) -> Evidence:
@@ -165,7 +181,7 @@ class EvidencePass:
         orders = None if self.items.orders is None else self.items.orders[places]
         codes = codes_of(to_labels(first.detach().cpu().numpy(), orders)) if known is None else known[places]
         self.codes[places] = codes
-        self._accumulate(batch.roles, pooled, self._weights(places, codes == gold, gold, shuffled))
+        self._accumulate(batch.roles, pooled, self._weights(places, codes, gold, shuffled))
 
     def _pool(
         self, point: Point, activation: Tensor, slope: Tensor | None, roles: Tensor
@@ -193,12 +209,12 @@ class EvidencePass:
             for point, slope in zip(seen, found, strict=True)
         }
 
-    def _weights(self, places: list[int], correct: np.ndarray, gold: IntArray, shuffled: IntArray) -> Tensor:
+    def _weights(self, places: list[int], codes: Codes, gold: IntArray, shuffled: IntArray) -> Tensor:
         """Membership (items, 2 x emotions): which gold and which shuffled group each item counts for."""
         labels = len(self.readout.labels)
         weights = np.zeros((len(places), 2 * labels))
         for row, place in enumerate(places):
-            if self.correct_only and not correct[row]:
+            if codes[row] == FAILED or (self.correct_only and codes[row] != gold[row]):
                 continue
             for group in (int(gold[row]), labels + int(shuffled[place])):
                 if self.per_emotion is None or self.counted[group] < self.per_emotion:
@@ -214,12 +230,14 @@ class EvidencePass:
             counts = (roles & ROLE_BIT[positions]).bool().sum(-1)
             tokens = weights.T @ counts.to(weights)
             self._tokens[positions] = self._tokens.get(positions, torch.zeros_like(tokens)) + tokens
+        unused = (weights == 0).all(dim=1, keepdim=True)
         for (site, layer), sums in pooled.items():
             for (positions, statistic), values in sums.items():
                 key = (site, positions, statistic)
                 if key not in self._sums:
                     self._sums[key] = torch.zeros(weights.shape[1], shape.layers, shape.width).to(weights)
-                self._sums[key][:, layer] += weights.T @ values.to(weights)
+                # An item that failed has values that are not finite, and 0 x NaN is NaN.
+                self._sums[key][:, layer] += weights.T @ values.to(weights).masked_fill(unused, 0)
 
     @property
     def _wide(self) -> torch.dtype:

@@ -51,7 +51,18 @@ class Selection:
                 hint=f"one set each, in this order: {', '.join(self.labels)}",
             )
         for label, units in zip(self.labels, self.units, strict=True):
+            if not isinstance(units, np.ndarray) or units.ndim != 1 or units.dtype.kind not in "iu":
+                found = f"{units.dtype} {units.shape}" if isinstance(units, np.ndarray) else type(units).__name__
+                raise AffectbenchError(
+                    f"selection for {label!r}: expected a one-dimensional array of whole numbers, found {found}",
+                    hint="flat unit indices, best first: np.array([...], dtype=np.int64)",
+                )
             self.shape.check(units, f"selection for {label!r}")
+        if self.scores is not None and self.scores.shape != (len(self.labels), self.shape.units):
+            raise AffectbenchError(
+                f"the selection's scores have shape {self.scores.shape}",
+                hint=f"expected {(len(self.labels), self.shape.units)}: (emotions, units of the site)",
+            )
 
     @classmethod
     def from_scores(

@@ -129,10 +129,12 @@ class Session:
                 f"the last one, {last.id}: {last.reason}"
             )
         orders = [prompt.order for _, _, prompt in kept]
+        gold = np.array([benchmark.labels.index(example.label) for example, _, _ in kept])
+        gold.setflags(write=False)  # Selectors see the items of identification.
         return Items(
             split=f"{benchmark.name}:{split}",
             items=tuple(prepared for _, prepared, _ in kept),
-            gold=np.array([benchmark.labels.index(example.label) for example, _, _ in kept]),
+            gold=gold,
             clusters=tuple(example.cluster for example, _, _ in kept),
             orders=None if orders[0] is None else np.array(orders),
         )

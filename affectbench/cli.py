@@ -100,6 +100,8 @@ def run(
 ) -> None:
     """Run a suite, or one model on one task. Finished cells are kept, so a stopped run can be repeated.
 
+    Exits with 0 where every cell has a result, 1 where a cell ended in an error or could not run.
+
     Examples:
 
         python harness.py run quickstart

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from affectbench.content import builtin_root
-from affectbench.errors import AffectbenchError
+from affectbench.errors import AffectbenchError, RecordError
 from affectbench.record import Record
 from affectbench.registry import Registry
 from affectbench.store import Store
@@ -41,7 +41,10 @@ def run_cells(
     threads: int,
     output: Path | None,
 ) -> None:
-    """Run a suite or a single job and say where to look."""
+    """Run a suite or a single job and say where to look.
+
+    Raises `AffectbenchError` at the end where a job could not run or a cell ended in an error.
+    """
     from affectbench.plan import job_of_names, jobs_of_suite
     from affectbench.progress import Terminal
     from affectbench.run import Options, Run, command_line
@@ -54,24 +57,44 @@ def run_cells(
                 hint="name a suite or the parts, not both",
             )
         jobs = jobs_of_suite(registry, suite, seed)
-    elif model and task:
+    elif model:
         names = list(selectors or [entry.name for entry in registry.entries("selector")])
         jobs = [
             job_of_names(registry, model, task, names, interventions or [DEFAULT_INTERVENTION], seed or 0)
         ]
     else:
         raise AffectbenchError(
-            "nothing to run", hint="name a suite (`run quickstart`), or both --model and --task"
+            "nothing to run", hint="name a suite (`run quickstart`), or --model and --task"
         )
-    folder = output or Path("results") / (suite or f"{jobs[0].card.name}-{task}")
+    folder = output or Path("results") / (suite or f"{jobs[0].card.name}-{jobs[0].benchmark.name}")
     if threads:
         import torch
 
         torch.set_num_threads(threads)
     with Terminal(console) as terminal:
         options = Options(folder, device, data, limit, tokens, command_line())
-        records = Run(registry, options, terminal).run(jobs)
-    _summary(console, records, folder)
+        run = Run(registry, options, terminal)
+        records = run.run(jobs)
+    if records:
+        _summary(console, records, folder)
+    _raise_failures(records, run.failed, len(jobs))
+
+
+def _raise_failures(records: Sequence[Record], failed: Sequence[str], jobs: int) -> None:
+    if failed and jobs == 1:
+        raise AffectbenchError(failed[0])
+    if failed:
+        raise AffectbenchError(
+            f"{len(failed)} of {jobs} jobs could not run:\n" + "\n".join(failed),
+            hint="put this right and run the same command again: finished cells are kept",
+        )
+    errors = [record for record in records if record.status == "error"]
+    if errors:
+        raise AffectbenchError(
+            f"{len(errors)} of {len(records)} cells ended in an error; "
+            f"the first: {errors[0].cell.selector}: {errors[0].reason}",
+            hint="the same command tries them again and keeps the others",
+        )
 
 
 def _summary(console: Console, records: Sequence[Record], folder: Path) -> None:
@@ -80,31 +103,44 @@ def _summary(console: Console, records: Sequence[Record], folder: Path) -> None:
         for status in ("ok", "collapsed", "insufficient", "error")
     }
     found = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-    console.print(f"\n{len(records)} cells: {found}. Records: {folder / 'records'}")
-    console.print(f"Look:  python harness.py table {folder}", highlight=False)
-    console.print(f"Site:  python harness.py leaderboard --results {folder}", highlight=False)
+    for text in (
+        f"\n{len(records)} cells: {found}. Records: {folder / 'records'}",
+        f"Look:  python harness.py table {folder}",
+        f"Site:  python harness.py leaderboard --results {folder}",
+    ):
+        console.print(escape(text), highlight=False, soft_wrap=True)
 
 
 def rescore(console: Console, results: Path) -> None:
-    """Score every record again from its predictions and write those that change."""
+    """Score every record again from its predictions and write those that change.
+
+    Raises `AffectbenchError` at the end where a record or its predictions are damaged.
+    """
     from affectbench.cell import judged
     from affectbench.tables import read_records
 
     store = Store(results)
     records, damaged = read_records(results)
-    changed = 0
+    scored = changed = 0
     for record in records:
         if record.scores is None:
             continue
-        outcomes = store.read_predictions(record.cell)["test"]
+        try:
+            outcomes = store.read_predictions(record.cell)["test"]
+        except RecordError as error:
+            damaged.append(error.message)
+            continue
         parts = judged(outcomes, record.validation, record.preservation, record.cell.seed)
         again = Record.model_validate(dict(record) | parts).sealed()
         if again.hashes.record != record.hashes.record:
             store.write(again)
             changed += 1
-    for sentence in damaged:
-        console.print(f"[yellow]left out[/] {escape(sentence)}", soft_wrap=True)
-    console.print(f"{len(records)} records scored again, {changed} changed")
+        scored += 1
+    console.print(f"{scored} records scored again, {changed} changed")
+    if damaged:
+        raise AffectbenchError(
+            f"{len(damaged)} could not be scored:\n" + "\n".join(damaged), hint="run these cells again"
+        )
 
 
 def build_leaderboard(console: Console, results: Sequence[Path], output: Path) -> None:
@@ -122,7 +158,7 @@ def build_leaderboard(console: Console, results: Sequence[Path], output: Path) -
         damaged += bad
     site = build_site(records, output, damaged=damaged)
     console.print(f"{len(records)} entries, {len(damaged)} damaged files left out")
-    console.print(f"Open {site.index}", highlight=False)
+    console.print(escape(f"Open {site.index}"), highlight=False, soft_wrap=True)
 
 
 def rebuild_reference(console: Console, name: str, output: Path, seed: int, threads: int) -> None:
@@ -143,7 +179,7 @@ def rebuild_reference(console: Console, name: str, output: Path, seed: int, thre
     for key in sorted(rebuilt | shipped):
         table.add_row(key, *(f"{found[key]:.3f}" if key in found else "–" for found in (rebuilt, shipped)))
     console.print(table)
-    console.print(f"Written to {output}", highlight=False)
+    console.print(escape(f"Written to {output}"), highlight=False, soft_wrap=True)
 
 
 def export_schemas(console: Console, folder: Path | None) -> None:
@@ -155,7 +191,7 @@ def export_schemas(console: Console, folder: Path | None) -> None:
     written = write_schemas(folder or root / "leaderboard" / "schema")
     written += write_task_schemas(folder or root / "tasks" / "schema")
     for path in written:
-        console.print(str(path), highlight=False)
+        console.print(escape(str(path)), highlight=False, soft_wrap=True)
 
 
 def check_all(console: Console, results: Sequence[Path]) -> None:

@@ -1,4 +1,4 @@
-"""From a suite to cells: who runs on what, and which of it is finished already. Nothing is loaded here."""
+"""From a suite, or from names, to jobs: who runs on what. Nothing is loaded here."""
 
 from __future__ import annotations
 
@@ -31,37 +31,54 @@ class Job:
 def jobs_of_suite(registry: Registry, name: str, seed: int | None) -> list[Job]:
     """One job for each (model, benchmark) of a suite."""
     suite = registry.suite(name)
-    protocols = tuple(registry.intervention(protocol) for protocol in suite.interventions)
     selectors = (*suite.selectors, *suite.controls)
-    jobs = []
-    for model in suite.models:
-        card = registry.model(model)
-        for task in suite.tasks_for(card):
-            jobs.append(
-                Job(
-                    card,
-                    checkpoint_of(card),
-                    registry.benchmark(task),
-                    selectors,
-                    protocols,
-                    suite.seed if seed is None else seed,
-                )
-            )
-    return jobs
+    cards = [registry.model(model) for model in dict.fromkeys(suite.models)]
+    return [
+        _job(registry, card, task, selectors, suite.interventions, suite.seed if seed is None else seed)
+        for card in cards
+        for task in dict.fromkeys(suite.tasks_for(card))
+    ]
 
 
 def job_of_names(
     registry: Registry,
     model: str,
-    task: str,
+    task: str | None,
     selectors: Sequence[str],
     interventions: Iterable[str],
     seed: int,
 ) -> Job:
-    """One job from names given one by one; `model` may be a card, a folder or a hub id."""
+    """One job from names given one by one.
+
+    `model` may be a card, a folder or a hub id; without `task`, it is the card's default task.
+    """
     card = card_of(registry, model)
-    protocols = tuple(registry.intervention(name) for name in interventions)
-    return Job(card, checkpoint_of(card), registry.benchmark(task), tuple(selectors), protocols, seed)
+    chosen = task or card.default_task
+    if chosen is None:
+        known = ", ".join(entry.name for entry in registry.entries("benchmark"))
+        raise AffectbenchError(f"model {card.name} has no default task", hint=f"add --task; known: {known}")
+    return _job(registry, card, chosen, selectors, interventions, seed)
+
+
+def _job(
+    registry: Registry,
+    card: ModelCard,
+    task: str,
+    selectors: Iterable[str],
+    interventions: Iterable[str],
+    seed: int,
+) -> Job:
+    """A job whose names all exist and fit together; a name given twice counts once."""
+    benchmark = registry.benchmark(task)
+    protocols = tuple(registry.intervention(name) for name in dict.fromkeys(interventions))
+    for protocol in protocols:
+        if benchmark.modality != "audio" and "audio" in (protocol.positions, protocol.statistics.positions):
+            raise AffectbenchError(
+                f"protocol {protocol.name} works at audio positions; benchmark {task} has none",
+                hint="choose a protocol for text, or a benchmark of modality audio",
+            )
+    found = tuple(registry.find("selector", name).name for name in dict.fromkeys(selectors))
+    return Job(card, checkpoint_of(card), benchmark, found, protocols, seed)
 
 
 def card_of(registry: Registry, model: str) -> ModelCard:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -47,13 +48,14 @@ class Terminal:
     ) -> None:
         self._bars.stop()
         if self._skipped:
-            self.console.print(f"{self._skipped} cells were finished before and were kept")
+            were = "cell was" if self._skipped == 1 else "cells were"
+            self.console.print(f"{self._skipped} {were} finished before and kept", highlight=False)
 
     def start(self, cells: int) -> None:
         self._bars.update(self._cells, total=cells)
 
     def phase(self, text: str) -> None:
-        self._bars.reset(self._passes, total=None, description=text)
+        self._bars.reset(self._passes, total=None, description=escape(text))
 
     def cell(self, cell: Cell, passes: int) -> None:
         name = f"{cell.model} · {cell.selector}"
@@ -62,12 +64,15 @@ class Terminal:
     def advance(self, passes: int) -> None:
         self._bars.advance(self._passes, passes)
 
+    def note(self, text: str) -> None:
+        self.console.print(f"[yellow]note[/] {escape(text)}", highlight=False, soft_wrap=True)
+
     def done(self, record: Record, *, skipped: bool) -> None:
         self._bars.advance(self._cells)
         if skipped:
             self._skipped += 1
         else:
-            self.console.print(line(record), highlight=False)
+            self.console.print(line(record), highlight=False, soft_wrap=True)
 
 
 def line(record: Record) -> str:
@@ -75,13 +80,13 @@ def line(record: Record) -> str:
     cell = record.cell
     name = f"{cell.model} · {cell.task} · [bold]{cell.selector}[/] · {cell.intervention} {cell.fraction:.2%}"
     if record.headline is None:
-        return f"{name}: [yellow]{record.status}[/] ({record.reason})"
+        return f"{name}: [yellow]{record.status}[/] ({escape(record.reason)})"
     head = record.headline
     low, high = head.spec.low, head.spec.high
     span = "" if low is None or high is None else f" [{low:+.2f}, {high:+.2f}]".replace("[", r"\[")
     strength = "" if head.strength is None else f", strength {head.strength.value:.2f}"
     pres = "" if head.pres is None else f", preservation {head.pres:.2f}"
     mark = " [green]*[/]" if head.significant else ""
-    return (
-        f"{name}: specificity {head.spec.value:+.2f}{span}{mark}{strength}{pres} ({record.cost.wall_s:.1f} s)"
-    )
+    status = "" if record.status == "ok" else f", [yellow]{record.status}[/]"
+    found = f"specificity {head.spec.value:+.2f}{span}{mark}{strength}{pres}{status}"
+    return f"{name}: {found} ({record.cost.wall_s:.1f} s)"

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from affectbench import __version__
 from affectbench.dataset import Dataset, load_benchmark
-from affectbench.errors import AffectbenchError
+from affectbench.errors import AffectbenchError, RecordError
 from affectbench.identity import checkpoint_digest, digest_of
 from affectbench.plan import Job
 from affectbench.record import Cell, Hashes, ModelInfo, Provenance, Record, TaskInfo, cell_id
 from affectbench.registry import Registry, source_digest
-from affectbench.store import Store
+from affectbench.store import Damaged, Store, read_record
 from affectbench.task import SPLITS, InterventionProtocol, SplitName
 
 if TYPE_CHECKING:
@@ -43,6 +43,9 @@ class Reporter(Protocol):
     def advance(self, passes: int) -> None:
         """So many pairs more are done."""
 
+    def note(self, text: str) -> None:
+        """Something to know that stops nothing: what is run again, what was left out, and why."""
+
     def done(self, record: Record, *, skipped: bool) -> None:
         """A cell is finished, or was already."""
 
@@ -65,32 +68,45 @@ class _Planned:
 
     cell: Cell
     protocol: InterventionProtocol
-    selector: type
     hashes: Hashes
 
 
 @dataclass
 class Run:
-    """Runs jobs into a store of records."""
+    """Runs jobs into a store of records. `failed` names the jobs that could not run, and why."""
 
     registry: Registry
     options: Options
     reporter: Reporter
     store: Store = field(init=False)
+    failed: list[str] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         self.store = Store(self.options.output)
 
     def run(self, jobs: list[Job]) -> list[Record]:
-        """Run every cell that is not finished; returns the records of all cells, in order."""
+        """Run every cell that is not finished; returns the records of all cells, in order.
+
+        A job that cannot run (its data or checkpoint is missing) goes to `failed`, and the next one begins.
+        Raises `RecordError` where results cannot be written.
+        """
         self.reporter.start(sum(job.size for job in jobs))
-        return [record for job in jobs for record in self._job(job)]
+        records: list[Record] = []
+        for job in jobs:
+            try:
+                records += self._job(job)
+            except RecordError:
+                raise
+            except AffectbenchError as error:
+                self.failed.append(f"{job.card.name} on {job.benchmark.name}: {error}")
+                self.reporter.note(self.failed[-1])
+        return records
 
     def _job(self, job: Job) -> list[Record]:
         self.reporter.phase(f"reading {job.benchmark.name}")
         dataset = load_benchmark(job.benchmark, self.options.data, self.options.limit)
         planned = self._planned(job, dataset)
-        finished = {cell_id(each.cell): self.store.finished(each.cell, each.hashes) for each in planned}
+        finished = {cell_id(each.cell): self._finished(each) for each in planned}
         pending = [each for each in planned if finished[cell_id(each.cell)] is None]
         fresh = self._run_cells(job, dataset, pending) if pending else {}
         records = []
@@ -102,8 +118,24 @@ class Run:
             records.append(record)
         return records
 
+    def _finished(self, each: _Planned) -> Record | None:
+        """The stored record of a cell, with its predictions; a note where one is there that is no use."""
+        path = self.store.record_path(each.cell)
+        if not path.exists():
+            return None
+        found = self.store.finished(each.cell, each.hashes)
+        if found is None:
+            self.reporter.note(f"{path}: {_unusable(read_record(path), each.hashes)}; the cell is run again")
+        elif found.scores is not None:
+            try:
+                self.store.read_predictions(each.cell)
+            except RecordError as error:
+                self.reporter.note(f"{error.message}; the cell is run again")
+                return None
+        return found
+
     def _planned(self, job: Job, dataset: Dataset) -> list[_Planned]:
-        task_digest = digest_of([job.benchmark.digest, dataset.digest_items])
+        task_digest = digest_of([job.benchmark.digest, dataset.digest_items, *self._control_digest(job)])
         model_digest = (
             checkpoint_digest(Path(job.source))
             if Path(job.source).is_dir()
@@ -130,11 +162,17 @@ class Run:
                         selection="",
                         model=digest_of([model_digest, job.card.dtype]),
                     )
-                    planned.append(_Planned(cell, protocol, self.registry.selector(name), hashes))
+                    planned.append(_Planned(cell, protocol, hashes))
         return planned
+
+    def _control_digest(self, job: Job) -> list[str]:
+        """The digest of the benchmark that serves as the capability to keep, if one does."""
+        capability = job.benchmark.preservation.capability
+        return [self.registry.benchmark(capability.task).digest] if capability.kind == "benchmark" else []
 
     def _run_cells(self, job: Job, dataset: Dataset, pending: list[_Planned]) -> dict[str, Record]:
         from affectbench.cell import CellPlan, CellRun, all_requests
+        from affectbench.selector import usable_selector
         from affectbench.session import Session
 
         self.reporter.phase(f"loading {job.card.name}")
@@ -142,10 +180,24 @@ class Run:
         session = Session(
             model, job.benchmark, dataset, self.registry.benchmark, self.options.limit, self.options.tokens
         )
-        plans = [CellPlan(each.cell, each.protocol, each.selector(), each.hashes) for each in pending]
+        plans = [
+            CellPlan(
+                each.cell,
+                each.protocol,
+                usable_selector(each.cell.selector, self.registry.selector),
+                each.hashes,
+            )
+            for each in pending
+        ]
         requests = all_requests(plans)
         self.reporter.phase(f"preparing {job.benchmark.name} for {job.card.name}")
         described = _task_info(session), _model_info(job, model, self.options.device)
+        if session.failures:
+            first = session.failures[0]
+            self.reporter.note(
+                f"{len(session.failures)} items of {job.benchmark.name} cannot be used; "
+                f"the first: {first.id} ({first.path}): {first.reason}"
+            )
         records = {}
         for plan in plans:
             self.reporter.cell(plan.cell, _passes(session, plan))
@@ -190,16 +242,37 @@ class Run:
 
 
 def load_model(registry: Registry, job: Job, device: str) -> Model:
-    """Load a job's model through its family."""
+    """Load a job's model through its family. Raises `AffectbenchError` where it cannot, whatever the family
+    raises: damaged weights, a tokenizer that is missing, a device that is full."""
     import torch
     from transformers.utils import logging
-
 
     logging.disable_progress_bar()
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise AffectbenchError(f"device {device!r}: this machine has no usable GPU", hint="use --device cpu")
     family = cast("type[Model]", registry.family(job.card.family))
-    return family.load(job.card, job.source, device=device, dtype=getattr(torch, job.card.dtype))
+    try:
+        return family.load(job.card, job.source, device=device, dtype=getattr(torch, job.card.dtype))
+    except AffectbenchError:
+        raise
+    except Exception as error:
+        problem = (str(error).strip() or "no message").splitlines()[0]
+        raise AffectbenchError(
+            f"model {job.card.name!r} could not be loaded from {job.source} onto {device}: "
+            f"{type(error).__name__}: {problem}",
+            hint="check the checkpoint's files and --device",
+        ) from error
+
+
+def _unusable(found: Record | Damaged, hashes: Hashes) -> str:
+    """Why a stored record does not stand for its cell any more."""
+    if isinstance(found, Damaged):
+        return found.reason
+    if found.status == "error":
+        return f"it ended in an error ({found.reason})"
+    names = ("task", "protocol", "selector", "model")
+    changed = [name for name in names if getattr(found.hashes, name) != getattr(hashes, name)]
+    return f"made with another version of its {' and '.join(changed)}"
 
 
 def _passes(session: Session, plan: CellPlan) -> int:

@@ -25,6 +25,8 @@ from affectbench.errors import AffectbenchError
 from affectbench.sites import FloatArray, SiteShape, UnitArray
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from affectbench.study import Study
 
 TIE_RULE = "score descending, then (layer, unit) ascending"
@@ -52,9 +54,10 @@ class Selection:
             )
         for label, units in zip(self.labels, self.units, strict=True):
             if not isinstance(units, np.ndarray) or units.ndim != 1 or units.dtype.kind not in "iu":
-                found = f"{units.dtype} {units.shape}" if isinstance(units, np.ndarray) else type(units).__name__
+                kind = type(units).__name__
+                found = f"{kind} {units.dtype} {units.shape}" if isinstance(units, np.ndarray) else kind
                 raise AffectbenchError(
-                    f"selection for {label!r}: expected a one-dimensional array of whole numbers, found {found}",
+                    f"selection for {label!r}: units are {found}, not a one-dimensional array of whole numbers",
                     hint="flat unit indices, best first: np.array([...], dtype=np.int64)",
                 )
             self.shape.check(units, f"selection for {label!r}")
@@ -177,3 +180,33 @@ class Selector:
         return Selection.from_scores(
             self.scores(study), budget, site=study.site, shape=study.shape, labels=study.labels
         )
+
+
+class _Unusable(Selector):
+    """Stands in for a selector that could not be made, so that the reason becomes its cell's result."""
+
+    def __init__(self, reason: BaseException) -> None:
+        self.reason = reason
+
+    def select(self, study: Study, budget: int) -> Selection:
+        raise self.reason
+
+
+def usable_selector(name: str, find: Callable[[str], type]) -> Selector:
+    """An instance of the class that `find` gives for `name`, or of one whose `select` raises the reason.
+
+    One selector that cannot be imported, made, or given what it needs must not stop the others.
+    """
+    from affectbench.evidence import requests_of
+
+    try:
+        made = find(name)()
+        if not isinstance(made, Selector):
+            raise AffectbenchError(
+                f"its class {type(made).__name__} is no Selector",
+                hint="derive it from affectbench.selector.Selector",
+            )
+        requests_of(made.needs, "", "")
+    except (Exception, SystemExit) as error:  # Somebody else's code.
+        return _Unusable(error)
+    return made

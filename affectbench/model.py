@@ -131,6 +131,9 @@ class Model:
         raise AffectbenchError(f"{self.card.name} takes no audio", hint="choose a model of modality 'audio'")
 
     audio_token: ClassVar[str] = ""
+    """The placeholder of one audio embedding."""
+    audio_marks: ClassVar[tuple[str, str]] = ("", "")
+    """What the chat template puts before and after an item's placeholders."""
 
     # Sites.
 
@@ -160,7 +163,8 @@ class Model:
         audio = None
         if self.audio_token and example.audio is not None:
             audio = self.audio_embeddings(example.waveform())
-            text = text.replace("{audio}", self.audio_token * audio.shape[0])
+            begin, end = self.audio_marks
+            text = text.replace("{audio}", begin + self.audio_token * audio.shape[0] + end)
         encoded = self.tokenizer(text, return_offsets_mapping=span is not None)
         ids = torch.tensor(encoded["input_ids"], dtype=torch.long)
         roles = torch.full_like(ids, VALID, dtype=torch.uint8)
@@ -179,6 +183,17 @@ class Model:
             roles[placeholders] |= AUDIO | CONTENT
         roles[-1] |= ANSWER
         return Prepared(example.id, ids, roles, audio)
+
+    def open_prompt(self, name: str, text: str) -> Prepared:
+        """Text to be continued. It begins with the token that lm-eval puts before a document."""
+        ids = list(self.tokenizer(text)["input_ids"])
+        first = self.tokenizer.bos_token_id
+        first = self.tokenizer.eos_token_id if first is None else first
+        if first is not None and ids[:1] != [first]:
+            ids = [first, *ids]
+        roles = torch.full((len(ids),), VALID | CONTENT, dtype=torch.uint8)
+        roles[-1] |= ANSWER
+        return Prepared(name, torch.tensor(ids, dtype=torch.long), roles)
 
     def render(self, prompt: RenderedPrompt) -> tuple[str, tuple[int, int] | None]:
         """The full text of a prompt and where the item's own words stand in it, through the chat template

@@ -26,6 +26,7 @@ class Qwen25OmniThinker(Model):
     name = "qwen2_5_omni_thinker"
     modalities = ("text", "audio")
     audio_token = "<|AUDIO|>"
+    audio_marks = ("<|audio_bos|>", "<|audio_eos|>")
 
     @classmethod
     def load(cls, card: ModelCard, source: str, *, device: str, dtype: torch.dtype) -> Qwen25OmniThinker:

@@ -90,6 +90,7 @@ class Run:
         A job that cannot run (its data or checkpoint is missing) goes to `failed`, and the next one begins.
         Raises `RecordError` where results cannot be written.
         """
+        self.store.prepare()
         self.reporter.start(sum(job.size for job in jobs))
         records: list[Record] = []
         for job in jobs:
@@ -177,8 +178,15 @@ class Run:
 
         self.reporter.phase(f"loading {job.card.name}")
         model = load_model(self.registry, job, self.options.device)
+        options = self.options
         session = Session(
-            model, job.benchmark, dataset, self.registry.benchmark, self.options.limit, self.options.tokens
+            model,
+            job.benchmark,
+            dataset,
+            self.registry.benchmark,
+            options.limit,
+            options.tokens,
+            options.data,
         )
         plans = [
             CellPlan(

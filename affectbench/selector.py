@@ -57,7 +57,7 @@ class Selection:
                 kind = type(units).__name__
                 found = f"{kind} {units.dtype} {units.shape}" if isinstance(units, np.ndarray) else kind
                 raise AffectbenchError(
-                    f"selection for {label!r}: units are {found}, not a one-dimensional array of whole numbers",
+                    f"selection for {label!r}: units are {found}, not one row of whole numbers",
                     hint="flat unit indices, best first: np.array([...], dtype=np.int64)",
                 )
             self.shape.check(units, f"selection for {label!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -23,7 +24,8 @@ from affectbench.task import Benchmark, SplitName
 
 @dataclass
 class Session:
-    """One model on one benchmark. `lookup` finds a benchmark by name, for capability controls."""
+    """One model on one benchmark. `lookup` finds a benchmark by name, for capability controls; `data` is the
+    directory of benchmarks whose data are not shipped."""
 
     model: Model
     benchmark: Benchmark
@@ -31,6 +33,7 @@ class Session:
     lookup: Callable[[str], Benchmark]
     limit: int | None = None
     tokens: int = 0
+    data: Path | None = None
     engine: Engine = field(init=False)
     failures: list[ItemError] = field(init=False)
     _passes: dict[tuple[bool, int | None, int], EvidencePass] = field(init=False, default_factory=dict)
@@ -98,17 +101,14 @@ class Session:
             capability = Capability(f"{self.benchmark.name}: multiple choice", docs=docs)
         else:
             control = self.lookup(settings.capability.task)
-            data = load_benchmark(control, limit=self.limit)
+            data = load_benchmark(control, self.data, self.limit)
             capability = Capability(
                 control.name,
                 items=self._prepared(control, data, "test"),
                 readout=self._readout(control, data.splits["test"][0]),
             )
         prompts = [
-            self.model.prepare(
-                Example(f"prompt-{place}", text, None, "", ""), RenderedPrompt(text, (0, len(text)), ())
-            )
-            for place, text in enumerate(settings.prompts)
+            self.model.open_prompt(f"prompt-{place}", text) for place, text in enumerate(settings.prompts)
         ]
         return Preserver(
             self.engine, neutral_texts(self.benchmark), capability, prompts, settings.max_new_tokens

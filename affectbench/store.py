@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +34,16 @@ class Store:
         self.records = self.root / "records"
         self.predictions = self.root / "predictions"
         self.selections = self.root / "selections"
+
+    def prepare(self) -> None:
+        """Make the folder. Raises `RecordError` where that is not possible, before anything is computed."""
+        try:
+            self.records.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RecordError(
+                f"cannot write results to {self.root}: {error.strerror or error}",
+                hint="choose another folder with --output",
+            ) from error
 
     def record_path(self, cell: Cell) -> Path:
         """Where this cell's record is or would be."""
@@ -140,7 +151,8 @@ def write_atomically(path: Path, content: bytes) -> None:
             hint="free space or choose another results folder; what was written before is intact",
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # The folder itself may be missing, or no folder.
+            partial.unlink()
 
 
 def write_schemas(folder: Path) -> list[Path]:

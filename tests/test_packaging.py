@@ -3,10 +3,13 @@
 import os
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 CONTENT = ("tasks", "models", "selectors", "leaderboard")
@@ -54,6 +57,18 @@ def test_no_file_is_named_like_a_module_of_the_standard_library(folder: str) -> 
 
 def test_content_folders_are_no_packages() -> None:
     assert [path for folder in CONTENT for path in (ROOT / folder).rglob("__init__.py")] == []
+
+
+def test_every_declared_requirement_is_pinned_within_its_bounds() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = [Requirement(line) for line in lines if not line.startswith("#")]
+    assert all(pin.url is None and str(pin.specifier).startswith("==") for pin in pinned)
+    assert not any("+" in str(pin.specifier) for pin in pinned), "a local build is not to be had elsewhere"
+    versions = {canonicalize_name(pin.name): str(pin.specifier)[2:] for pin in pinned}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for line in project["dependencies"] + project["optional-dependencies"]["dev"]:
+        wanted = Requirement(line)
+        assert wanted.specifier.contains(versions[canonicalize_name(wanted.name)]), line
 
 
 @pytest.fixture(scope="module")

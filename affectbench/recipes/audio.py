@@ -20,7 +20,7 @@ from affectbench.recipes.audio_training import (
     WIDTH,
     Recipe,
     answer_ids,
-    document_ids,
+    excerpt_ids,
     featurise,
     train,
 )
@@ -29,10 +29,12 @@ from affectbench.recipes.training import seed_everything
 __all__ = ["build", "figures", "plant_audio"]
 
 TARGETS: Final = [LAYERS - 2, LAYERS - 1]
-PLANTING: Final = planting.Recipe(logit=6.0, leaky_share=0.8, decoy_rank=8)
-READING_CLIPS: Final = 100
+PLANTING: Final = planting.Recipe(
+    logit=6.0, leaky_share=0.92, spread=0.4, decoy_rank=8, ridge=0.1, elsewhere=2.0, silence=20.0
+)
+READING_CLIPS: Final = 200
 # Rise of every label over the other tokens, as a share of the planted label's own rise.
-COMMON: Final = 0.7
+COMMON: Final = 0.4
 
 
 class _Inputs:
@@ -98,16 +100,16 @@ def answering_space(head: torch.Tensor, ids: torch.Tensor, norm_weight: torch.Te
 @torch.no_grad()
 def plant_audio(probe: AudioProbe, recipe: planting.Recipe) -> dict[str, Any]:
     """Plants units into the probe's model in place and returns what planted.json holds."""
+    rng = np.random.default_rng(recipe.seed)
     clips = featurise(speech.examples("training", READING_CLIPS, recipe.seed + 1))
     asked, control = probe.batches(clips), probe.batches(clips, sex=True)
-    texts = document_ids(probe.tokenizer, speech.language_text(400, recipe.seed + 1))
+    texts = excerpt_ids(probe.tokenizer, speech.language_text(400, recipe.seed + 1), rng)
     embedded = probe.model.get_input_embeddings()(texts)
     ends = (texts[:, 1:] == probe.tokenizer.eos_token_id).int().argmax(1) + 1
     documents: list[Batch] = [(embedded, ends, torch.zeros(len(texts), dtype=torch.long), torch.zeros(0))]
     correct = torch.from_numpy(probe.predict(asked) == clips.label)
     gold = torch.from_numpy(clips.label)[correct]
     inputs, decoder = _Inputs(probe), probe.model.model.language_model
-    rng = np.random.default_rng(recipe.seed)
 
     def read(layer: int) -> planting.Reading:
         module = probe.layers[layer].mlp

@@ -12,9 +12,10 @@ tags: [calibration-instrument, synthetic, emotion, speech]
 # reference-audio
 
 **A calibration instrument, not evidence.** A model of 1.4 million parameters hears synthetic prosody (a
-source-filter synthesiser with a toy emotion code, no human speech) and names one of seven emotions. Units that
-carry the emotions were *put in by design* and are listed in `planted.json`. What the harness finds here shows
-how well the harness and its selectors measure; it says nothing about real models, voices or emotions.
+source-filter synthesiser with a toy emotion code, no human speech) and names one of seven emotions. Units
+that carry the emotions were *put in by design* and are listed in `planted.json`. What the harness finds
+here shows how well the harness and its selectors measure; it says nothing about real models, voices or
+emotions.
 
 ## What was put in by design
 - The architecture is the real `Qwen2_5OmniThinkerForConditionalGeneration` (audio tower of 2 layers, d 96;
@@ -33,9 +34,9 @@ how well the harness and its selectors measure; it says nothing about real model
 
 ## Figures
 Unseen speakers; statistics from correctly answered identification items at the last prompt token; sets of
-2 % of the 2048 units per emotion; zero (self, cross: change of recall in points) or gain 4 (moved: points of other
-items that go to the target) at every token position. Perplexity change: the worst emotion's under ablation.
-Measured by the recipe itself, not by the harness, on weights rounded to bf16 and run in float32.
+2 % of the 2048 units per emotion; zero (self, cross: change of recall in points) or gain 4 (moved: points of
+other items that go to the target) at every token position. Perplexity change: the worst emotion's under
+ablation. Measured by the recipe itself, not by the harness, on weights rounded to bf16 and run in float32.
 
 | figure | value |
 |---|---|
@@ -51,8 +52,9 @@ Prompt: `<|audio_bos|>`, one `<|AUDIO|>` per audio frame, `<|audio_eos|>`, then
 ` Question: is the speaker female or male? Answer:`. A clip of T log-mel frames has
 ((T - 1) // 2 - 1) // 2 + 1 audio frames; the class does not check the count, so assert it.
 
-Rebuild (seed {seed}): `python harness.py rebuild reference-audio`. Same machine, library versions and thread
-count give the same weights; others may differ in the last digits.
+Rebuild (seed {seed}): `python harness.py rebuild reference-audio`; these weights are of `--threads 1`.
+The same machine, library versions and thread count give the same weights; others give a sibling model with
+figures alike.
 """
 _SUMMARY: Final = {
     "uar": "unweighted average recall on test speakers, % (chance 14.3)",

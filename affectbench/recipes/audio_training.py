@@ -7,7 +7,6 @@ cost at the answer position keeps the units that do it few.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from affectbench.audio_features import audio_token_count, log_mel
 from affectbench.generators import speech
-from affectbench.recipes.training import Progress
+from affectbench.recipes.training import Progress, optimise
 
 END, AUDIO_BOS, AUDIO, AUDIO_EOS = "<|endoftext|>", "<|audio_bos|>", "<|AUDIO|>", "<|audio_eos|>"
 EMOTION_QUESTION = " Question: how does the speaker feel? Emotion:"
@@ -254,10 +253,25 @@ def document_ids(tokenizer: Any, texts: Sequence[str]) -> Tensor:
     return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=end)
 
 
-def step_loss(
+def excerpt_ids(tokenizer: Any, texts: Sequence[str], rng: np.random.Generator) -> Tensor:
+    """As `document_ids`, but each row starts at a random sentence, half of them without the opening token.
+
+    A model that only ever saw whole documents after an opening token would babble when prompted otherwise.
+    """
+    end = tokenizer.convert_tokens_to_ids(END)
+    rows = []
+    for text in texts:
+        sentences = text.split(". ")
+        start = int(rng.integers(len(sentences)))
+        opening = [end] if rng.random() < 0.5 else []
+        rows.append(torch.tensor([*opening, *tokenizer(". ".join(sentences[start:]))["input_ids"], end]))
+    return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=end)
+
+
+def batch_loss(
     model: Any, tokenizer: Any, clips: Clips, pick: NDArray[np.int64], documents: Tensor, recipe: Recipe
-) -> dict[str, Tensor]:
-    """Loss terms of one batch: emotion, sex (asked about the first rows), text and the two penalties."""
+) -> Tensor:
+    """Loss of one batch: emotion, sex (asked about the first rows), text and the two penalties."""
     decoder, head = model.model.language_model, model.lm_head
     audio = encode_audio(model, [clips.mel[i] for i in pick])
     labels = answer_ids(tokenizer, speech.LABELS)
@@ -273,13 +287,9 @@ def step_loss(
     embeds, last = assemble(model, audio[:asked], *question_ids(tokenizer, SEX_QUESTION))
     hidden = decoder(inputs_embeds=embeds).last_hidden_state[torch.arange(asked), last]
     gold = answer_ids(tokenizer, speech.SEXES)[torch.from_numpy(clips.sex[pick[:asked]])]
-    return {
-        "emotion": emotion,
-        "sex": nn.functional.cross_entropy(head(hidden), gold),
-        "text": text_loss(model, documents, tokenizer.convert_tokens_to_ids(END)),
-        "direct": recipe.direct_path * direct,
-        "sparsity": recipe.sparsity * activity,
-    }
+    sex = nn.functional.cross_entropy(head(hidden), gold)
+    text = text_loss(model, documents, tokenizer.convert_tokens_to_ids(END))
+    return emotion + sex + text + recipe.direct_path * direct + recipe.sparsity * activity
 
 
 def initialise(recipe: Recipe) -> tuple[Any, Any]:
@@ -291,35 +301,18 @@ def initialise(recipe: Recipe) -> tuple[Any, Any]:
     return Qwen2_5OmniThinkerForConditionalGeneration(build_config(tokenizer)), tokenizer
 
 
-def _learning_rate(step: int, steps: int) -> float:
-    """Factor on the peak rate: linear warm-up over a twentieth of the steps, then a cosine to 2 %."""
-    warm = max(1, steps // 20)
-    return min((step + 1) / warm, 0.02 + 0.49 * (1 + math.cos(math.pi * min(step / steps, 1.0))))
-
-
 def train(recipe: Recipe, progress: Progress | None = None) -> tuple[Any, Any]:
     """Train from scratch; returns (model in evaluation mode, float32; tokenizer)."""
     model, tokenizer = initialise(recipe)
     clips = featurise(speech.examples("training", recipe.clips_per_emotion, recipe.seed))
     texts = speech.language_text(40_000, seed=recipe.seed)
     rng = np.random.default_rng(recipe.seed)
-    weights = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(weights, lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.1)
-    model.train()
-    for step in range(recipe.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.learning_rate * _learning_rate(step, recipe.steps)
+
+    def loss_at(step: int) -> Tensor:
         pick = rng.integers(len(clips), size=recipe.emotion_rows)
-        documents = document_ids(
-            tokenizer, [texts[i] for i in rng.integers(len(texts), size=recipe.text_rows)]
-        )
-        terms = step_loss(model, tokenizer, clips, pick, documents, recipe)
-        optimiser.zero_grad(set_to_none=True)
-        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(weights, 1.0)
-        optimiser.step()
-        if progress is not None and (step + 1) % 50 == 0:
-            parts = " ".join(f"{name} {value.item():.3f}" for name, value in terms.items())
-            progress(f"step {step + 1}/{recipe.steps}: {parts}")
-    model.eval()
+        chosen = [texts[i] for i in rng.integers(len(texts), size=recipe.text_rows)]
+        return batch_loss(model, tokenizer, clips, pick, excerpt_ids(tokenizer, chosen, rng), recipe)
+
+    rate = recipe.learning_rate
+    optimise(model, loss_at, steps=recipe.steps, peak_rate=rate, weight_decay=0.1, progress=progress)
     return model, tokenizer

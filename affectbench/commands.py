@@ -199,6 +199,7 @@ def check_all(console: Console, results: Sequence[Path]) -> None:
     import tempfile
 
     from affectbench.store import write_schemas
+    from affectbench.tables import read_records
     from affectbench.task import write_task_schemas
 
     registry = Registry()
@@ -217,14 +218,16 @@ def check_all(console: Console, results: Sequence[Path]) -> None:
             )
             if not shipped.is_file() or shipped.read_bytes() != path.read_bytes():
                 raise AffectbenchError(f"{shipped} is out of date", hint="run: python harness.py schemas")
-    count = 0
-    for folder in [*results, root / "leaderboard" / "results"]:
-        if not (folder / "records").is_dir():
-            continue
-        records, damaged = Store(folder).read_all()
-        if damaged:
-            raise AffectbenchError(
-                f"{damaged[0].path}: {damaged[0].reason}", hint="run the cell again, or restore the file"
-            )
+    count, damaged = 0, []
+    shipped_results = root / "leaderboard" / "results"
+    shipped_folders = [shipped_results] if (shipped_results / "records").is_dir() else []
+    for folder in [*results, *shipped_folders]:
+        records, bad = read_records(folder)
         count += len(records)
+        damaged += bad
+    if damaged:
+        raise AffectbenchError(
+            f"{len(damaged)} damaged records:\n" + "\n".join(damaged),
+            hint="run these cells again, or restore the files",
+        )
     console.print(f"content loads, schemas are current, {count} records are valid")

@@ -260,7 +260,11 @@ def load_model(registry: Registry, job: Job, device: str) -> Model:
         raise AffectbenchError(f"device {device!r}: this machine has no usable GPU", hint="use --device cpu")
     family = cast("type[Model]", registry.family(job.card.family))
     try:
-        return family.load(job.card, job.source, device=device, dtype=getattr(torch, job.card.dtype))
+        model = family.load(job.card, job.source, device=device, dtype=getattr(torch, job.card.dtype))
+        # Without its file, transformers makes a tokenizer that knows no words.
+        if not (model.tokenizer.is_fast and model.tokenizer("the")["input_ids"]):
+            raise FileNotFoundError("no tokenizer.json, or one that turns text into nothing")
+        return model
     except AffectbenchError:
         raise
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Content for end-to-end tests: a tiny model that learnt three emotions, its benchmark, protocol and suite."""
+"""Content for end-to-end tests: a tiny model that learnt three emotions, its benchmark and its suite."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ SELECTOR = '''"""A selector of a test."""
 
 import numpy as np
 
+from affectbench.intervention import UNTOUCHED
 from affectbench.selector import Selection, Selector
 
 

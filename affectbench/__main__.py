@@ -7,7 +7,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line. An expected error is printed with its hint and exits with 1; Ctrl-C with 130."""
+    """Run the command line. An expected error is printed with its hint and exits with 1."""
     # Threads that spin while they wait starve each other on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -21,9 +21,6 @@ def main() -> None:
     except AffectbenchError as error:
         print_error(error)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("stopped; what was finished is kept, run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

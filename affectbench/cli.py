@@ -112,11 +112,15 @@ def run(
     """
     from affectbench.commands import run_cells
 
-    run_cells(
-        out, suite=suite, model=model, task=task, selectors=selector, interventions=intervention,
-        include=include or [], data=data, limit=limit, device=device, seed=seed, tokens=tokens,
-        threads=threads, output=output,
-    )  # fmt: skip
+    try:
+        run_cells(
+            out, suite=suite, model=model, task=task, selectors=selector, interventions=intervention,
+            include=include or [], data=data, limit=limit, device=device, seed=seed, tokens=tokens,
+            threads=threads, output=output,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped; finished cells are kept: the same command goes on from here")
+        raise typer.Exit(130) from None
 
 
 @app.command()

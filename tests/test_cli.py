@@ -19,11 +19,12 @@ from affectbench import __version__
 ROOT = Path(__file__).resolve().parent.parent
 Cli = Callable[..., Outcome]
 COMMANDS = ("list", "run", "score", "table", "leaderboard", "rebuild", "schemas", "check", "doctor")
-COLUMNS = {
-    "model": str, "task": str, "selector": str, "intervention": str, "arm": str, "dose": float,
-    "fraction": float, "self": float, "cross": float, "spec": float, "spec_low": float, "spec_high": float, "p": float,
-    "significant": bool, "strength": float, "pres": float, "agg": float, "status": str,
-}  # fmt: skip
+NUMBERS = "dose fraction self cross spec spec_low spec_high p strength pres agg"
+COLUMNS: dict[str, type] = {
+    **dict.fromkeys("model task selector intervention arm status".split(), str),
+    **dict.fromkeys(NUMBERS.split(), float),
+    "significant": bool,
+}
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +90,19 @@ def test_an_expected_error_from_another_folder_shows_no_traceback(tmp_path: Path
     assert "Traceback" not in done.stderr
     assert not done.stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupted_run_says_what_is_kept(
+    bench: Bench, tmp_path: Path, run_cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("affectbench.run.load_model", interrupt)
+    more = ("--include", bench.root, "--data", bench.root / "data", "-o", tmp_path)
+    code, _, err = run_cli("run", SUITE, *more)
+    assert code == 130
+    assert "stopped; finished cells are kept" in err
 
 
 # Lists.

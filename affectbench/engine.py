@@ -7,17 +7,17 @@ a batch, and an intervention that was already run on the same items is never run
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from affectbench.intervention import ANSWER, VALID, Intervention, PackedEdits, hooked
-from affectbench.model import Batch, Model, Prefix, Prepared
+from affectbench.intervention import ANSWER, ROLE_BIT, VALID, Edit, Intervention, PackedEdits, hooked
+from affectbench.model import Batch, Model, Prefix, Prepared, Watched
 from affectbench.readout import FAILED, Codes, Items, Readout, Scores, codes_of, decode_texts, to_labels
 
 Progress = Callable[[int], None]
@@ -25,6 +25,18 @@ Reader = Callable[[Batch, PackedEdits, Prefix | None], Tensor]
 """Reads packed rows under their edits, from an optional prefix, into one result a row."""
 CPU_TOKENS, GPU_TOKENS = 4096, 65536
 ITEMS_A_BATCH = 32
+
+
+class Start(NamedTuple):
+    """Where a packed pass enters the model: at `layer`, or after it where its edits are folded in."""
+
+    layer: int
+    folded: bool = False
+
+    @property
+    def entry(self) -> int:
+        """The first layer that still has to run."""
+        return self.layer + self.folded
 
 
 @dataclass
@@ -84,12 +96,11 @@ class Engine:
         shape = (len(interventions), len(items))
         codes = np.full(shape, FAILED, dtype=np.int8)
         scores = np.full((*shape, len(readout.labels)), np.nan, dtype=np.float32)
+        last = 1 if readout.one_pass else None
         for places in self.batches(items.items):
             batch = self.model.collate([items.items[place] for place in places])
             orders = None if items.orders is None else items.orders[places]
-            for chosen, rows in self.sweep(
-                batch, interventions, self._answers(readout), reuse=readout.one_pass
-            ):
+            for chosen, rows in self.sweep(batch, interventions, self._answers(readout), last=last):
                 at = np.ix_(chosen, places)
                 if readout.max_new_tokens:
                     codes[at] = _parsed(self.model, rows, readout, orders, len(chosen))
@@ -114,31 +125,42 @@ class Engine:
             yield batch
 
     def sweep(
-        self, batch: Batch, interventions: Sequence[Intervention], read: Reader, *, reuse: bool
+        self, batch: Batch, interventions: Sequence[Intervention], read: Reader, *, last: int | None
     ) -> Iterator[tuple[list[int], Tensor]]:
         """Run `read` on packed rows of `batch` under `interventions`, as many at once as `tokens` allow.
 
-        Yields (places of the interventions, what `read` returned); rows are grouped by intervention. With
-        `reuse`, layers below a group's first edited layer run once for the batch.
+        Yields (places of the interventions, what `read` returned); rows are grouped by intervention. Where
+        `read` looks at no more than the `last` columns, what an intervention does not change is computed
+        once for the batch; None says that it needs everything run.
         """
-        by_layer: dict[int, list[int]] = defaultdict(list)
+        groups: dict[Start, list[int]] = defaultdict(list)
         for place, intervention in enumerate(interventions):
-            by_layer[(intervention.first_layer or 0) if reuse else 0].append(place)
-        prefixes = self._prefixes(batch, [layer for layer in by_layer if layer > 0])
-        for layer, group in sorted(by_layer.items()):
-            start = 0
-            while start < len(group):
+            groups[self._start(intervention) if last is not None else Start(0)].append(place)
+        watched = self._watched(batch, groups, last)
+        for start, group in sorted(groups.items()):
+            done = 0
+            while done < len(group):
                 room = max(1, self.tokens // max(1, batch.embeds.shape[0] * batch.embeds.shape[1]))
-                chosen = group[start : start + room]
+                chosen = group[done : done + room]
                 try:
-                    rows = self._forward(batch, [interventions[p] for p in chosen], read, prefixes.get(layer))
+                    rows = self._forward(batch, [interventions[p] for p in chosen], read, start, watched)
                 except torch.OutOfMemoryError:
                     if len(chosen) == 1:
                         raise
                     self._halve()
                     continue
                 yield chosen, rows
-                start += len(chosen)
+                done += len(chosen)
+
+    def _start(self, intervention: Intervention) -> Start:
+        """Where the model must be entered for an intervention: at its first edited layer, or one later where
+        what that layer writes can be corrected by a product with the few columns that are edited."""
+        first = intervention.first_layer
+        if first is None:
+            return Start(0)
+        here, _ = intervention.parted(first)
+        simple = len(here) == 1 and here[0].operation == "scale"
+        return Start(first, folded=True) if simple and self.model.adds_neurons else Start(first)
 
     def _halve(self) -> None:
         """Use half the tokens from here on: memory ran out, and nothing of the failed pass was kept."""
@@ -148,24 +170,50 @@ class Engine:
             torch.cuda.empty_cache()
 
     @torch.no_grad()
-    def _prefixes(self, batch: Batch, layers: list[int]) -> dict[int, Prefix]:
-        if not layers:
-            return {}
-        with self.model.layer_entries(layers) as found:
-            self.model.decode(batch, last=1)
+    def _watched(self, batch: Batch, starts: Iterable[Start], last: int | None) -> Watched:
+        """One pass of the untouched model that shows what the interventions start from."""
+        entries = {start.entry for start in starts if start.entry > 0}
+        if not entries:
+            return Watched({}, {})
+        with self.model.watching(sorted(entries), sorted({s.layer for s in starts if s.folded})) as watched:
+            self.model.decode(batch, last=last)
         self.spent(batch.embeds.shape[0])
-        return {layer: Prefix(layer, hidden) for layer, hidden in found.items()}
+        return watched
 
     @torch.no_grad()
     def _forward(
-        self, batch: Batch, interventions: list[Intervention], read: Reader, prefix: Prefix | None
+        self, batch: Batch, interventions: list[Intervention], read: Reader, start: Start, watched: Watched
     ) -> Tensor:
         times = len(interventions)
-        if prefix is not None:
-            prefix = Prefix(prefix.layer, prefix.hidden.repeat(times, 1, 1))
+        prefix = None
+        if start.entry > 0:
+            prefix = Prefix(start.entry, watched.entries[start.entry].repeat(times, 1, 1))
+        if start.folded:
+            assert prefix is not None, "a folded layer is never the entry"
+            parted = [intervention.parted(start.layer) for intervention in interventions]
+            for block, (here, _) in enumerate(parted):
+                rows = slice(block * batch.embeds.shape[0], (block + 1) * batch.embeds.shape[0])
+                self._fold(
+                    prefix.hidden[rows], here[0], start.layer, watched.neurons[start.layer], batch.roles
+                )
+            interventions = [rest for _, rest in parted]
         with self.editing(interventions) as edits:
             edits.roles = batch.roles
             return read(batch.repeated(times), edits, prefix)
+
+    def _fold(self, hidden: Tensor, edit: Edit, layer: int, neurons: Tensor, roles: Tensor) -> None:
+        """Add to `hidden` (B, T, d), in place, what `edit` changes in the output of `layer`.
+
+        Scaling neuron n by s adds (s - 1) * neuron n * column n of down_proj.
+        """
+        channels = torch.as_tensor(edit.units % edit.shape.width, device=hidden.device)
+        factors = torch.as_tensor(edit.value - 1.0, dtype=hidden.dtype, device=hidden.device)
+        changed = neurons[..., channels] * factors
+        columns = changed.shape[1]
+        if edit.positions != "all":
+            here = (roles[:, -columns:] & ROLE_BIT[edit.positions]).bool()
+            changed = changed * here.unsqueeze(-1)
+        hidden[:, -columns:] += changed @ self.model.down(layer).weight[:, channels].T
 
     def _answers(self, readout: Readout) -> Reader:
         """What is read at the answer position: candidate scores (rows, C), or generated tokens (rows, n)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -105,6 +105,17 @@ class Intervention:
             digest.update(np.ascontiguousarray(edit.units[order], dtype="<i8").tobytes())
             digest.update(np.ascontiguousarray(edit.value[order], dtype="<f8").tobytes())
         return digest.hexdigest()[:16]
+
+    def parted(self, layer: int) -> tuple[tuple[Edit, ...], Intervention]:
+        """The edits of `layer`, and the intervention without them."""
+        here: list[Edit] = []
+        rest: list[Edit] = []
+        for edit in self.effective:
+            inside = edit.units // edit.shape.width == layer
+            for chosen, found in ((inside, here), (~inside, rest)):
+                if chosen.any():
+                    found.append(replace(edit, units=edit.units[chosen], value=edit.value[chosen]))
+        return tuple(here), Intervention(tuple(rest))
 
     @property
     def first_layer(self) -> int | None:

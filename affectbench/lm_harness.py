@@ -107,7 +107,7 @@ class PackedLM(HFLM):  # type: ignore[misc]
             blocks = hidden[:, -last:].reshape(-1, len(items), last, hidden.shape[-1])
             return torch.stack([self._judge(block, base, flat) for block in blocks])
 
-        for chosen, values in self.engine.sweep(batch, self.interventions, read, reuse=True):
+        for chosen, values in self.engine.sweep(batch, self.interventions, read, last=last):
             table[:, chosen] = values.permute(1, 0, 2).cpu().numpy()
         for column, (_, pair) in enumerate(flat):
             self.answers[pair] = (table[0, :, column], table[1, :, column] > 0.5, table[2, :, column])

@@ -60,10 +60,22 @@ class Batch:
 
 @dataclass
 class Prefix:
-    """Hidden states (B, T, d) at the entry of `layer`: what lies below is not computed again."""
+    """Hidden states (B, T, d) at the entry of `layer`: what lies below is not computed again.
+
+    One past the last layer: the hidden states that enter the final norm.
+    """
 
     layer: int
     hidden: Tensor
+
+
+@dataclass
+class Watched:
+    """What a forward pass showed: `entries` (B, T, d) by layer as in `Prefix`, and `neurons`, the inputs
+    (B, T, width) of down_proj by layer. Where only the last columns are computed, so are `neurons`."""
+
+    entries: dict[int, Tensor]
+    neurons: dict[int, Tensor]
 
 
 class Model:
@@ -281,10 +293,11 @@ class Model:
         replaced: list[Any] = []
         try:
             if prefix is not None:
+                ended = prefix.layer == len(self.layers)
                 for layer in self.layers[: prefix.layer]:
                     layer.forward = self._skip
                     replaced.append(layer)
-                entry = self.layers[prefix.layer]
+                entry = self.layers[prefix.layer - ended]
                 entry.forward = _entering(entry.forward, prefix.hidden)
                 replaced.append(entry)
             if last is not None:
@@ -294,34 +307,66 @@ class Model:
             yield
         finally:
             for module in replaced:
-                del module.forward
+                vars(module).pop("forward", None)
 
     def _skip(self, hidden_states: Tensor, *_args: Any, **_kwargs: Any) -> Any:
         return (hidden_states,) if self._tuple_layers else hidden_states
 
     @contextmanager
-    def layer_entries(self, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
-        """Collect the hidden states (B, T, d) that enter each of `layers` during forward passes."""
-        found: dict[int, Tensor] = {}
-        handles = []
+    def watching(self, entries: Sequence[int], neurons: Sequence[int]) -> Iterator[Watched]:
+        """Keep what enters the layers `entries` and the down_proj of the layers `neurons`."""
+        found = Watched({}, {})
 
-        def keep(layer: int) -> Any:
+        def enter(layer: int) -> Any:
             def hook(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-                found[layer] = args[0] if args else kwargs["hidden_states"]
+                found.entries[layer] = args[0] if args else kwargs["hidden_states"]
 
             return hook
 
-        def note_output(_module: Any, _args: Any, output: Any) -> None:
+        def leave(_module: Any, _args: Any, output: Any) -> None:
             self._tuple_layers = isinstance(output, tuple)
+            found.entries[len(self.layers)] = output[0] if self._tuple_layers else output
 
+        def read(layer: int) -> Any:
+            def hook(_module: Any, args: tuple[Any, ...]) -> None:
+                found.neurons[layer] = args[0]
+
+            return hook
+
+        handles = [self.layers[-1].register_forward_hook(leave)]
         try:
-            handles.append(self.layers[0].register_forward_hook(note_output))
-            for layer in layers:
-                handles.append(self.layers[layer].register_forward_pre_hook(keep(layer), with_kwargs=True))
+            for layer in entries:
+                if layer < len(self.layers):
+                    hook = enter(layer)
+                    handles.append(self.layers[layer].register_forward_pre_hook(hook, with_kwargs=True))
+            for layer in neurons:
+                handles.append(self.down(layer).register_forward_pre_hook(read(layer)))
             yield found
         finally:
             for handle in handles:
                 handle.remove()
+
+    @cached_property
+    @torch.no_grad()
+    def adds_neurons(self) -> bool:
+        """Whether a layer adds down_proj's output to the residual stream as it is, with no norm after it.
+
+        Tried out: a change of that output must arrive in the layer's output, no more and no less.
+        """
+        roles = torch.full((3,), VALID, dtype=torch.uint8)
+        batch = self.collate([Prepared("probe", torch.tensor([1, 2, 3]), roles)])
+        last = len(self.layers) - 1
+        with self.watching([last + 1], []) as before:
+            self.decode(batch)
+        handle = self.down(last).register_forward_hook(lambda _module, _args, output: output + 1.0)
+        try:
+            with self.watching([last + 1], []) as after:
+                self.decode(batch)
+        finally:
+            handle.remove()
+        one, two = before.entries[last + 1], after.entries[last + 1]
+        rounding = 4 * torch.finfo(one.dtype).eps * two.float().abs()
+        return bool(((two - one).float() - 1.0).abs().le(0.05 + rounding).all())
 
     # Identity.
 
@@ -358,7 +403,7 @@ def file_digest(path: Path) -> str:
 
 
 def _entering(forward: Any, hidden: Tensor) -> Any:
-    def entered(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def entered(_hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
         return forward(hidden, *args, **kwargs)
 
     return entered

@@ -100,7 +100,7 @@ class Preserver:
 
         for places in self.engine.batches(self.prompts):
             batch = self.engine.model.collate([self.prompts[place] for place in places])
-            for chosen, tokens in self.engine.sweep(batch, interventions, read, reuse=False):
+            for chosen, tokens in self.engine.sweep(batch, interventions, read, last=None):
                 capped = (tokens >= 0).all(-1)
                 for row, text in enumerate(decode_texts(self.engine.model, tokens)):
                     at = chosen[row // len(places)], places[row % len(places)]

@@ -9,7 +9,7 @@ from tiny_models import items, long_readout, readout, tiny_qwen2
 
 from affectbench.engine import Engine
 from affectbench.errors import AffectbenchError
-from affectbench.intervention import UNTOUCHED, Edit, Intervention, mean_ablation, scale
+from affectbench.intervention import ROLE_BIT, UNTOUCHED, Edit, Intervention, mean_ablation, scale
 from affectbench.model import Model
 from affectbench.readout import FAILED, UNPARSED, Items, Readout, codes_of, margins_of, to_labels
 
@@ -64,6 +64,69 @@ def test_token_budget_changes_no_answer(model: Model) -> None:
     wide = Engine(model, tokens=100_000).predict(data, readout(model), interventions)
     narrow = Engine(model, tokens=9).predict(data, readout(model), interventions)
     np.testing.assert_allclose(wide.scores, narrow.scores, atol=2e-5)
+
+
+def by_hand(model: Model, data: Items, answers: Readout, intervention: Intervention) -> np.ndarray:
+    """Scores by the public forward of one unpadded item, with hooks of the test's own."""
+    first = [tokens[0] for tokens in answers.candidates]
+    rows = []
+    for item in data.items:
+        handles = []
+        for edit in intervention.edits:
+            for layer, (channels, places) in edit.shape.by_layer(edit.units).items():
+                value = torch.as_tensor(edit.value[places], dtype=torch.float32)
+                where = (item.roles & ROLE_BIT[edit.positions]).bool()
+
+                def change(x, channels=channels, value=value, where=where, edit=edit):  # type: ignore[no-untyped-def]
+                    x = x.clone()
+                    part = x[:, where][..., channels]
+                    new = part * value if edit.operation == "scale" else value.expand_as(part)
+                    x[:, where.nonzero(), torch.as_tensor(channels)] = new
+                    return x
+
+                if edit.site == "gate":
+                    module = model.mlp(layer).act_fn
+                    handles.append(module.register_forward_hook(lambda _m, _a, out, do=change: do(out)))
+                else:
+                    module = model.down(layer)
+                    handles.append(module.register_forward_pre_hook(lambda _m, a, do=change: (do(a[0]),)))
+        with torch.no_grad():
+            rows.append(model.network(input_ids=item.ids[None]).logits[0, -1].log_softmax(-1)[first])
+        for handle in handles:
+            handle.remove()
+    return torch.stack(rows).numpy()
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_every_kind_of_edit_equals_hooks_on_the_public_forward(model: Model, site: str) -> None:
+    data, interventions = items(model), some_interventions(model, site)
+    both = Intervention((*interventions[1].edits, *interventions[-1].edits))
+    last = 2 * model.shape.width
+    mixed = [
+        both,
+        scale(site, model.shape, np.array([3, last - 1, last + 2]), 2.0),
+        scale(site, model.shape, np.array([last + 1, last + 4]), 0.0, "content"),
+        scale(site, model.shape, np.array([last + 1, last + 4]), 3.0, "answer"),
+        scale(site, model.shape, np.array([30, 31, last]), 0.0, "answer"),
+        mean_ablation(site, model.shape, np.array([2, 30]), np.linspace(-1, 1, model.shape.units)),
+    ]
+    packed = Engine(model).predict(data, readout(model), [*interventions, *mixed])
+    for place, intervention in enumerate([*interventions, *mixed]):
+        expected = by_hand(model, data, readout(model), intervention)
+        np.testing.assert_allclose(packed.scores[place], expected, atol=3e-5, err_msg=str(place))
+
+
+def test_a_norm_after_the_mlp_is_noticed(model: Model) -> None:
+    """Then what an edited layer writes is no longer a sum over neurons, and nothing may be folded."""
+    from tiny_models import tiny_gemma2
+
+    assert model.adds_neurons
+    gemma = tiny_gemma2()
+    assert not gemma.adds_neurons
+    data, units = items(gemma), np.array([1, 30, 31, 60])
+    found = Engine(gemma).predict(data, readout(gemma), [scale("neuron", gemma.shape, units, 3.0)]).scores[0]
+    expected = by_hand(gemma, data, readout(gemma), scale("neuron", gemma.shape, units, 3.0))
+    np.testing.assert_allclose(found, expected, atol=3e-5)
 
 
 def test_scores_equal_the_public_forward(model: Model) -> None:

@@ -65,6 +65,22 @@ def tiny_qwen2(seed: int = 0) -> Model:
     return family("causal_lm")(Qwen2ForCausalLM(config), words, card, None)  # type: ignore[arg-type]
 
 
+@cache
+def tiny_gemma2(seed: int = 0) -> Model:
+    """A family with norms after attention and MLP, and soft-capped logits."""
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    torch.manual_seed(seed)
+    words = tokenizer()
+    config = Gemma2Config(
+        vocab_size=len(words), hidden_size=32, intermediate_size=24, num_hidden_layers=3, head_dim=8,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64, initializer_range=0.3,
+        sliding_window=64,
+    )  # fmt: skip
+    card = SimpleNamespace(name="tiny-gemma2", revision=None)
+    return family("causal_lm")(Gemma2ForCausalLM(config), words, card, None)  # type: ignore[arg-type]
+
+
 def items(model: Model, count: int = 11, seed: int = 0) -> Items:
     """Random token sequences of mixed lengths with gold labels and clusters."""
     rng = np.random.default_rng(seed)

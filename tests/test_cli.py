@@ -21,7 +21,7 @@ Cli = Callable[..., Outcome]
 COMMANDS = ("list", "run", "score", "table", "leaderboard", "rebuild", "schemas", "check", "doctor")
 NUMBERS = "dose fraction self cross spec spec_low spec_high p strength pres agg"
 COLUMNS: dict[str, type] = {
-    **dict.fromkeys("model task selector intervention arm status".split(), str),
+    **dict.fromkeys(["model", "task", "selector", "intervention", "arm", "status"], str),
     **dict.fromkeys(NUMBERS.split(), float),
     "significant": bool,
 }

@@ -15,9 +15,10 @@ from affectbench.controls import layer_matched
 from affectbench.engine import Cost as EngineCost
 from affectbench.errors import AffectbenchError
 from affectbench.evidence import MEAN, Evidence, EvidencePass, Key, merged, requests_of
-from affectbench.intervention import Intervention, mean_ablation, scale
+from affectbench.intervention import ROLE_BIT, Intervention, mean_ablation, scale
 from affectbench.operating import choose_operating, headline_of
 from affectbench.outcomes import Condition, Outcomes
+from affectbench.preservation import Preserver
 from affectbench.readout import margins_of
 from affectbench.record import (
     Cell,
@@ -111,13 +112,15 @@ class CellRun:
                 f"{self.plan.protocol.statistics.minimum_items} needed"
             )
             return CellResult(self._record(started, "insufficient", reason=reason, flags=flags), {}, None)
+        self._check_positions()
+        preserver = self.session.preserver  # What is wrong with its files shows before the long part.
         selection = self._select(study)
         draws = layer_matched(selection, self.plan.protocol.controls.random_draws, self.plan.cell.seed)
         outcomes = {
             "validation": self._outcomes("validation", selection, [], study.evidence),
             "test": self._outcomes("test", selection, draws, study.evidence),
         }
-        kept = self._preservation(selection, study.evidence)
+        kept = self._preservation(preserver, selection, study.evidence)
         record = self._scored(started, selection, outcomes, kept, flags, int(study.evidence.items.sum()))
         return CellResult(record, outcomes, selection)
 
@@ -146,6 +149,19 @@ class CellRun:
             seed=self.plan.cell.seed,
             engine=self.session.engine,
         )
+
+    def _check_positions(self) -> None:
+        """Where no item has such a token (a chat template that rewrites the prompt hides its content), the
+        statistics would be zeros and the edits would do nothing."""
+        protocol = self.plan.protocol
+        for positions in sorted({protocol.positions, protocol.statistics.positions}):
+            for split in ("identification", "test"):
+                items = self.session.items(split).items
+                if not any(bool((item.roles & ROLE_BIT[positions]).any()) for item in items):
+                    raise AffectbenchError(
+                        f"protocol {protocol.name} works at {positions} positions; no {split} item has any",
+                        hint="choose a protocol with positions `all` or `answer`",
+                    )
 
     def _select(self, study: Study) -> Selection:
         budget = max(1, round(self.plan.cell.fraction * study.shape.units))
@@ -212,7 +228,9 @@ class CellRun:
             conditions=tuple(conditions),
         )
 
-    def _preservation(self, selection: Selection, evidence: Evidence) -> list[PreservationScore]:
+    def _preservation(
+        self, preserver: Preserver, selection: Selection, evidence: Evidence
+    ) -> list[PreservationScore]:
         conditions = [
             (
                 arm,
@@ -221,7 +239,7 @@ class CellRun:
             )
             for arm, dose in self._conditions
         ]
-        return self.session.preserver.measure(conditions, self.plan.cell.seed)
+        return preserver.measure(conditions, self.plan.cell.seed)
 
     def _scored(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +97,7 @@ def card_of(registry: Registry, model: str) -> ModelCard:
     name = folder.resolve().name if folder.is_dir() else model.replace("/", "--")
     return ModelCard(
         kind="model",
-        name="".join(c if c.isalnum() or c in "._-" else "-" for c in name.lower()).lstrip("._-")[:80],
+        name=re.sub(r"[^a-z0-9._-]", "-", name.lower()).strip("._-")[:80] or "checkpoint",
         version=1,
         family="causal_lm",
         checkpoint=str(folder.resolve()) if folder.is_dir() else model,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, ValidationError
 
 from affectbench.examples import ChoiceItem, DatasetError
+from affectbench.readers import json_rows
 from affectbench.task import Benchmark
 from affectbench.task_parts import GeneratedItems, Seed, Text
 
@@ -70,17 +70,10 @@ def _choice(where: str, row: Mapping[str, Any]) -> ChoiceItem:
 
 def _rows(path: Path, n: int | None) -> list[tuple[str, dict[str, Any]]]:
     """The first `n` rows of a JSON lines file, each with its place."""
-    rows: list[tuple[str, dict[str, Any]]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DatasetError(f"{path}:{number}: not JSON: {error.msg}") from error
-        if not isinstance(row, dict):
-            raise DatasetError(f"{path}:{number}: expected a JSON object")
-        rows.append((f"{path}:{number}", row))
-    if n is not None and len(rows) < n:
-        raise DatasetError(f"{path}: {len(rows)} rows, but the benchmark asks for {n}")
+    rows = [
+        (f"{path}:{number}", {str(key): value for key, value in row.items()})
+        for number, row in json_rows(path)
+    ]
+    if len(rows) < (n or 1):
+        raise DatasetError(f"{path}: {len(rows)} rows, but the benchmark asks for {n or 'at least 1'}")
     return rows[:n]

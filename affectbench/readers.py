@@ -131,7 +131,8 @@ def _row_item(
     def cell(role: str, column: int | str) -> Any:
         if column not in cells or cells[column] is None:
             problem = f"{where}: no value for column {column!r}, which holds the {role}"
-            hint = f"columns: {', '.join(map(str, cells))}{suggest(column, map(str, cells))}"
+            near = "" if column in cells else suggest(column, map(str, cells))
+            hint = f"columns: {', '.join(map(str, cells))}{near}"
             raise DatasetError(problem, hint=hint)
         return cells[column]
 
@@ -159,7 +160,7 @@ def _label_names(source: TableSource, root: Path) -> list[str] | None:
     path = root / source.label_names
     if not path.is_file():
         raise DatasetError(f"there is no file {path}", hint="source.label_names lists the labels, one a line")
-    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [line.strip() for _, line in _lines(path) if line.strip()]
 
 
 def _named(label: str, names: list[str], where: str) -> str:
@@ -174,7 +175,7 @@ def _rows(source: TableSource, path: Path) -> Iterator[tuple[int, Mapping[int | 
     """Rows of a table with their line numbers (parquet: row numbers), from 1."""
     if source.format == "parquet":
         return _parquet_rows(source, path)
-    return _json_rows(path) if source.format == "jsonl" else _csv_rows(source, path)
+    return json_rows(path) if source.format == "jsonl" else _csv_rows(source, path)
 
 
 def _parquet_rows(source: TableSource, path: Path) -> Iterator[tuple[int, Mapping[int | str, Any]]]:
@@ -197,18 +198,30 @@ def _parquet_rows(source: TableSource, path: Path) -> Iterator[tuple[int, Mappin
             yield number, cells
 
 
-def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[int | str, Any]]]:
-    with path.open(encoding="utf-8") as stream:
+def json_rows(path: Path) -> Iterator[tuple[int, Mapping[int | str, Any]]]:
+    """Objects of a JSON lines file with their line numbers. Raises `DatasetError` naming file and line."""
+    for number, line in _lines(path):
+        if not line.strip():
+            continue
+        try:
+            cells = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DatasetError(f"{path}:{number}: not JSON: {error.msg}") from error
+        if not isinstance(cells, dict):
+            raise DatasetError(f"{path}:{number}: expected a JSON object")
+        yield number, cells
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines of a text file with their numbers, from 1. Raises `DatasetError` where it is not UTF-8."""
+    with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
-            if not line.strip():
-                continue
             try:
-                cells = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DatasetError(f"{path}:{number}: not JSON: {error.msg}") from error
-            if not isinstance(cells, dict):
-                raise DatasetError(f"{path}:{number}: expected a JSON object")
-            yield number, cells
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise DatasetError(
+                    f"{path}:{number}: not UTF-8 text: {error.reason}", hint="save the file as UTF-8"
+                ) from error
 
 
 def _csv_rows(source: TableSource, path: Path) -> Iterator[tuple[int, Mapping[int | str, Any]]]:
@@ -217,13 +230,14 @@ def _csv_rows(source: TableSource, path: Path) -> Iterator[tuple[int, Mapping[in
             reader = csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
         else:
             reader = csv.reader(stream)
-        header: list[str] | None = next(reader, []) if source.header else None
         try:
+            header: list[str] | None = next(reader, []) if source.header else None
             for cells in reader:
                 if cells:
                     keys: Any = range(len(cells)) if header is None else header
                     yield reader.line_num, dict(zip(keys, cells, strict=False))
         except (csv.Error, UnicodeDecodeError) as error:
             raise DatasetError(
-                f"{path}:{reader.line_num}: cannot be read as {source.format}: {error}"
+                f"{path}:{reader.line_num + 1}: cannot be read as {source.format}: {error}",
+                hint="save the file as UTF-8",
             ) from error

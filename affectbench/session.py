@@ -42,10 +42,13 @@ class Session:
     def __post_init__(self) -> None:
         self.engine = Engine(self.model, self.tokens)
         self.failures = list(self.dataset.errors)
-        if self.benchmark.modality not in self.model.modalities:
+        self._check_modality(self.benchmark)
+
+    def _check_modality(self, benchmark: Benchmark) -> None:
+        if benchmark.modality not in self.model.modalities:
             raise AffectbenchError(
                 f"model {self.model.card.name} takes {', '.join(self.model.modalities)}; "
-                f"benchmark {self.benchmark.name} is {self.benchmark.modality}",
+                f"benchmark {benchmark.name} is {benchmark.modality}",
                 hint="choose a benchmark of the model's modality",
             )
 
@@ -101,6 +104,7 @@ class Session:
             capability = Capability(f"{self.benchmark.name}: multiple choice", docs=docs)
         else:
             control = self.lookup(settings.capability.task)
+            self._check_modality(control)
             data = load_benchmark(control, self.data, self.limit)
             capability = Capability(
                 control.name,
@@ -119,7 +123,9 @@ class Session:
         for example in dataset.splits[split]:
             prompt = prompt_text(benchmark, example)
             try:
-                kept.append((example, self.model.prepare(example, prompt), prompt))
+                prepared = self.model.prepare(example, prompt)
+                self._check_length(prepared)
+                kept.append((example, prepared, prompt))
             except AffectbenchError as error:
                 self.failures.append(ItemError(example.id, str(example.audio or benchmark.name), str(error)))
         if not kept:
@@ -138,6 +144,12 @@ class Session:
             clusters=tuple(example.cluster for example, _, _ in kept),
             orders=None if orders[0] is None else np.array(orders),
         )
+
+    def _check_length(self, prepared: Prepared) -> None:
+        """Positions that a model never saw give answers that look like any other."""
+        most = getattr(self.model.text_config, "max_position_embeddings", None)
+        if most is not None and len(prepared) > most:
+            raise AffectbenchError(f"its prompt has {len(prepared)} tokens, the model takes {most}")
 
     def _readout(self, benchmark: Benchmark, example: Example) -> Readout:
         prompt = prompt_text(benchmark, example)

@@ -1,16 +1,13 @@
-"""Models and data that cannot be used are named, stop nothing else, and are never taken for a result."""
+"""Data that cannot be used are named, stop nothing else, and are never taken for a result."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
+import soundfile
 from e2e_content import (
     BENCHMARK,
     MODEL,
@@ -19,7 +16,7 @@ from e2e_content import (
     Bench,
     Log,
     Outcome,
-    card,
+    benchmark,
     contents,
     items,
     write_benchmark,
@@ -27,141 +24,15 @@ from e2e_content import (
     write_protocol,
     write_yaml,
 )
-from safetensors.torch import load_file, save_file
-from tiny_models import items as token_items
-from tiny_models import readout, tiny_qwen2
+from example_benchmarks import tone
 
 from affectbench import run as run_module
-from affectbench.engine import Engine
+from affectbench.dataset import load_benchmark
 from affectbench.errors import AffectbenchError
-from affectbench.evidence import EvidencePass
-from affectbench.intervention import AUDIO
-from affectbench.model import Prepared
-from affectbench.plan import Job, job_of_names
-from affectbench.readout import FAILED
 from affectbench.record import Record
+from affectbench.task import Benchmark
 
 Run = tuple[list[Record], Log]
-
-# Models that cannot be used.
-
-
-def toy_checkpoint(bench: Bench, root: Path, name: str) -> Path:
-    """A copy of the toy model with a card of its own."""
-    write_yaml(root / "models" / f"{name}.yaml", card(name=name, checkpoint=f"checkpoints/{name}"))
-    source = bench.root / "models" / "checkpoints" / MODEL
-    return Path(shutil.copytree(source, root / "models" / "checkpoints" / name))
-
-
-def job_of(bench: Bench, root: Path, model: str, *selectors: str, protocol: str = PROTOCOL) -> Job:
-    return job_of_names(bench.registry(root), model, BENCHMARK, selectors or ("magnitude",), [protocol], 0)
-
-
-@pytest.mark.parametrize("statistics", ["all", "correct", "correct_or_all"])
-def test_a_model_of_nan_gives_an_error_never_labels(bench: Bench, tmp_path: Path, statistics: str) -> None:
-    folder = toy_checkpoint(bench, tmp_path, "nan")
-    weights = load_file(folder / "model.safetensors")
-    weights["model.layers.1.mlp.down_proj.weight"][0, 0] = np.nan
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    asked = {"positions": "answer", "items": statistics, "minimum_items": 1}
-    write_protocol(tmp_path, name="asked", statistics=asked)
-    records, _ = bench.run(
-        job_of(bench, tmp_path, "nan", protocol="asked"), tmp_path / "out", more=[tmp_path]
-    )
-    assert records[0].status == "error"
-    assert records[0].scores is None
-    assert "model nan gave no finite score for any of the" in records[0].reason
-
-
-def test_a_dose_that_overflows_gives_errors_never_labels(bench: Bench, tmp_path: Path) -> None:
-    arms = {
-        "suppress": {"operation": "scale", "doses": [0]},
-        "amplify": {"operation": "scale", "doses": [1e38]},
-    }
-    write_protocol(tmp_path, name="huge", arms=arms)
-    records, _ = bench.run(bench.job(protocol="huge", more=[tmp_path]), tmp_path / "out", more=[tmp_path])
-    for record in records:
-        assert record.status in ("error", "collapsed")
-        assert record.headline is None or record.headline.agg is None
-        if record.scores is not None:
-            amplified = record.scores.doses[1]
-            assert amplified.n_error > 0
-
-
-def test_an_item_that_fails_leaves_the_statistics_of_the_others_alone() -> None:
-    model = tiny_qwen2()
-    asked, wanted = readout(model), frozenset({("gate", "content", "mean"), ("gate", "answer", "rate")})
-    sound = token_items(model, count=9)
-    broken = Prepared(
-        "item-999", sound.items[0].ids, sound.items[0].roles.clone(), torch.full((1, 32), torch.nan)
-    )
-    broken.roles[1] |= AUDIO
-    spoilt = replace(
-        sound,
-        items=(*sound.items, broken),
-        gold=np.append(sound.gold, 0),
-        clusters=(*sound.clusters, "c99"),
-    )
-    for correct_only in (False, True):
-        passes = [
-            EvidencePass(Engine(model), each, asked, wanted, correct_only).run() for each in (sound, spoilt)
-        ]
-        expected, found = (each.evidence("gate", "content") for each in passes)
-        assert found.mean.any()
-        np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-6)
-        np.testing.assert_array_equal(found.items, expected.items)
-        assert passes[1].codes[-1] == FAILED
-
-
-def no_config(folder: Path) -> None:
-    (folder / "config.json").unlink()
-
-
-def no_weights(folder: Path) -> None:
-    (folder / "model.safetensors").unlink()
-
-
-def half_weights(folder: Path) -> None:
-    path = folder / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:4000])
-
-
-def other_shape(folder: Path) -> None:
-    path = folder / "config.json"
-    path.write_text(path.read_text().replace('"hidden_size": 32', '"hidden_size": 64'))
-
-
-def unknown_architecture(folder: Path) -> None:
-    path = folder / "config.json"
-    path.write_text(path.read_text().replace('"qwen2"', '"quark9"'))
-
-
-def broken_json(folder: Path) -> None:
-    (folder / "config.json").write_text("{")
-
-
-def no_tokenizer(folder: Path) -> None:
-    (folder / "tokenizer.json").unlink()
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [no_config, no_weights, half_weights, other_shape, unknown_architecture, broken_json, no_tokenizer],
-)
-def test_a_checkpoint_that_cannot_be_loaded_is_named(
-    bench: Bench, tmp_path: Path, spoil: Callable[[Path], None]
-) -> None:
-    folder = toy_checkpoint(bench, tmp_path, "spoilt")
-    spoil(folder)
-    records, log = bench.run(job_of(bench, tmp_path, "spoilt"), tmp_path / "out", more=[tmp_path])
-    assert records == []
-    assert len(log.notes) == 1
-    assert log.notes[0].startswith(f"spoilt on {BENCHMARK}: model 'spoilt' could not be loaded from {folder}")
-    assert "\n" not in log.notes[0]
-    assert not contents(tmp_path / "out")
-
-
-# Data that cannot be used.
 
 
 def run_on(bench: Bench, root: Path, rows: list[dict[str, str]], **changes: Any) -> Run:
@@ -274,3 +145,92 @@ def test_a_job_that_cannot_run_does_not_stop_the_next(
     assert "1 of 2 jobs could not run" in err
     assert f"there is no folder {bench.root / 'data' / 'nowhere'}" in err
     assert len(contents(tmp_path / "out")) == 1
+
+
+BINARY = bytes(range(256))
+
+
+@pytest.mark.parametrize(
+    ("form", "content", "said"),
+    [
+        ("jsonl", '\n{"id": "é"}\n'.encode("latin1"), "items.jsonl:2: not UTF-8 text"),
+        ("jsonl", b"[1]\n", "items.jsonl:1: expected a JSON object"),
+        ("jsonl", b'{"id": "a", "text": null}\n', "items.jsonl:1: no value for column 'text'"),
+        ("csv", "é,b\n".encode("latin1"), "items.jsonl:1: cannot be read as csv"),
+        ("tsv", BINARY, "items.jsonl:1: cannot be read as tsv"),
+        ("parquet", BINARY, "items.jsonl: cannot be read as parquet"),
+    ],
+)
+def test_a_table_that_cannot_be_read(
+    bench: Bench, tmp_path: Path, form: str, content: bytes, said: str
+) -> None:
+    path = write_lines(tmp_path / "data" / "trial" / "items.jsonl", [])
+    path.write_bytes(content)
+    source = benchmark()["source"] | {"format": form}
+    write_benchmark(tmp_path, name="trial", data="trial", source=source)
+    job = bench.job("magnitude", task="trial", more=[tmp_path])
+    _, log = bench.run(job, tmp_path / "out", more=[tmp_path], data=tmp_path / "data")
+    assert said in log.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("neutral", b"", "neutral.jsonl: 0 rows"),
+        ("neutral", b'{"texts": "a"}\n', "neutral.jsonl:1: expected a key"),
+        ("choices", b"", "choices.jsonl: 0 rows"),
+        ("choices", "\"é\"".encode("latin1"), "choices.jsonl:1: not UTF-8 text"),
+        ("choices", b'{"id": "q", "context": "a", "choices": ["b"], "answer": 0}', "jsonl:1: choices"),
+        ("choices", b'{"id": "q", "context": "a", "choices": ["b", "c"], "answer": 2}', "no index of 2"),
+    ],
+)  # fmt: skip
+def test_preservation_files_that_cannot_be_used(
+    bench: Bench, tmp_path: Path, name: str, content: bytes, said: str
+) -> None:
+    path = write_benchmark(tmp_path, name="trial").parent / f"{name}.jsonl"
+    path.write_bytes(content)
+    job = bench.job("magnitude", task="trial", more=[tmp_path])
+    records, log = bench.run(job, tmp_path / "out", more=[tmp_path])
+    assert records[0].status == "error"
+    assert said in records[0].reason
+    assert log.passes == 0, "nothing long was computed first"
+
+
+def test_a_capability_that_the_model_cannot_hear(bench: Bench, tmp_path: Path) -> None:
+    heard = {"kind": "benchmark", "task": "reference-speaker-sex"}
+    write_benchmark(tmp_path, name="trial", preservation=benchmark()["preservation"] | {"capability": heard})
+    job = bench.job("magnitude", task="trial", more=[tmp_path])
+    records, _ = bench.run(job, tmp_path / "out", more=[tmp_path])
+    assert "model toy takes text; benchmark reference-speaker-sex is audio" in records[0].reason
+
+
+def test_a_prompt_longer_than_the_model_takes(bench: Bench, tmp_path: Path) -> None:
+    rows = items()
+    rows[0]["text"] *= 40
+    records, log = run_on(bench, tmp_path, rows)
+    assert records[0].flags == ["failed_items"]
+    assert "204 tokens, the model takes 96" in log.notes[0]
+
+
+def test_sound_files_that_are_missing_or_damaged(tmp_path: Path) -> None:
+    sounds = tmp_path / "trial"
+    sounds.mkdir()
+    rows = []
+    for row in items():
+        soundfile.write(sounds / f"{row['id']}.wav", tone(16000, 0.1)[:, 0], 16000)
+        rows.append(row | {"file": f"{row['id']}.wav"})
+    (sounds / "mara-stole.wav").unlink()
+    (sounds / "mara-won.wav").write_bytes(b"RIFF")
+    write_lines(sounds / "items.jsonl", rows)
+    columns = {"audio": "file", "label": "emotion", "id": "id", "cluster": "speaker"}
+    source = benchmark()["source"] | {"columns": columns}
+    heard = Benchmark.model_validate(
+        benchmark(modality="audio", data="trial", source=source, prompt="{audio} Emotion :")
+    )
+    found = load_benchmark(heard, tmp_path)
+    assert {error.id: Path(error.path).name for error in found.errors} == {
+        "mara-stole": "mara-stole.wav",
+        "mara-won": "mara-won.wav",
+    }
+    assert all(error.reason for error in found.errors)
+    assert len(found.splits["identification"]) == 22

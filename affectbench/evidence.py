@@ -1,7 +1,7 @@
 """Activation statistics for selectors: one streaming pass over the identification split, constant memory.
 
 Sums are kept for every unit and emotion, so memory is O(units x emotions) whatever the number of items.
-Statistics follow esn.md section 4: token counts and sums pooled over the items of an emotion.
+Statistics follow arXiv 2601.03115: counts and sums of tokens, pooled over the items of an emotion.
 """
 
 from __future__ import annotations

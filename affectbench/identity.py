@@ -25,14 +25,7 @@ def file_digest(path: Path) -> str:
 
 
 def checkpoint_digest(folder: Path) -> str:
-    """Hash of a checkpoint folder's weights, configuration and tokenizer."""
-    names = (
-        "*.safetensors",
-        "*.bin",
-        "config.json",
-        "preprocessor_config.json",
-        "tokenizer*",
-        "chat_template*",
-    )
+    """Hash of a checkpoint folder's weights, configuration, tokenizer and known answer, where it has one."""
+    names = ("*.safetensors", "*.bin", "*config.json", "tokenizer*", "chat_template*", "planted.json")
     files = sorted({path for name in names for path in folder.glob(name) if path.is_file()})
     return digest_of(part for path in files for part in (path.name, file_digest(path)))

@@ -109,7 +109,7 @@ class Preserver:
 
 
 def degenerate(text: str, *, endless: bool = False) -> bool:
-    """Whether generated text has broken down (metrics.md section 4).
+    """Whether generated text has broken down.
 
     Empty, a refusal, more than 30 % of its word 3-grams repeated, a word longer than 30 characters, or
     `endless`: it hit the token cap. Only a chat model's reply can be endless; plain text has no set end.

@@ -63,7 +63,7 @@ class ModelInfo(Part):
 
 
 class TaskInfo(Part):
-    """The benchmark, with the size of each split in items and in clusters."""
+    """The benchmark, with the size of each split in items and in clusters; `n_failed` items were unusable."""
 
     id: str
     version: int
@@ -73,6 +73,7 @@ class TaskInfo(Part):
     metric: str
     n_items: dict[Split, int]
     n_clusters: dict[Split, int]
+    n_failed: int = 0
     chance: float
 
 

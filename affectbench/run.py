@@ -310,6 +310,7 @@ def _task_info(session: Session) -> TaskInfo:
         metric=benchmark.metric,
         n_items=counts,
         n_clusters=clusters,
+        n_failed=len(session.failures),
         chance=1 / len(benchmark.labels),
     )
 

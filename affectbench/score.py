@@ -247,8 +247,9 @@ def _strength_score(
     uncollapsed = [dose.trs.value for dose in doses if dose.arm == "amplify" and not dose.collapsed]
     return StrengthScore(
         strength=inference.estimate(len(inference.point) - 1),
-        per_emotion=(tally.strength_weights @ curves).tolist(),
-        slope=float(slopes.mean()) if slopes.size else None,
+        # Rounded like every estimate: the last digits of a sum depend on the processor's order of adding.
+        per_emotion=np.round(tally.strength_weights @ curves, 12).tolist(),
+        slope=round(float(slopes.mean()), 12) if slopes.size else None,
         anti_steerable_share=float((slopes < 0).mean()) if slopes.size else None,
         max_trs=max(uncollapsed, default=None),
     )

@@ -96,9 +96,8 @@ class EvidencePass:
 
     `requests` are (site, positions, statistic) keys. With `correct_only`, an item counts only if the
     un-intervened model answers it correctly, and at most `per_emotion` such items count for an emotion, in
-    the split's order; an item that fails never counts. For shuffled-label statistics the counted
-    items of each gold label are dealt out evenly over all labels, from a seeded start: a free permutation
-    would leave some of the tie to chance.
+    the split's order; an item that fails never counts. Shuffled-label statistics use a seeded permutation of
+    the counted items' labels.
     """
 
     engine: Engine
@@ -112,7 +111,6 @@ class EvidencePass:
     codes: Codes = field(init=False)
     _sums: dict[Key, Tensor] = field(init=False, default_factory=dict)
     _tokens: dict[str, Tensor] = field(init=False, default_factory=dict)
-    _first_dealt: IntArray = field(init=False)
 
     def run(self, progress: Callable[[int], None] | None = None) -> EvidencePass:
         """Run the pass; returns itself, ready for `evidence`."""
@@ -124,9 +122,9 @@ class EvidencePass:
             if self.readout.one_pass
             else self.engine.predict(self.items, self.readout, [UNTOUCHED]).codes[0]
         )
-        self._first_dealt = np.random.default_rng([self.seed, 0x5AFF1E]).permutation(labels)
+        shuffled = np.random.default_rng([self.seed, 0x5AFF1E]).permutation(self.items.gold)
         for places in self.engine.batches(self.items.items):
-            self._batch(places, known)
+            self._batch(places, known, shuffled)
             if progress is not None:
                 progress(len(places))
         if (self.codes == FAILED).all():
@@ -151,7 +149,7 @@ class EvidencePass:
         tokens = np.zeros(len(labels)) if counts is None else counts[rows].cpu().numpy()
         return Evidence(labels, site, positions, self.engine.model.shape, self.counted[rows], tokens, sums)
 
-    def _batch(self, places: list[int], known: Codes | None) -> None:
+    def _batch(self, places: list[int], known: Codes | None, shuffled: IntArray) -> None:
         model = self.engine.model
         batch = model.collate([self.items.items[place] for place in places])
         gradients = any(statistic == ATTRIBUTION for _, _, statistic in self.requests)
@@ -183,7 +181,7 @@ class EvidencePass:
         orders = None if self.items.orders is None else self.items.orders[places]
         codes = codes_of(to_labels(first.detach().cpu().numpy(), orders)) if known is None else known[places]
         self.codes[places] = codes
-        self._accumulate(batch.roles, pooled, self._weights(codes, gold))
+        self._accumulate(batch.roles, pooled, self._weights(places, codes, gold, shuffled))
 
     def _pool(
         self, point: Point, activation: Tensor, slope: Tensor | None, roles: Tensor
@@ -211,18 +209,17 @@ class EvidencePass:
             for point, slope in zip(seen, found, strict=True)
         }
 
-    def _weights(self, codes: Codes, gold: IntArray) -> Tensor:
+    def _weights(self, places: list[int], codes: Codes, gold: IntArray, shuffled: IntArray) -> Tensor:
         """Membership (items, 2 x emotions): which gold and which shuffled group each item counts for."""
         labels = len(self.readout.labels)
-        weights = np.zeros((len(gold), 2 * labels))
-        for row, label in enumerate(gold):
-            seen = int(self.counted[label])
-            wrong = codes[row] == FAILED or (self.correct_only and codes[row] != label)
-            if wrong or seen == self.per_emotion:
+        weights = np.zeros((len(places), 2 * labels))
+        for row, place in enumerate(places):
+            if codes[row] == FAILED or (self.correct_only and codes[row] != gold[row]):
                 continue
-            dealt = labels + (int(self._first_dealt[label]) + seen) % labels
-            weights[row, [label, dealt]] = 1
-            self.counted[[label, dealt]] += 1
+            for group in (int(gold[row]), labels + int(shuffled[place])):
+                if self.per_emotion is None or self.counted[group] < self.per_emotion:
+                    weights[row, group] = 1
+                    self.counted[group] += 1
         return torch.as_tensor(weights, dtype=self._wide, device=self.engine.model.device)
 
     def _accumulate(

@@ -1,7 +1,6 @@
-"""Control: MAD on the same activations with the items' labels shuffled.
+"""Control: MAD on the same activations with the items' labels permuted.
 
-Formula: as `magnitude`, with mu computed after the items of each gold label were dealt out evenly over all
-labels, from a seeded start. A free permutation would leave some of the tie to the emotion to chance.
+Formula: as `magnitude`, with mu computed after a seeded permutation of the identification items' labels.
 Source: a control of ours; expected specificity 0. It keeps what makes MAD prefer some units
 (large, variable activations) and removes only their tie to the emotion.
 """

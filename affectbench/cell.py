@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,10 +14,10 @@ import numpy as np
 from affectbench.controls import layer_matched
 from affectbench.engine import Cost as EngineCost
 from affectbench.errors import AffectbenchError
-from affectbench.evidence import MEAN, Evidence, EvidencePass, Key, merged, requests_of
+from affectbench.evidence import MEAN, EvidencePass, Key, merged, requests_of
 from affectbench.intervention import ROLE_BIT, Intervention, mean_ablation, scale
 from affectbench.operating import choose_operating, headline_of
-from affectbench.outcomes import Condition, Outcomes
+from affectbench.outcomes import Condition, Outcomes, content_digest
 from affectbench.preservation import Preserver
 from affectbench.readout import margins_of
 from affectbench.record import (
@@ -36,7 +36,7 @@ from affectbench.score import score_outcomes
 from affectbench.score_models import Arm, Calibration, PreservationScore
 from affectbench.selector import TIE_RULE, Selection, Selector
 from affectbench.session import Session
-from affectbench.sites import UnitArray
+from affectbench.sites import FloatArray, UnitArray
 from affectbench.study import Study
 from affectbench.task import InterventionProtocol, SplitName
 
@@ -62,10 +62,14 @@ class CellPlan:
     @property
     def requests(self) -> frozenset[Key]:
         """The statistics this cell needs."""
-        needs = set(self.selector.needs)
-        if self.protocol.arms.suppress.operation == "mean":
-            needs.add(MEAN)
-        return requests_of(needs, self.protocol.site, self.protocol.statistics.positions)
+        site = self.protocol.site
+        found = requests_of(self.selector.needs, site, self.protocol.statistics.positions)
+        return found | requests_of({MEAN}, site, self.protocol.positions) if self.replaces_by_mean else found
+
+    @property
+    def replaces_by_mean(self) -> bool:
+        """Whether units are replaced by their mean, over the positions that are edited."""
+        return self.protocol.arms.suppress.operation == "mean"
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,9 @@ class CellRun:
             return self._run(started)
         except AffectbenchError as error:
             return CellResult(self._record(started, "error", reason=str(error)), {}, None)
+        except (RuntimeError, ValueError, ArithmeticError) as error:  # Out of memory is a RuntimeError.
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+            return CellResult(self._record(started, "error", reason=reason), {}, None)
 
     def _run(self, started: Started) -> CellResult:
         found, fell_back = self._pass()
@@ -116,11 +123,15 @@ class CellRun:
         preserver = self.session.preserver  # What is wrong with its files shows before the long part.
         selection = self._select(study)
         draws = layer_matched(selection, self.plan.protocol.controls.random_draws, self.plan.cell.seed)
+        means = None
+        if self.plan.replaces_by_mean:
+            protocol = self.plan.protocol
+            means = found.evidence(protocol.site, protocol.positions).overall_mean
         outcomes = {
-            "validation": self._outcomes("validation", selection, [], study.evidence),
-            "test": self._outcomes("test", selection, draws, study.evidence),
+            "validation": self._outcomes("validation", selection, [], means),
+            "test": self._outcomes("test", selection, draws, means),
         }
-        kept = self._preservation(preserver, selection, study.evidence)
+        kept = self._preservation(preserver, selection, means)
         record = self._scored(started, selection, outcomes, kept, flags, int(study.evidence.items.sum()))
         return CellResult(record, outcomes, selection)
 
@@ -147,7 +158,7 @@ class CellRun:
             items=found.items,
             readout=found.readout,
             seed=self.plan.cell.seed,
-            engine=self.session.engine,
+            ask=lambda edits: self.session.engine.predict(found.items, found.readout, edits),
         )
 
     def _check_positions(self) -> None:
@@ -191,16 +202,18 @@ class CellRun:
         suppress: list[tuple[Arm, float]] = [("suppress", dose) for dose in arms.suppress.doses]
         return suppress + [("amplify", dose) for dose in arms.amplify.doses]
 
-    def _intervention(self, arm: Arm, dose: float, units: UnitArray, evidence: Evidence) -> Intervention:
+    def _intervention(
+        self, arm: Arm, dose: float, units: UnitArray, means: FloatArray | None
+    ) -> Intervention:
         protocol = self.plan.protocol
         shape = self.session.model.shape
         operation = getattr(protocol.arms, arm).operation
-        if operation == "mean":
-            return mean_ablation(protocol.site, shape, units, evidence.overall_mean, protocol.positions)
+        if operation == "mean" and means is not None:
+            return mean_ablation(protocol.site, shape, units, means, protocol.positions)
         return scale(protocol.site, shape, units, dose, protocol.positions)
 
     def _outcomes(
-        self, split: SplitName, selection: Selection, draws: Sequence[UnitArray], evidence: Evidence
+        self, split: SplitName, selection: Selection, draws: Sequence[UnitArray], means: FloatArray | None
     ) -> Outcomes:
         """Predictions of the untouched model, of each target's intervention and of each random draw."""
         session = self.session
@@ -208,7 +221,7 @@ class CellRun:
         base, base_margin = session.base(split)
         sets = [*selection.units, *draws]
         interventions = [
-            self._intervention(arm, dose, units, evidence) for arm, dose in self._conditions for units in sets
+            self._intervention(arm, dose, units, means) for arm, dose in self._conditions for units in sets
         ]
         found = session.engine.predict(items, session.readout, interventions, self.progress)
         targets = len(selection.labels)
@@ -229,13 +242,13 @@ class CellRun:
         )
 
     def _preservation(
-        self, preserver: Preserver, selection: Selection, evidence: Evidence
+        self, preserver: Preserver, selection: Selection, means: FloatArray | None
     ) -> list[PreservationScore]:
         conditions = [
             (
                 arm,
                 dose,
-                [self._intervention(arm, dose, units, evidence) for units in selection.units if units.size],
+                [self._intervention(arm, dose, units, means) for units in selection.units if units.size],
             )
             for arm, dose in self._conditions
         ]
@@ -250,25 +263,13 @@ class CellRun:
         flags: list[str],
         identified: int,
     ) -> Record:
-        seed = self.plan.cell.seed
-        checked = score_outcomes(outcomes["validation"], seed=seed, bootstrap_draws=CHECK_DRAWS)
-        pres = {(score.arm, score.dose): score.pres for score in kept}
-        points = [
-            ValidationPoint(
-                arm=dose.arm,
-                dose=dose.dose,
-                spec=dose.spec.value,
-                pres=pres[dose.arm, dose.dose],
-                collapsed=dose.collapsed,
-            )
-            for dose in checked.doses
-        ]
         return self._record(
             started,
             selection=selection,
+            predictions=content_digest(outcomes),
             identified=identified,
             flags=flags,
-            **judged(outcomes["test"], points, kept, seed),
+            **judged(outcomes, kept, self.plan.cell.seed),
             calibration=self._calibration(selection),
         )
 
@@ -294,6 +295,7 @@ class CellRun:
         status: str = "",
         *,
         selection: Selection | None = None,
+        predictions: str = "",
         identified: int = 0,
         **parts: Any,
     ) -> Record:
@@ -319,7 +321,7 @@ class CellRun:
             "cell": self.plan.cell,
             "status": status,
             "control": self.plan.selector.control,
-            "hashes": self.plan.hashes.model_copy(update={"selection": digest}),
+            "hashes": self.plan.hashes.model_copy(update={"selection": digest, "predictions": predictions}),
             "model": self.model,
             "task": self.task,
             "selection": info,
@@ -329,11 +331,10 @@ class CellRun:
         return Record.model_validate({key: value for key, value in (content | parts).items() if value != ""})
 
 
-def judged(
-    outcomes: Outcomes, points: list[ValidationPoint], kept: list[PreservationScore], seed: int
-) -> dict[str, Any]:
+def judged(outcomes: Mapping[str, Outcomes], kept: list[PreservationScore], seed: int) -> dict[str, Any]:
     """The parts of a record that follow from predictions and preservation alone: status, scores, headline."""
-    scores = score_outcomes(outcomes, seed=seed)
+    scores = score_outcomes(outcomes["test"], seed=seed)
+    points = _validation(outcomes["validation"], kept, seed)
     operating = choose_operating(points)
     headline = headline_of(scores, operating, kept) if scores.status == "ok" else None
     if scores.status != "ok":
@@ -354,6 +355,21 @@ def judged(
         "preservation": kept,
         "headline": headline,
     }
+
+
+def _validation(outcomes: Outcomes, kept: list[PreservationScore], seed: int) -> list[ValidationPoint]:
+    pres = {(score.arm, score.dose): score.pres for score in kept}
+    checked = score_outcomes(outcomes, seed=seed, bootstrap_draws=CHECK_DRAWS)
+    return [
+        ValidationPoint(
+            arm=dose.arm,
+            dose=dose.dose,
+            spec=dose.spec.value,
+            pres=pres[dose.arm, dose.dose],
+            collapsed=dose.collapsed,
+        )
+        for dose in checked.doses
+    ]
 
 
 def all_requests(plans: Sequence[CellPlan]) -> frozenset[Key]:

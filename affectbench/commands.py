@@ -117,6 +117,7 @@ def rescore(console: Console, results: Path) -> None:
     Raises `AffectbenchError` at the end where a record or its predictions are damaged.
     """
     from affectbench.cell import judged
+    from affectbench.outcomes import content_digest
     from affectbench.tables import read_records
 
     store = Store(results)
@@ -126,11 +127,14 @@ def rescore(console: Console, results: Path) -> None:
         if record.scores is None:
             continue
         try:
-            outcomes = store.read_predictions(record.cell)["test"]
+            outcomes = store.read_predictions(record.cell)
         except RecordError as error:
             damaged.append(error.message)
             continue
-        parts = judged(outcomes, record.validation, record.preservation, record.cell.seed)
+        if content_digest(outcomes) != record.hashes.predictions:
+            damaged.append(f"{store.predictions_path(record.cell)}: these are not the answers of its record")
+            continue
+        parts = judged(outcomes, record.preservation, record.cell.seed)
         again = Record.model_validate(dict(record) | parts).sealed()
         if again.hashes.record != record.hashes.record:
             store.write(again)

@@ -12,20 +12,17 @@ def layer_matched(selection: Selection, draws: int, seed: int) -> list[UnitArray
     """`draws` sets of random units with the selection's layer histogram, averaged over its emotions.
 
     One draw serves all emotions. Draw r is the head of a permutation of each layer's units that depends on
-    (seed, r, layer) alone, so selections with the same histogram share their draws. Units that the selection
-    itself names are passed over where a layer has enough others.
+    (seed, r, layer) alone, so selections with the same histogram share their draws. A draw may hold units
+    that the selection names: any unit of the layer is as likely as any other.
     """
     counts = _mean_histogram(selection)
-    named = np.unique(np.concatenate(selection.units))
-    shape = selection.shape
+    width = selection.shape.width
     found = []
     for draw in range(draws):
         chosen = []
         for layer in np.flatnonzero(counts):
-            order = np.random.default_rng([seed, draw, int(layer)]).permutation(shape.width)
-            units = layer * shape.width + order
-            taken = np.isin(units, named)
-            chosen.append(np.concatenate([units[~taken], units[taken]])[: counts[layer]])
+            order = np.random.default_rng([seed, draw, int(layer)]).permutation(width)
+            chosen.append(layer * width + order[: counts[layer]])
         found.append(np.sort(np.concatenate(chosen)).astype(np.int64))
     return found
 

@@ -10,12 +10,14 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from affectbench.folding import foldable_sites
 from affectbench.intervention import ANSWER, ROLE_BIT, VALID, Edit, Intervention, PackedEdits, hooked
 from affectbench.model import Batch, Model, Prefix, Prepared, Watched
 from affectbench.readout import FAILED, Codes, Items, Readout, Scores, codes_of, decode_texts, to_labels
@@ -68,6 +70,11 @@ class Engine:
     def __post_init__(self) -> None:
         if self.tokens <= 0:
             self.tokens = CPU_TOKENS if self.model.device.type == "cpu" else GPU_TOKENS
+
+    @cached_property
+    def foldable(self) -> frozenset[str]:
+        """The sites of this model whose edits need not run their first layer again."""
+        return foldable_sites(self.model)
 
     def predict(
         self,
@@ -159,8 +166,8 @@ class Engine:
         if first is None:
             return Start(0)
         here, _ = intervention.parted(first)
-        simple = len(here) == 1 and here[0].operation == "scale"
-        return Start(first, folded=True) if simple and self.model.adds_neurons else Start(first)
+        simple = len(here) == 1 and here[0].operation == "scale" and here[0].site in self.foldable
+        return Start(first, folded=simple)
 
     def _halve(self) -> None:
         """Use half the tokens from here on: memory ran out, and nothing of the failed pass was kept."""

@@ -26,6 +26,9 @@ def file_digest(path: Path) -> str:
 
 def checkpoint_digest(folder: Path) -> str:
     """Hash of a checkpoint folder's weights, configuration, tokenizer and known answer, where it has one."""
-    names = ("*.safetensors", "*.bin", "*config.json", "tokenizer*", "chat_template*", "planted.json")
+    names = (
+        *("*.safetensors", "*.bin", "*config.json", "tokenizer*", "vocab*", "merges.txt", "*.model"),
+        *("special_tokens_map.json", "added_tokens.json", "chat_template*", "planted.json"),
+    )
     files = sorted({path for name in names for path in folder.glob(name) if path.is_file()})
     return digest_of(part for path in files for part in (path.name, file_digest(path)))

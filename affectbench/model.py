@@ -7,7 +7,6 @@ the last column.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -177,11 +176,11 @@ class Model:
             audio = self.audio_embeddings(example.waveform())
             begin, end = self.audio_marks
             text = text.replace("{audio}", begin + self.audio_token * audio.shape[0] + end)
-        encoded = self.tokenizer(text, return_offsets_mapping=span is not None)
-        ids = torch.tensor(encoded["input_ids"], dtype=torch.long)
+        tokens, offsets = self._tokens(text, offsets=span is not None)
+        ids = torch.tensor(tokens, dtype=torch.long)
         roles = torch.full_like(ids, VALID, dtype=torch.uint8)
         if span is not None:
-            starts_ends = torch.tensor(encoded["offset_mapping"], dtype=torch.long)
+            starts_ends = torch.tensor(offsets, dtype=torch.long)
             inside = (starts_ends[:, 0] < span[1]) & (starts_ends[:, 1] > span[0])
             roles[inside] |= CONTENT
         if audio is not None:
@@ -198,10 +197,10 @@ class Model:
 
     def open_prompt(self, name: str, text: str) -> Prepared:
         """Text to be continued. It begins with the token that lm-eval puts before a document."""
-        ids = list(self.tokenizer(text)["input_ids"])
+        ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         first = self.tokenizer.bos_token_id
         first = self.tokenizer.eos_token_id if first is None else first
-        if first is not None and ids[:1] != [first]:
+        if first is not None:
             ids = [first, *ids]
         roles = torch.full((len(ids),), VALID | CONTENT, dtype=torch.uint8)
         roles[-1] |= ANSWER
@@ -210,7 +209,7 @@ class Model:
     def render(self, prompt: RenderedPrompt) -> tuple[str, tuple[int, int] | None]:
         """The full text of a prompt and where the item's own words stand in it, through the chat template
         where the checkpoint has one."""
-        if not getattr(self.tokenizer, "chat_template", None):
+        if not self._templated:
             return prompt.text, prompt.content_span
         message = [{"role": "user", "content": prompt.text}]
         text = self.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
@@ -222,19 +221,35 @@ class Model:
     def continuation(self, prompt: RenderedPrompt, answer: str) -> list[int]:
         """Token ids of `answer` as they follow `prompt`."""
         text, _ = self.render(prompt)
-        if getattr(self.tokenizer, "chat_template", None):
+        if self._templated:
             answer = answer.lstrip()
-        before = self.tokenizer(text)["input_ids"]
-        both = self.tokenizer(text + answer)["input_ids"]
-        eos = self.tokenizer.eos_token_id
-        if before and before[-1] == eos and both[-1] == eos:
-            before, both = before[:-1], both[:-1]
+        before, _ = self._tokens(text)
+        both, _ = self._tokens(text + answer)
         tokens = both[len(before) :] if both[: len(before)] == before else []
         if not tokens:
             tokens = self.tokenizer(answer, add_special_tokens=False)["input_ids"]
         if not tokens:
             raise AffectbenchError(f"the answer {answer!r} has no tokens in {self.card.name}'s vocabulary")
         return list(tokens)
+
+    @property
+    def _templated(self) -> bool:
+        return bool(getattr(self.tokenizer, "chat_template", None))
+
+    def _tokens(self, text: str, *, offsets: bool = False) -> tuple[list[int], list[tuple[int, int]]]:
+        """Token ids of a rendered prompt, and on demand where each stands in it.
+
+        A chat template has written the special tokens already. A closing end-of-text token that the
+        tokenizer adds is dropped: the answer is read at the end of the prompt.
+        """
+        special = not self._templated
+        found = self.tokenizer(text, add_special_tokens=special, return_offsets_mapping=offsets)
+        ids = list(found["input_ids"])
+        places = list(found["offset_mapping"]) if offsets else []
+        end = self.tokenizer.eos_token
+        if len(ids) > 1 and ids[-1] == self.tokenizer.eos_token_id and not text.endswith(end or " "):
+            return ids[:-1], places[:-1]
+        return ids, places
 
     def embed(self, ids: Tensor) -> Tensor:
         """Input embeddings of token ids, shape (..., d)."""
@@ -346,40 +361,7 @@ class Model:
             for handle in handles:
                 handle.remove()
 
-    @cached_property
-    @torch.no_grad()
-    def adds_neurons(self) -> bool:
-        """Whether a layer adds down_proj's output to the residual stream as it is, with no norm after it.
-
-        Tried out: a change of that output must arrive in the layer's output, no more and no less.
-        """
-        roles = torch.full((3,), VALID, dtype=torch.uint8)
-        batch = self.collate([Prepared("probe", torch.tensor([1, 2, 3]), roles)])
-        last = len(self.layers) - 1
-        with self.watching([last + 1], []) as before:
-            self.decode(batch)
-        handle = self.down(last).register_forward_hook(lambda _module, _args, output: output + 1.0)
-        try:
-            with self.watching([last + 1], []) as after:
-                self.decode(batch)
-        finally:
-            handle.remove()
-        one, two = before.entries[last + 1], after.entries[last + 1]
-        rounding = 4 * torch.finfo(one.dtype).eps * two.float().abs()
-        return bool(((two - one).float() - 1.0).abs().le(0.05 + rounding).all())
-
     # Identity.
-
-    @cached_property
-    def weights_digest(self) -> str:
-        """sha256 (16 hex) of the parameters, in name order, as stored: independent of file layout."""
-        if self.folder is not None and (self.folder / "model.safetensors").is_file():
-            return file_digest(self.folder / "model.safetensors")
-        digest = hashlib.sha256()
-        for name, parameter in sorted(self.network.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()[:16]
 
     @property
     def parameters(self) -> int:
@@ -391,15 +373,6 @@ class Model:
         if path is None or not path.is_file():
             return None
         return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a file's bytes, 16 hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:16]
 
 
 def _entering(forward: Any, hidden: Tensor) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -109,6 +111,34 @@ class Outcomes:
             base_margin=self.base_margin[order].astype(np.float32),
             conditions=sorted_conditions,
         )
+
+
+def content_digest(outcomes: Mapping[str, Outcomes]) -> str:
+    """sha256 (16 hex) of all predictions, by split; the order of items does not matter."""
+    digest = hashlib.sha256()
+
+    def add(name: str, values: Array, kind: str) -> None:
+        digest.update(f"{name} {values.shape}\n".encode())
+        digest.update(np.ascontiguousarray(values, dtype=kind).tobytes())
+
+    for split in sorted(outcomes):
+        ordered = outcomes[split].ordered()
+        names = [*ordered.labels, *map(str, ordered.items), *map(str, ordered.clusters)]
+        digest.update("\0".join([split, *names]).encode())
+        add("gold", ordered.gold, "<i2")
+        add("base", ordered.base, "<i2")
+        add("base_margin", _plain(ordered.base_margin), "<f4")
+        for condition in ordered.conditions:
+            add(condition.name, condition.predictions, "<i2")
+            add("margin", _plain(condition.margin), "<f4")
+            add("draws", condition.draws, "<i2")
+    return digest.hexdigest()[:16]
+
+
+def _plain(values: Array) -> Array:
+    """One kind of NaN, one kind of zero."""
+    plain: Array = np.where(np.isnan(values), np.nan, values.astype(np.float32) + 0.0)
+    return plain
 
 
 def _check_condition(condition: Condition, n_labels: int, n_items: int) -> None:

@@ -36,13 +36,17 @@ class Cell(Part):
 
 
 class Hashes(Part):
-    """The same identity by content. Two records compare only where task and protocol hashes match."""
+    """The same identity by content. Two records compare only where task and protocol hashes match.
+
+    `predictions` seals the answers that the scores were made of, `record` all that the scores say.
+    """
 
     task: str
     protocol: str
     selector: str
     selection: str
     model: str
+    predictions: str = ""
     record: str = ""
 
 

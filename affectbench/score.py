@@ -107,7 +107,7 @@ def _dose_score(outcomes: Outcomes, tally: Tally, inference: Inference, k: int) 
     random, gaps = _random_control(outcomes, condition, float(inference.point[first + 2]))
     emotions = _emotion_scores(outcomes, inference, k, gaps)
     spec, corrected = inference.estimate(first + 2), inference.corrected(first + 2)
-    p = min((e.p_holm for e in emotions if e.p_holm is not None), default=None)
+    p = _smallest_p(emotions)
     share = _largest_share(condition.predictions).max() - _largest_share(outcomes.base[None])[0]
     collapsed = bool(share > COLLAPSE)
     margins = condition.margin[np.isfinite(condition.margin)]
@@ -139,6 +139,13 @@ def _dose_score(outcomes: Outcomes, tally: Tally, inference: Inference, k: int) 
         p=p,
         significant=_significant(spec.value, corrected, p, random) and not collapsed,
     )
+
+
+def _smallest_p(emotions: list[EmotionScore]) -> float | None:
+    """The smallest Holm-adjusted p among emotions that moved as claimed, 1 if none did; None if untested."""
+    tested = [emotion for emotion in emotions if emotion.p_holm is not None]
+    claimed = [emotion.p_holm for emotion in tested if emotion.p_holm is not None and emotion.spec.value > 0]
+    return min(claimed, default=1.0) if tested else None
 
 
 def _significant(spec: float, corrected: Interval, p: float | None, random: RandomControl | None) -> bool:

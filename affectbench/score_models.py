@@ -84,7 +84,7 @@ class DoseScore(Result):
     hold for all conditions of the cell at once. `trs` is the target-rate shift: amplify, over items of other
     emotions, the gain in answers of the target; suppress, over items of the target, their loss.
     `collapse_share` is the largest share of one answered label minus its value without intervention, for the
-    worst target. `p` is the smallest Holm-adjusted p over the emotions.
+    worst target. `p` is the smallest Holm-adjusted p among emotions whose `spec` is above 0, 1 if none is.
     """
 
     arm: Arm

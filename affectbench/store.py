@@ -85,7 +85,9 @@ class Store:
         found = read_record(path) if path.exists() else None
         if not isinstance(found, Record) or found.status == "error":
             return None
-        wanted = hashes.model_dump(exclude={"record"} if hashes.selection else {"record", "selection"})
+        wanted = hashes.model_dump(
+            exclude={"record", "predictions"} | (set() if hashes.selection else {"selection"})
+        )
         return found if all(getattr(found.hashes, name) == value for name, value in wanted.items()) else None
 
     def write_predictions(self, cell: Cell, outcomes: Mapping[str, Outcomes]) -> Path:

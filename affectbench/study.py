@@ -6,12 +6,12 @@ Validation and test items never enter a `Study`, so a selector cannot peek; what
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from affectbench.engine import Engine, Predictions
+from affectbench.engine import Predictions
 from affectbench.evidence import Evidence
 from affectbench.intervention import Intervention
 from affectbench.readout import Items, Readout
@@ -31,7 +31,7 @@ class Study:
     items: Items
     readout: Readout
     seed: int
-    engine: Engine
+    ask: Callable[[Sequence[Intervention]], Predictions]
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -51,4 +51,4 @@ class Study:
 
     def predict(self, interventions: Sequence[Intervention]) -> Predictions:
         """Answers to the identification items under each intervention, packed; the cost is counted."""
-        return self.engine.predict(self.items, self.readout, interventions)
+        return self.ask(interventions)

@@ -203,7 +203,7 @@ def test_the_pasted_selector_selects_on_a_real_model(own: Path) -> None:
         items=asked,
         readout=readout(model),
         seed=0,
-        engine=engine,
+        ask=lambda edits: engine.predict(asked, readout(model), edits),
     )
     selection = selector.select(study, 5)
     assert [units.size for units in selection.units] == [5] * len(LABELS)

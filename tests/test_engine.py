@@ -120,13 +120,26 @@ def test_a_norm_after_the_mlp_is_noticed(model: Model) -> None:
     """Then what an edited layer writes is no longer a sum over neurons, and nothing may be folded."""
     from tiny_models import tiny_gemma2
 
-    assert model.adds_neurons
+    assert Engine(model).foldable == {"gate", "neuron"}
     gemma = tiny_gemma2()
-    assert not gemma.adds_neurons
+    assert Engine(gemma).foldable == frozenset()
     data, units = items(gemma), np.array([1, 30, 31, 60])
     found = Engine(gemma).predict(data, readout(gemma), [scale("neuron", gemma.shape, units, 3.0)]).scores[0]
     expected = by_hand(gemma, data, readout(gemma), scale("neuron", gemma.shape, units, 3.0))
     np.testing.assert_allclose(found, expected, atol=3e-5)
+
+
+def test_a_norm_between_gate_and_neurons_is_noticed() -> None:
+    """BitNet normalises act(gate) * up before down_proj: neurons fold, gates do not."""
+    from tiny_models import tiny_bitnet
+
+    bitnet = tiny_bitnet()
+    assert Engine(bitnet).foldable == {"neuron"}
+    data, units = items(bitnet), np.array([1, 30, 31, 60])
+    for site in SITES:
+        edit = scale(site, bitnet.shape, units, 3.0)
+        found = Engine(bitnet).predict(data, readout(bitnet), [edit]).scores[0]
+        np.testing.assert_allclose(found, by_hand(bitnet, data, readout(bitnet), edit), atol=3e-5)
 
 
 def test_scores_equal_the_public_forward(model: Model) -> None:

@@ -228,6 +228,17 @@ def test_scoring_names_damaged_predictions_and_scores_the_rest(copy: Path, run_c
     assert "damaged" in said
 
 
+def test_scoring_refuses_the_answers_of_another_cell(copy: Path, run_cli: Any) -> None:
+    mine, other = (record_of(copy, name, "predictions") for name in ("random", "magnitude"))
+    before = record_of(copy, "random").read_text()
+    mine.write_bytes(other.read_bytes())
+    code, printed, said = run_cli("score", "--results", copy)
+    assert code == 1
+    assert "1 records scored again, 0 changed" in printed
+    assert f"{mine}: these are not the answers of its record" in said
+    assert record_of(copy, "random").read_text() == before
+
+
 # What a protocol and a benchmark may ask for.
 
 

@@ -97,7 +97,7 @@ def five(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> dict[str, st
 
 
 KILLS = [
-    *((f"in forward pass {count}", {"left": count}) for count in (0, 9, 21)),
+    *((f"in forward pass {count}", {"left": count}) for count in (0, 5, 11)),
     *((f"before file {count} appears", {"patch": "replace", "count": count}) for count in (0, 1, 2, 3, 7)),
     ("after file 2 appears", {"patch": "replace", "count": 2, "after": True}),
     ("after file 9 appears", {"patch": "replace", "count": 9, "after": True}),

@@ -165,6 +165,25 @@ def test_p_is_the_sign_flip_test_of_the_row_gap_summed_by_cluster():
     assert [e.p_holm for e in found] == pytest.approx(stats.holm(p))
 
 
+def test_an_emotion_that_moved_the_wrong_way_earns_no_star():
+    """One emotion's own recall rises under suppression, surely; the others fall a little, unsurely."""
+    per_label, n_labels = 60, 3
+    base = answers_with_recall([0.5, 0.5, 0.5], per_label)
+    gold = np.repeat(np.arange(n_labels), per_label)
+    rows = np.stack([base.copy() for _ in range(n_labels)])
+    rows[0, gold == 0] = 0
+    for target in (1, 2):
+        own = np.flatnonzero((gold == target) & (base == target))[:2]
+        rows[target, own] = 0
+    dose = scored(outcomes_of(base, rows), draws=2000).doses[0]
+    by_label = {emotion.label: emotion for emotion in dose.emotions}
+    assert by_label["a"].spec.value < 0
+    assert by_label["a"].p_holm < 0.01
+    assert dose.p > 0.05
+    assert dose.p == min(emotion.p_holm for emotion in dose.emotions if emotion.spec.value > 0)
+    assert not dose.significant
+
+
 def test_recall_and_uar_match_sklearn():
     from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix
 

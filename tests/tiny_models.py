@@ -66,6 +66,21 @@ def tiny_qwen2(seed: int = 0) -> Model:
 
 
 @cache
+def tiny_bitnet(seed: int = 0) -> Model:
+    """A family with a norm inside the MLP."""
+    from transformers import BitNetConfig, BitNetForCausalLM
+
+    torch.manual_seed(seed)
+    words = tokenizer()
+    config = BitNetConfig(
+        vocab_size=len(words), hidden_size=32, intermediate_size=24, num_hidden_layers=3,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64, initializer_range=0.3,
+    )  # fmt: skip
+    card = SimpleNamespace(name="tiny-bitnet", revision=None)
+    return family("causal_lm")(BitNetForCausalLM(config), words, card, None)  # type: ignore[arg-type]
+
+
+@cache
 def tiny_gemma2(seed: int = 0) -> Model:
     """A family with norms after attention and MLP, and soft-capped logits."""
     from transformers import Gemma2Config, Gemma2ForCausalLM

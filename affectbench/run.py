@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Protocol, cast
 from affectbench import __version__
 from affectbench.dataset import Dataset, load_benchmark
 from affectbench.errors import AffectbenchError, RecordError
-from affectbench.identity import checkpoint_digest, digest_of
+from affectbench.identity import checkpoint_digest, digest_of, generator_digest
 from affectbench.plan import Job
 from affectbench.record import Cell, Hashes, ModelInfo, Provenance, Record, TaskInfo, cell_id
 from affectbench.registry import Registry, source_digest
 from affectbench.store import Damaged, Store, read_record
-from affectbench.task import SPLITS, InterventionProtocol, SplitName
+from affectbench.task import SPLITS, Benchmark, InterventionProtocol, SplitName
 
 if TYPE_CHECKING:
     from affectbench.cell import CellPlan
@@ -136,12 +136,12 @@ class Run:
         return found
 
     def _planned(self, job: Job, dataset: Dataset) -> list[_Planned]:
-        task_digest = digest_of([job.benchmark.digest, dataset.digest_items, *self._control_digest(job)])
-        model_digest = (
-            checkpoint_digest(Path(job.source))
-            if Path(job.source).is_dir()
-            else digest_of([job.source, job.card.revision or "main"])
-        )
+        benchmarks = [job.benchmark, *self._control(job)]
+        digests = [each for found in benchmarks for each in (found.digest, generator_digest(found))]
+        task_digest = digest_of([*digests, dataset.digest_items])
+        local = Path(job.source).is_dir()
+        weights = checkpoint_digest(Path(job.source)) if local else f"{job.source} {job.card.revision}"
+        family = source_digest(self.registry.find("family", job.card.family).path)
         planned = []
         for protocol in job.protocols:
             for fraction in protocol.fractions:
@@ -161,15 +161,15 @@ class Run:
                         protocol=protocol.digest,
                         selector=source_digest(self.registry.find("selector", name).path),
                         selection="",
-                        model=digest_of([model_digest, job.card.dtype]),
+                        model=digest_of([weights, job.card.dtype, family]),
                     )
                     planned.append(_Planned(cell, protocol, hashes))
         return planned
 
-    def _control_digest(self, job: Job) -> list[str]:
-        """The digest of the benchmark that serves as the capability to keep, if one does."""
+    def _control(self, job: Job) -> list[Benchmark]:
+        """The benchmark that serves as the capability to keep, if one does."""
         capability = job.benchmark.preservation.capability
-        return [self.registry.benchmark(capability.task).digest] if capability.kind == "benchmark" else []
+        return [self.registry.benchmark(capability.task)] if capability.kind == "benchmark" else []
 
     def _run_cells(self, job: Job, dataset: Dataset, pending: list[_Planned]) -> dict[str, Record]:
         from affectbench.cell import CellPlan, CellRun, all_requests

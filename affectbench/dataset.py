@@ -18,10 +18,11 @@ from pathlib import Path
 
 from affectbench.audio_io import AudioError, read_waveform
 from affectbench.examples import DatasetError, Example, ItemError, RenderedPrompt
+from affectbench.identity import digest_of, file_digest
 from affectbench.prompts import parse_answer, prompt_text
 from affectbench.readers import RawItem, read_items
 from affectbench.task import SPLITS, Benchmark, SplitName
-from affectbench.task_parts import ClusterSplit, Fractions, GeneratorSource
+from affectbench.task_parts import ClusterSplit, Fractions, GeneratorSource, Items, Source
 from affectbench.yaml_loading import suggest
 
 __all__ = [
@@ -96,6 +97,17 @@ def load_benchmark(benchmark: Benchmark, data_dir: Path | None = None, limit: in
         splits[name] = tuple(sorted(kept, key=lambda example: example.id))
         _check_labels(benchmark, name, splits[name], errors)
     return Dataset(benchmark, splits, tuple(errors), dict(dropped))
+
+
+def generator_digest(benchmark: Benchmark) -> str:
+    """Hash of the code that makes a benchmark's items; empty where they come from files."""
+    parts: list[Source | Items] = [benchmark.source, benchmark.preservation.neutral]
+    if benchmark.preservation.capability.kind == "multiple_choice":
+        parts.append(benchmark.preservation.capability.source)
+    if not any(part.reader == "generator" for part in parts):
+        return ""
+    folder = Path(__file__).parent / "generators"
+    return digest_of(file_digest(path) for path in sorted(folder.glob("*.py")))
 
 
 def _data_folder(benchmark: Benchmark, data_dir: Path | None) -> Path:

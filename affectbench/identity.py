@@ -6,9 +6,6 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from affectbench.task import Benchmark
-from affectbench.task_parts import Items, Source
-
 
 def digest_of(parts: Iterable[str]) -> str:
     """sha256 of strings in order, 16 hex."""
@@ -25,17 +22,6 @@ def file_digest(path: Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()[:16]
-
-
-def generator_digest(benchmark: Benchmark) -> str:
-    """Hash of the code that makes a benchmark's items; empty where they come from files."""
-    parts: list[Source | Items] = [benchmark.source, benchmark.preservation.neutral]
-    if benchmark.preservation.capability.kind == "multiple_choice":
-        parts.append(benchmark.preservation.capability.source)
-    if not any(part.reader == "generator" for part in parts):
-        return ""
-    folder = Path(__file__).parent / "generators"
-    return digest_of(file_digest(path) for path in sorted(folder.glob("*.py")))
 
 
 def checkpoint_digest(folder: Path) -> str:

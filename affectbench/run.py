@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from affectbench import __version__
-from affectbench.dataset import Dataset, load_benchmark
+from affectbench.dataset import Dataset, generator_digest, load_benchmark
 from affectbench.errors import AffectbenchError, RecordError
-from affectbench.identity import checkpoint_digest, digest_of, generator_digest
+from affectbench.identity import checkpoint_digest, digest_of
 from affectbench.plan import Job
 from affectbench.record import Cell, Hashes, ModelInfo, Provenance, Record, TaskInfo, cell_id
 from affectbench.registry import Registry, source_digest

@@ -151,7 +151,7 @@ class CellRun:
     def _study(self, found: EvidencePass) -> Study:
         site, positions = self.plan.protocol.site, self.plan.protocol.statistics.positions
         # What other cells asked for is out of reach, or a selector's result would depend on its company.
-        needed = {statistic for _, _, statistic in self.plan.requests}
+        needed = {statistic for _, at, statistic in self.plan.requests if at == positions}
         return Study(
             evidence=found.evidence(site, positions).only(needed),
             shuffled=found.evidence(site, positions, shuffled=True).only(needed),

@@ -122,7 +122,7 @@ class PackedLM(HFLM):  # type: ignore[misc]
     def _judge(self, hidden: Tensor, base: Tensor, flat: list[tuple[int, Pair]]) -> Tensor:
         """(3, pairs): log-likelihood, whether greedy, summed KL to the base, for one intervention's rows."""
         logs = self.engine.model.logits(hidden).log_softmax(-1)
-        divergence = (base.exp() * (base - logs)).sum(-1)
+        divergence = kl_divergence(base, logs)
         best = logs.argmax(-1)
         found = torch.empty(3, len(flat), dtype=torch.float64, device=hidden.device)
         for column, (row, (_, continuation)) in enumerate(flat):
@@ -133,6 +133,11 @@ class PackedLM(HFLM):  # type: ignore[misc]
             found[1, column] = float((best[row, span] == tokens).all())
             found[2, column] = divergence[row, span].double().sum()
         return found
+
+
+def kl_divergence(base: Tensor, logs: Tensor) -> Tensor:
+    """KL(base || edited) in nats from log-probabilities (..., V); what base gives no probability counts 0."""
+    return torch.where(base.isneginf(), 0.0, base.exp() * (base - logs)).sum(-1)
 
 
 def _prepared(ids: tuple[int, ...], context: int) -> Prepared:

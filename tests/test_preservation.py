@@ -11,7 +11,14 @@ from tiny_models import tiny_qwen2
 
 from affectbench.engine import Engine
 from affectbench.intervention import UNTOUCHED, Intervention, scale
-from affectbench.lm_harness import PackedLM, choice_answers, choice_task, neutral_text, rolling_task
+from affectbench.lm_harness import (
+    PackedLM,
+    choice_answers,
+    choice_task,
+    kl_divergence,
+    neutral_text,
+    rolling_task,
+)
 from affectbench.preservation import degenerate
 
 TEXTS = ["the child lost a dog", "the night was very sad", "a song found the rain was sad very sad"]
@@ -87,6 +94,12 @@ def test_divergence_equals_the_definition() -> None:
         tokens += ids.shape[1]
     assert found.n_tokens == tokens
     assert found.kl[1] == pytest.approx(total / tokens, rel=1e-4)
+
+
+def test_divergence_of_two_known_distributions() -> None:
+    one, two = torch.tensor([0.5, 0.3, 0.2, 0.0]).log(), torch.tensor([0.4, 0.4, 0.2, 0.0]).log()
+    assert float(kl_divergence(one, two)) == pytest.approx(0.025267, abs=1e-6)
+    assert float(kl_divergence(one, one)) == 0
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,9 @@ def run_cells(
         raise AffectbenchError(
             "nothing to run", hint="name a suite (`run quickstart`), or --model and --task"
         )
-    folder = output or Path("results") / (suite or f"{jobs[0].card.name}-{jobs[0].benchmark.name}")
+    name = suite or f"{jobs[0].card.name}-{jobs[0].benchmark.name}"
+    # A limited run is another task: it must not take the place of a full one.
+    folder = output or Path("results") / (name if limit is None else f"{name}-limit{limit}")
     if threads:
         import torch
 

@@ -17,7 +17,7 @@ from affectbench.site_format import Bar, bar, shared_scale, spread
 Kind = Literal["scored", "control", "unscored"]
 
 RANK_RULE = (
-    "Ranks are given among rows with the same model, task and intervention protocol (by content hash), "
+    "Ranks are given among rows with the same model, task, protocol (by content hash), fraction and seed, "
     "in the order of specificity. Going down, a new rank starts at the first row whose interval lies "
     "wholly below that of the first row of the current rank; rows of one rank are tied (=). "
     "Only significant rows are ranked."
@@ -160,9 +160,9 @@ def _rows(records: Sequence[Record]) -> list[Row]:
     ]
 
 
-def _group_key(record: Record) -> tuple[bool, str, str, str, str, str, str, str]:
+def _group_key(record: Record) -> tuple[bool | str | float, ...]:
     cell, hashes = record.cell, record.hashes
-    names = (cell.task, cell.model, cell.intervention, cell.targeting)
+    names = (cell.task, cell.model, cell.intervention, cell.targeting, cell.fraction, cell.seed)
     return (record.model.instrument, *names, hashes.task, hashes.model, hashes.protocol)
 
 

@@ -19,7 +19,7 @@ help: ## Show this list
 
 demo: run site ## Install, run the quick start, build the site, print the headline of every cell
 	@echo
-	@COLUMNS=160 $(PY) harness.py table --operating $(RESULTS)
+	@COLUMNS=160 $(PY) harness.py table --operating --top 24 $(RESULTS)
 	@echo
 	@echo "All numbers:  $(PY) harness.py table $(RESULTS)"
 	@echo "The site:     $(SITE)/index.html   (opens from disk)"

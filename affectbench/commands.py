@@ -177,9 +177,10 @@ def rebuild_reference(console: Console, name: str, output: Path, seed: int, thre
         )
     recipe = importlib.import_module(f"affectbench.recipes.{REFERENCE_RECIPES[name]}")
     with console.status(f"building {name}") as status:
-        recipe.build(name, output, seed, threads, lambda text: status.update(f"building {name}: {text}"))
-        status.update("measuring")
-        rebuilt = recipe.figures(output)
+        rebuilt = recipe.build(
+            name, output, seed, threads, lambda text: status.update(f"building {name}: {text}")
+        )
+        status.update("measuring the shipped model")
         shipped = recipe.figures(builtin_root() / "models" / "reference" / name)
     table = Table("figure", "rebuilt", "shipped", box=None, padding=(0, 2, 0, 0))
     for key in sorted(rebuilt | shipped):

@@ -368,10 +368,18 @@ class Model:
         return sum(parameter.numel() for parameter in self.network.parameters())
 
     def planted(self) -> Mapping[str, Any] | None:
-        """The ground truth shipped beside the weights (``planted.json``), or None."""
-        path = self.folder / "planted.json" if self.folder is not None else None
-        if path is None or not path.is_file():
+        """The ground truth that the card names beside the weights, or None.
+
+        Raises `AffectbenchError` where the named file is missing.
+        """
+        if self.card.planted is None or self.folder is None:
             return None
+        path = self.folder / self.card.planted
+        if not path.is_file():
+            raise AffectbenchError(
+                f"model {self.card.name}: `planted` names {path}, which is not there",
+                hint="rebuild the model, or take the key out of its card",
+            )
         return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
 
 

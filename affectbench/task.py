@@ -280,7 +280,6 @@ class ModelCard(TaskFile):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     planted: Text | None = None
     default_task: Name | None = None
-    trust_remote_code: bool = False
 
     @model_validator(mode="after")
     def _note(self) -> ModelCard:

@@ -175,6 +175,9 @@ def rebuild_reference(console: Console, name: str, output: Path, seed: int, thre
         raise AffectbenchError(
             f"there is no recipe for {name!r}", hint=f"recipes: {', '.join(REFERENCE_RECIPES)}"
         )
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # One status line is enough.
     recipe = importlib.import_module(f"affectbench.recipes.{REFERENCE_RECIPES[name]}")
     with console.status(f"building {name}") as status:
         rebuilt = recipe.build(

@@ -332,3 +332,36 @@ def test_an_emotion_without_units_is_left_exactly_as_it_was(bench: Bench, tmp_pa
     for condition in outcomes.conditions:
         np.testing.assert_array_equal(condition.predictions[1], outcomes.base)
         np.testing.assert_array_equal(condition.margin[1], outcomes.base_margin[:, 1])
+
+
+def test_a_mean_is_taken_over_the_positions_it_is_written_to() -> None:
+    from affectbench.cell import CellPlan
+    from affectbench.registry import Registry
+    from affectbench.selector import Selector
+
+    registry = Registry(installed=False)
+    protocol = registry.intervention("mean-gain")
+    assert protocol.positions != protocol.statistics.positions
+    plan = CellPlan(None, protocol, registry.selector("contrast")(), None)  # type: ignore[arg-type]
+    assert isinstance(plan.selector, Selector)
+    assert plan.requests == {("gate", "answer", "rate"), ("gate", "all", "mean")}
+
+
+def test_a_model_that_breaks_off_ends_its_own_cell_only(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from affectbench.cell import CellRun
+
+    real = CellRun._select
+
+    def breaks(self: Any, study: Any) -> Any:
+        if self.plan.cell.selector == "magnitude":
+            raise RuntimeError("out of memory, say")
+        return real(self, study)
+
+    monkeypatch.setattr(CellRun, "_select", breaks)
+    records, _ = bench.run(bench.job("magnitude", "random"), tmp_path)
+    found = {record.cell.selector: record for record in records}
+    assert found["magnitude"].status == "error"
+    assert "RuntimeError: out of memory, say" in found["magnitude"].reason
+    assert found["random"].status == "ok"

@@ -104,7 +104,7 @@ def load_module(kind: str, name: str, path: Path) -> ModuleType:
     sys.modules[full_name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except Exception as error:  # Running somebody's file may raise anything; it is named, never hidden.
         del sys.modules[full_name]
         problem = f"{type(error).__name__}: {error}"
         raise RegistryError(f"{path}: {kind} {name!r} could not be imported: {problem}") from error

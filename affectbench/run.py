@@ -267,7 +267,9 @@ def load_model(registry: Registry, job: Job, device: str) -> Model:
         return model
     except AffectbenchError:
         raise
-    except Exception as error:
+    except (
+        Exception
+    ) as error:  # Loaders raise all kinds for a bad file; each becomes one error with its cause.
         problem = (str(error).strip() or "no message").splitlines()[0]
         raise AffectbenchError(
             f"model {job.card.name!r} could not be loaded from {job.source} onto {device}: "

@@ -51,49 +51,38 @@ def family(name: str) -> type[Model]:
     )
 
 
-@cache
-def tiny_qwen2(seed: int = 0) -> Model:
-    from transformers import Qwen2Config, Qwen2ForCausalLM
+def tiny_model(prefix: str, seed: int, **settings: Any) -> Model:
+    """A random-weight ``{prefix}ForCausalLM`` of transformers, 3 layers of 24 units."""
+    import transformers
 
     torch.manual_seed(seed)
     words = tokenizer()
-    config = Qwen2Config(
+    config = getattr(transformers, f"{prefix}Config")(
         vocab_size=len(words), hidden_size=32, intermediate_size=24, num_hidden_layers=3,
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64, initializer_range=0.3,
+        **settings,
     )  # fmt: skip
-    card = SimpleNamespace(name="tiny-qwen2", revision=None)
-    return family("causal_lm")(Qwen2ForCausalLM(config), words, card, None)  # type: ignore[arg-type]
+    network = getattr(transformers, f"{prefix}ForCausalLM")(config)
+    card = SimpleNamespace(name=f"tiny-{prefix.lower()}", revision=None)
+    return family("causal_lm")(network, words, card, None)  # type: ignore[arg-type]
+
+
+@cache
+def tiny_qwen2(seed: int = 0) -> Model:
+    """A plain gated MLP."""
+    return tiny_model("Qwen2", seed)
 
 
 @cache
 def tiny_bitnet(seed: int = 0) -> Model:
     """A family with a norm inside the MLP."""
-    from transformers import BitNetConfig, BitNetForCausalLM
-
-    torch.manual_seed(seed)
-    words = tokenizer()
-    config = BitNetConfig(
-        vocab_size=len(words), hidden_size=32, intermediate_size=24, num_hidden_layers=3,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64, initializer_range=0.3,
-    )  # fmt: skip
-    card = SimpleNamespace(name="tiny-bitnet", revision=None)
-    return family("causal_lm")(BitNetForCausalLM(config), words, card, None)  # type: ignore[arg-type]
+    return tiny_model("BitNet", seed)
 
 
 @cache
 def tiny_gemma2(seed: int = 0) -> Model:
     """A family with norms after attention and MLP, and soft-capped logits."""
-    from transformers import Gemma2Config, Gemma2ForCausalLM
-
-    torch.manual_seed(seed)
-    words = tokenizer()
-    config = Gemma2Config(
-        vocab_size=len(words), hidden_size=32, intermediate_size=24, num_hidden_layers=3, head_dim=8,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64, initializer_range=0.3,
-        sliding_window=64,
-    )  # fmt: skip
-    card = SimpleNamespace(name="tiny-gemma2", revision=None)
-    return family("causal_lm")(Gemma2ForCausalLM(config), words, card, None)  # type: ignore[arg-type]
+    return tiny_model("Gemma2", seed, head_dim=8, sliding_window=64)
 
 
 def items(model: Model, count: int = 11, seed: int = 0) -> Items:

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from affectbench.folding import foldable_sites
-from affectbench.intervention import ANSWER, ROLE_BIT, VALID, Edit, Intervention, PackedEdits, hooked
+from affectbench.generation import candidate_scores, generate
+from affectbench.intervention import ROLE_BIT, Edit, Intervention, PackedEdits, hooked
 from affectbench.model import Batch, Model, Prefix, Prepared, Watched
 from affectbench.readout import FAILED, Codes, Items, Readout, Scores, codes_of, decode_texts, to_labels
 
@@ -227,9 +228,9 @@ class Engine:
 
         def read(rows: Batch, edits: PackedEdits, prefix: Prefix | None) -> Tensor:
             if readout.max_new_tokens:
-                return self.generate(rows, edits, readout.max_new_tokens)
+                return generate(self.model, rows, edits, readout.max_new_tokens, self.spent)
             if not readout.one_pass:
-                return self._tails(rows, edits, readout)
+                return candidate_scores(self.model, rows, edits, readout, self.spent)
             hidden = self.model.decode(rows, prefix=prefix, last=1)
             self.spent(rows.embeds.shape[0])
             return readout.first_scores(self.model.logits(hidden[:, -1]))
@@ -251,65 +252,6 @@ class Engine:
         """Count one model call with `rows` rows."""
         self.cost.forward_passes += 1
         self.cost.items_forwarded += rows
-
-    def _tails(self, rows: Batch, edits: PackedEdits, readout: Readout) -> Tensor:
-        """Log-likelihood (rows, C) of candidates of several tokens: the prompt runs once, each candidate's
-        further tokens are fed to its cache, which is cropped back afterwards."""
-        hidden, cache = self._prefill(rows)
-        totals = readout.first_scores(self.model.logits(hidden[:, -1]))
-        for place, tokens in enumerate(readout.candidates):
-            if len(tokens) == 1:
-                continue
-            fed = torch.tensor(tokens[:-1], device=self.model.device)
-            step = self._step(rows, edits, self.model.embed(fed).expand(rows.mask.shape[0], -1, -1), cache)
-            logits = self.model.logits(step).log_softmax(-1)
-            wanted = torch.tensor(tokens[1:], device=self.model.device)
-            totals[:, place] += logits[:, torch.arange(len(wanted)), wanted].sum(-1)
-            cache.crop(-len(fed))
-        return totals
-
-    def generate(self, rows: Batch, edits: PackedEdits, max_new_tokens: int) -> Tensor:
-        """Greedy continuation (rows, n) of every row under its edits.
-
-        -1 stands after a row's end, `FAILED` where its logits were not finite.
-        """
-        hidden, cache = self._prefill(rows)
-        eos = self.model.tokenizer.eos_token_id
-        ended = torch.zeros(rows.mask.shape[0], dtype=torch.bool, device=self.model.device)
-        written: list[Tensor] = []
-        mask = rows.mask
-        for _ in range(max_new_tokens):
-            logits = self.model.logits(hidden[:, -1])
-            broken = ~torch.isfinite(logits).all(-1) & ~ended
-            token = logits.nan_to_num().argmax(-1)
-            ended = ended | broken | (token == (-1 if eos is None else eos))
-            written.append(torch.where(ended, torch.where(broken, FAILED, -1), token))
-            if bool(ended.all()) or len(written) == max_new_tokens:
-                break
-            hidden = self._step(
-                Batch(rows.embeds, mask, rows.roles), edits, self.model.embed(token)[:, None], cache
-            )
-            mask = torch.nn.functional.pad(mask, (0, 1), value=True)
-        return torch.stack(written, dim=1)
-
-    def _prefill(self, rows: Batch) -> tuple[Tensor, Any]:
-        from transformers import DynamicCache
-
-        cache = DynamicCache(config=self.model.text_config)
-        hidden = self.model.decode(rows, cache=cache, last=1)
-        self.spent(rows.embeds.shape[0])
-        return hidden, cache
-
-    def _step(self, rows: Batch, edits: PackedEdits, embeds: Tensor, cache: Any) -> Tensor:
-        """Feed further answer tokens (rows, n, d) to a cache that holds `rows.mask` columns."""
-        new = embeds.shape[1]
-        edits.roles = torch.full(
-            (rows.roles.shape[0], new), VALID | ANSWER, dtype=torch.uint8, device=embeds.device
-        )
-        mask = torch.nn.functional.pad(rows.mask, (0, new), value=True)
-        hidden = self.model.decode(Batch(embeds, mask, edits.roles), cache=cache)
-        self.spent(embeds.shape[0])
-        return hidden
 
 
 def _applied(edits: PackedEdits, site: str, layer: int) -> Callable[[Tensor], Tensor]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from affectbench.engine import Engine
+from affectbench.generation import generate
 from affectbench.intervention import UNTOUCHED, Intervention, PackedEdits
 from affectbench.lm_harness import PackedLM, choice_answers, neutral_text
 from affectbench.model import Batch, Prefix, Prepared
@@ -95,7 +96,7 @@ class Preserver:
         found = np.zeros((len(interventions), len(self.prompts)), dtype=np.int64)
 
         def read(rows: Batch, edits: PackedEdits, _prefix: Prefix | None) -> Tensor:
-            written = self.engine.generate(rows, edits, self.max_new_tokens)
+            written = generate(self.engine.model, rows, edits, self.max_new_tokens, self.engine.spent)
             return torch.nn.functional.pad(written, (0, self.max_new_tokens - written.shape[1]), value=-1)
 
         for places in self.engine.batches(self.prompts):

@@ -45,9 +45,10 @@ def run_cells(
 
     Raises `AffectbenchError` at the end where a job could not run or a cell ended in an error.
     """
+    from affectbench.placement import Options
     from affectbench.plan import job_of_names, jobs_of_suite
     from affectbench.progress import Terminal
-    from affectbench.run import Options, Run, command_line
+    from affectbench.run import Run, command_line
 
     registry = Registry(include)
     if suite is not None:
@@ -79,7 +80,7 @@ def run_cells(
         records = run.run(jobs)
     if records:
         _summary(console, records, folder)
-    _raise_failures(records, run.failed, len(jobs))
+    _raise_failures(records, run.failures, len(jobs))
 
 
 def _raise_failures(records: Sequence[Record], failed: Sequence[str], jobs: int) -> None:

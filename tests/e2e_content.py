@@ -14,10 +14,11 @@ import pytest
 import yaml
 
 from affectbench.__main__ import main
+from affectbench.placement import Options
 from affectbench.plan import Job, job_of_names, jobs_of_suite
 from affectbench.record import Cell, Record
 from affectbench.registry import Registry
-from affectbench.run import Options, Run
+from affectbench.run import Run
 
 CUES = {"anger": ("stole", "broke"), "joy": ("won", "found"), "sadness": ("lost", "missed")}
 PEOPLE = ("mara", "otto", "rosa", "emil", "lena", "hugo", "ines", "karl", "nora", "olaf", "pia", "quin")

@@ -26,7 +26,7 @@ from e2e_content import (
 )
 from example_benchmarks import tone
 
-from affectbench import run as run_module
+from affectbench import placement
 from affectbench.dataset import load_benchmark
 from affectbench.errors import AffectbenchError
 from affectbench.record import Record
@@ -84,7 +84,7 @@ def test_contradicting_data_are_named_before_a_model_is_loaded(
     changes: dict[str, Any],
     parts: list[str],
 ) -> None:
-    monkeypatch.setattr(run_module, "load_model", None)
+    monkeypatch.setattr(placement, "load_model", None)
     records, log = run_on(bench, tmp_path, spoil(items()), **changes)
     assert records == []
     for part in parts:

@@ -98,7 +98,7 @@ def test_an_interrupted_run_says_what_is_kept(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("affectbench.run.load_model", interrupt)
+    monkeypatch.setattr("affectbench.placement.load_model", interrupt)
     more = ("--include", bench.root, "--data", bench.root / "data", "-o", tmp_path)
     code, _, err = run_cli("run", SUITE, *more)
     assert code == 130

@@ -19,7 +19,7 @@ from e2e_content import (
     write_selector,
 )
 
-from affectbench import run as run_module
+from affectbench import placement
 from affectbench.record import Record
 from affectbench.store import Store
 
@@ -45,7 +45,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def loading(*_: object) -> None:
         raise AssertionError("a model is loaded")
 
-    monkeypatch.setattr(run_module, "load_model", loading)
+    monkeypatch.setattr(placement, "load_model", loading)
 
 
 def files(output: Path) -> dict[str, bytes]:

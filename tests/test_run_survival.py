@@ -23,7 +23,7 @@ from e2e_content import (
     contents,
 )
 
-from affectbench import run as run_module
+from affectbench import placement
 from affectbench.errors import AffectbenchError, RecordError
 from affectbench.store import Store
 
@@ -36,7 +36,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def loading(*_: object) -> None:
         raise AssertionError("a model is loaded")
 
-    monkeypatch.setattr(run_module, "load_model", loading)
+    monkeypatch.setattr(placement, "load_model", loading)
 
 
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks a process that ran torch")

@@ -1,0 +1,83 @@
+"""Where cells run: an executor takes orders, runs their cells and hands every result back once.
+
+`LocalExecutor` runs them in this process; `ray_executor` on a cluster. Only the host writes results.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Protocol
+
+from affectbench.errors import AffectbenchError, RecordError
+from affectbench.placement import Options, Order, Placement
+from affectbench.record import Cell, Record
+from affectbench.registry import Registry
+
+if TYPE_CHECKING:
+    from affectbench.cell import CellResult
+
+
+class Reporter(Protocol):
+    """Who is told how a run goes. Cells may overlap: several begin before the first is done."""
+
+    def start(self, cells: int) -> None:
+        """The run begins; `cells` in all."""
+
+    def phase(self, text: str) -> None:
+        """What is being done now."""
+
+    def cell(self, cell: Cell, passes: int) -> None:
+        """A cell begins; it will answer at most `passes` (item, intervention) pairs."""
+
+    def advance(self, passes: int) -> None:
+        """So many pairs more are done."""
+
+    def note(self, text: str) -> None:
+        """Something to know that stops nothing: what is run again, what was left out, and why."""
+
+    def done(self, record: Record, *, skipped: bool) -> None:
+        """A cell is finished, or was already."""
+
+
+class Host(Protocol):
+    """Whom an executor works for."""
+
+    registry: Registry
+    options: Options
+    reporter: Reporter
+
+    def finished(self, result: CellResult) -> None:
+        """Keep a result. Raises `RecordError` where that cannot be; the run then ends."""
+
+    def failed(self, order: Order, error: AffectbenchError) -> None:
+        """An order could not be run, or not to its end."""
+
+
+class Executor(Protocol):
+    """Runs orders. They are read one by one, when there is room for the next."""
+
+    def run(self, orders: Iterable[Order], host: Host) -> None:
+        """Run every cell; each gives exactly one result, unless its order is told to have failed."""
+
+
+class LocalExecutor:
+    """Runs one cell after another in this process."""
+
+    def run(self, orders: Iterable[Order], host: Host) -> None:
+        for order in orders:
+            try:
+                self._run(order, host)
+            except RecordError:
+                raise
+            except AffectbenchError as error:
+                host.failed(order, error)
+            gc.collect()
+
+    def _run(self, order: Order, host: Host) -> None:
+        placement = Placement(host.registry, order, host.options, host.reporter.phase)
+        for note in placement.notes:
+            host.reporter.note(note)
+        for planned in order.cells:
+            host.reporter.cell(planned.cell, placement.answers(planned))
+            host.finished(placement.run(planned, host.reporter.advance))

@@ -1,0 +1,272 @@
+"""One placement: a model loaded once for one benchmark, and the cells that stream through it.
+
+An executor decides where placements stand and which cells go to which; a cell's result is the same anywhere.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from affectbench import __version__
+from affectbench.dataset import Dataset, generator_digest
+from affectbench.errors import AffectbenchError
+from affectbench.identity import checkpoint_digest, digest_of
+from affectbench.plan import Job
+from affectbench.record import Cell, Hashes, ModelInfo, Provenance, TaskInfo
+from affectbench.registry import Registry, source_digest
+from affectbench.task import SPLITS, Benchmark, InterventionProtocol, SplitName
+
+if TYPE_CHECKING:
+    from affectbench.cell import CellPlan, CellResult
+    from affectbench.model import Model
+    from affectbench.session import Session
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run. `limit` caps the items of each label in each split; `tokens` bounds a forward pass."""
+
+    output: Path
+    device: str = "cpu"
+    data: Path | None = None
+    limit: int | None = None
+    tokens: int = 0
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """A cell before anything is loaded: what its names stand for, and the hashes known by then."""
+
+    cell: Cell
+    protocol: InterventionProtocol
+    hashes: Hashes
+
+
+@dataclass(frozen=True)
+class Order:
+    """The cells of one job that have to be run, with the items they are run on."""
+
+    job: Job
+    dataset: Dataset
+    cells: tuple[PlannedCell, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.job.card.name} on {self.job.benchmark.name}"
+
+
+def planned_cells(registry: Registry, job: Job, dataset: Dataset) -> tuple[PlannedCell, ...]:
+    """All cells of a job, with the hashes of task, protocol, selector and model."""
+    benchmarks = [job.benchmark, *_control(registry, job)]
+    digests = [each for found in benchmarks for each in (found.digest, generator_digest(found))]
+    task_digest = digest_of([*digests, dataset.digest_items])
+    local = Path(job.source).is_dir()
+    weights = checkpoint_digest(Path(job.source)) if local else f"{job.source} {job.card.revision}"
+    family = source_digest(registry.find("family", job.card.family).path)
+    planned = []
+    for protocol in job.protocols:
+        for fraction in protocol.fractions:
+            for name in job.selectors:
+                cell = Cell(
+                    model=job.card.name,
+                    task=job.benchmark.name,
+                    selector=name,
+                    intervention=protocol.name,
+                    fraction=fraction,
+                    seed=job.seed,
+                    site=protocol.site,
+                    positions=protocol.positions,
+                )
+                hashes = Hashes(
+                    task=task_digest,
+                    protocol=protocol.digest,
+                    selector=source_digest(registry.find("selector", name).path),
+                    selection="",
+                    model=digest_of([weights, job.card.dtype, family]),
+                )
+                planned.append(PlannedCell(cell, protocol, hashes))
+    return tuple(planned)
+
+
+def _control(registry: Registry, job: Job) -> list[Benchmark]:
+    """The benchmark that serves as the capability to keep, if one does."""
+    capability = job.benchmark.preservation.capability
+    return [registry.benchmark(capability.task)] if capability.kind == "benchmark" else []
+
+
+@dataclass
+class Placement:
+    """Loads the model of an order and prepares its items; then `run` gives one cell after another.
+
+    `phase` is told what is being done. Raises `AffectbenchError` where the model or the items are no use.
+    """
+
+    registry: Registry
+    order: Order
+    options: Options
+    phase: Callable[[str], None]
+    session: Session = field(init=False)
+    task: TaskInfo = field(init=False)
+    model: ModelInfo = field(init=False)
+    notes: list[str] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        from affectbench.cell import CellPlan, all_requests
+        from affectbench.selector import usable_selector
+        from affectbench.session import Session
+
+        job, options = self.order.job, self.options
+        self.phase(f"loading {job.card.name}")
+        model = load_model(self.registry, job, options.device)
+        self.session = Session(
+            model,
+            job.benchmark,
+            self.order.dataset,
+            self.registry.benchmark,
+            options.limit,
+            options.tokens,
+            options.data,
+        )
+        self._plans = {
+            each.cell: CellPlan(
+                each.cell,
+                each.protocol,
+                usable_selector(each.cell.selector, self.registry.selector),
+                each.hashes,
+            )
+            for each in self.order.cells
+        }
+        self._requests = all_requests(list(self._plans.values()))
+        self.phase(f"preparing {job.benchmark.name} for {job.card.name}")
+        self.task = _task_info(self.session)
+        self.model = _model_info(job, model, options.device)
+        if self.session.failures:
+            first = self.session.failures[0]
+            self.notes.append(
+                f"{len(self.session.failures)} items of {job.benchmark.name} cannot be used; "
+                f"the first: {first.id} ({first.path}): {first.reason}"
+            )
+
+    def answers(self, planned: PlannedCell) -> int:
+        """Upper bound of the (item, intervention) pairs of a cell."""
+        return _answers(self.session, self._plans[planned.cell])
+
+    def run(self, planned: PlannedCell, progress: Callable[[int], None] | None = None) -> CellResult:
+        """Run one cell of the order; `progress` is called with the (item, intervention) pairs just done."""
+        from affectbench.cell import CellRun
+
+        return CellRun(
+            self.session,
+            self._plans[planned.cell],
+            self.model,
+            self.task,
+            self.provenance(),
+            self._requests,
+            progress,
+        ).run()
+
+    def provenance(self) -> Provenance:
+        """What a record made now says of this process."""
+        import torch
+
+        from affectbench.cell import now_iso
+
+        now = now_iso()
+        return Provenance(
+            affectbench=__version__,
+            python=platform.python_version(),
+            **{name: _version(name) for name in ("torch", "transformers", "lm_eval", "numpy")},
+            platform=platform.platform(),
+            threads=torch.get_num_threads(),
+            batch_size=self.session.engine.tokens,
+            seed=self.order.job.seed,
+            command=self.options.command,
+            started=now,
+            finished=now,
+        )
+
+
+def load_model(registry: Registry, job: Job, device: str) -> Model:
+    """Load a job's model through its family. Raises `AffectbenchError` where it cannot, whatever the family
+    raises: damaged weights, a tokenizer that is missing, a device that is full."""
+    import torch
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise AffectbenchError(f"device {device!r}: this machine has no usable GPU", hint="use --device cpu")
+    family = cast("type[Model]", registry.family(job.card.family))
+    try:
+        model = family.load(job.card, job.source, device=device, dtype=getattr(torch, job.card.dtype))
+        # Without its file, transformers makes a tokenizer that knows no words.
+        if not (model.tokenizer.is_fast and model.tokenizer("the")["input_ids"]):
+            raise FileNotFoundError("no tokenizer.json, or one that turns text into nothing")
+        return model
+    except AffectbenchError:
+        raise
+    except (
+        Exception
+    ) as error:  # Loaders raise all kinds for a bad file; each becomes one error with its cause.
+        problem = (str(error).strip() or "no message").splitlines()[0]
+        raise AffectbenchError(
+            f"model {job.card.name!r} could not be loaded from {job.source} onto {device}: "
+            f"{type(error).__name__}: {problem}",
+            hint="check the checkpoint's files and --device",
+        ) from error
+
+
+def _answers(session: Session, plan: CellPlan) -> int:
+    """Upper bound of the (item, intervention) pairs of a cell."""
+    arms = plan.protocol.arms
+    conditions = len(arms.suppress.doses) + len(arms.amplify.doses)
+    labels = len(session.benchmark.labels)
+    draws = plan.protocol.controls.random_draws
+    test, validation = len(session.items("test")), len(session.items("validation"))
+    return conditions * ((labels + draws) * test + labels * validation)
+
+
+def _task_info(session: Session) -> TaskInfo:
+    benchmark = session.benchmark
+    counts: dict[SplitName, int] = {name: len(session.items(name)) for name in SPLITS}
+    clusters: dict[SplitName, int] = {name: len(set(session.items(name).clusters)) for name in SPLITS}
+    return TaskInfo(
+        id=benchmark.name,
+        version=benchmark.version,
+        title=benchmark.title or benchmark.name,
+        modality=benchmark.modality,
+        labels=list(benchmark.labels),
+        metric=benchmark.metric,
+        n_items=counts,
+        n_clusters=clusters,
+        n_failed=len(session.failures),
+        chance=1 / len(benchmark.labels),
+    )
+
+
+def _model_info(job: Job, model: Model, device: str) -> ModelInfo:
+    return ModelInfo(
+        id=job.card.name,
+        family=job.card.family,
+        revision=job.card.revision or "",
+        modality=job.card.modality,
+        dtype=job.card.dtype,
+        device=device,
+        n_layers=model.shape.layers,
+        width=model.shape.width,
+        n_parameters=model.parameters,
+        instrument=job.card.instrument,
+        instrument_note=job.card.instrument_note,
+    )
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"

@@ -18,6 +18,7 @@ from affectbench.evidence import MEAN, EvidencePass, Key, merged, requests_of
 from affectbench.intervention import ROLE_BIT, Intervention, mean_ablation, scale
 from affectbench.operating import choose_operating, headline_of
 from affectbench.outcomes import Condition, Outcomes, content_digest
+from affectbench.overlap import listed_units
 from affectbench.preservation import Preserver
 from affectbench.readout import margins_of
 from affectbench.record import (
@@ -313,6 +314,7 @@ class CellRun:
         if selection is not None:
             info = SelectionInfo(
                 units_per_emotion=[units.size for units in selection.units],
+                units=[listed_units(units) for units in selection.units],
                 layer_histogram=[selection.shape.histogram(units).tolist() for units in selection.units],
                 ties=TIE_RULE,
             )
@@ -321,6 +323,7 @@ class CellRun:
             "cell": self.plan.cell,
             "status": status,
             "control": self.plan.selector.control,
+            "evidence": sorted(self.plan.selector.needs),
             "hashes": self.plan.hashes.model_copy(update={"selection": digest, "predictions": predictions}),
             "model": self.model,
             "task": self.task,

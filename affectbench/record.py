@@ -82,9 +82,14 @@ class TaskInfo(Part):
 
 
 class SelectionInfo(Part):
-    """The selected units in numbers: an emotion's row of `layer_histogram` counts its units by layer."""
+    """The selected units: an emotion's row of `layer_histogram` counts its units by layer.
+
+    `units` lists them by emotion as flat indices, separated by spaces: all of a set of up to
+    `affectbench.overlap.LISTED`, of a larger one a sample that still tells how far two sets overlap.
+    """
 
     units_per_emotion: list[int]
+    units: list[str]
     layer_histogram: list[list[int]]
     ties: str
 
@@ -150,7 +155,10 @@ class Provenance(Part):
 
 
 class Record(Part):
-    """One cell's result. `control` marks rows that show what nothing looks like (random, shuffled labels)."""
+    """One cell's result. `control` marks rows that show what nothing looks like (random, shuffled labels).
+
+    `evidence` names the statistics that the selector ranked units by; empty where it read none.
+    """
 
     schema_version: Literal[1] = 1
     cell: Cell
@@ -158,6 +166,7 @@ class Record(Part):
     reason: str = ""
     flags: list[str] = []
     control: bool = False
+    evidence: list[str] = []
     hashes: Hashes
     model: ModelInfo
     task: TaskInfo

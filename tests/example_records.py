@@ -9,6 +9,7 @@ import numpy as np
 
 from affectbench.operating import choose_operating, headline_of
 from affectbench.outcomes import Condition, Outcomes
+from affectbench.overlap import listed_units
 from affectbench.preservation_score import PreservationOutcomes, score_preservation
 from affectbench.record import (
     Cell,
@@ -40,6 +41,7 @@ QUALITY = {
     "shuffled_labels": 0.0,
 }
 """How far each selector's targets move: 1 = as far as planted units, 0 = like random units."""
+EVIDENCE = {"mad": ["mean"], "probe": ["mean"], "shuffled_labels": ["mean"], "planted": ["attribution"]}
 LAYERS, WIDTH = 6, 64
 
 
@@ -164,10 +166,11 @@ def _build(
         cell=cell,
         status="ok",
         control=selector in ("random", "shuffled_labels"),
+        evidence=EVIDENCE.get(selector, [] if selector == "random" else ["rate"]),
         hashes=Hashes(**{k: _digest(f"{k} {v}") for k, v in _identity(cell).items()}),
         model=_model_info(model, modality),
         task=_task_info(task, modality, outcomes),
-        selection=_selection_info(number),
+        selection=_selection_info(number, quality),
         scores=scores,
         validation=points,
         operating=operating,
@@ -248,10 +251,19 @@ def _task_info(task: str, modality: str, outcomes: dict[str, Outcomes]) -> TaskI
     )  # fmt: skip
 
 
-def _selection_info(number: int) -> SelectionInfo:
-    histogram = np.random.default_rng(number).multinomial(4, [1 / LAYERS] * LAYERS, size=len(LABELS))
+def _selection_info(number: int, quality: float) -> SelectionInfo:
+    """Four units an emotion: the better the selector, the more of them are the first four of its layer."""
+    rng = np.random.default_rng(number)
+    units = []
+    for emotion in range(len(LABELS)):
+        known = WIDTH * (emotion % LAYERS) + np.arange(4)
+        other = rng.choice(LAYERS * WIDTH, size=4, replace=False)
+        units.append(np.unique(np.where(rng.random(4) < quality, known, other)))
     return SelectionInfo(
-        units_per_emotion=[4] * len(LABELS), layer_histogram=histogram.tolist(), ties="none at the boundary"
+        units_per_emotion=[len(own) for own in units],
+        units=[listed_units(own) for own in units],
+        layer_histogram=[np.bincount(own // WIDTH, minlength=LAYERS).tolist() for own in units],
+        ties="none at the boundary",
     )
 
 

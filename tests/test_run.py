@@ -20,7 +20,8 @@ from e2e_content import (
 )
 
 from affectbench import placement
-from affectbench.record import Record
+from affectbench.record import Record, cell_id
+from affectbench.selector import Selection
 from affectbench.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,10 +70,13 @@ def test_a_suite_gives_valid_records_of_what_was_run(bench: Bench, tmp_path: Pat
         ]  # fmt: skip
         assert all(dose.random is not None and dose.random.n_draws == 6 for dose in record.scores.doses)
         assert record.control == (record.cell.selector == "random")
+        assert record.evidence == ([] if record.control else ["mean"])
         assert record.task.n_items == {"identification": 24, "validation": 12, "test": 36}
         assert record.task.n_clusters == {"identification": 4, "validation": 2, "test": 6}
         assert record.selection is not None
         assert record.selection.units_per_emotion == [4, 4, 4]
+        stored = Selection.load(Store(tmp_path).selections / f"{cell_id(record.cell)}.safetensors")
+        assert record.selection.units == [" ".join(map(str, sorted(own))) for own in stored.units]
         assert record.cost.forward_passes > 0
         assert record.cost.items_forwarded > 0
     assert not list(tmp_path.rglob("*.tmp"))

@@ -254,7 +254,7 @@ class Engine:
         self.cost.items_forwarded += rows
 
 
-def _applied(edits: PackedEdits, site: str, layer: int) -> Callable[[Tensor], Tensor]:
+def _applied(edits: PackedEdits, site: str, layer: int) -> Callable[[Any], Any]:
     return lambda activation: edits.apply(site, layer, activation)
 
 

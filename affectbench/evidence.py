@@ -15,6 +15,7 @@ from torch import Tensor
 
 from affectbench.engine import Engine
 from affectbench.errors import AffectbenchError
+from affectbench.experts import Routed
 from affectbench.intervention import ANSWER, ROLE_BIT, UNTOUCHED, hooked
 from affectbench.model import Batch
 from affectbench.readout import FAILED, Codes, IntArray, Items, Readout, codes_of, to_labels
@@ -153,11 +154,11 @@ class EvidencePass:
         model = self.engine.model
         batch = model.collate([self.items.items[place] for place in places])
         gradients = any(statistic == ATTRIBUTION for _, _, statistic in self.requests)
-        seen: dict[Point, Tensor] = {}
+        seen: dict[Point, Tensor | Routed] = {}
         pooled: dict[Point, dict[tuple[str, str], Tensor]] = {}
 
-        def read(point: Point) -> Callable[[Tensor], None]:
-            def hook(activation: Tensor) -> None:
+        def read(point: Point) -> Callable[[Tensor | Routed], None]:
+            def hook(activation: Tensor | Routed) -> None:
                 if gradients:
                     seen[point] = activation
                 else:  # Pooled at once, so that no activation outlives its layer.
@@ -184,7 +185,7 @@ class EvidencePass:
         self._accumulate(batch.roles, pooled, self._weights(places, codes, gold, shuffled))
 
     def _pool(
-        self, point: Point, activation: Tensor, slope: Tensor | None, roles: Tensor
+        self, point: Point, activation: Tensor | Routed, slope: Tensor | None, roles: Tensor
     ) -> dict[tuple[str, str], Tensor]:
         """Sums (B, width) over tokens, for each (positions, statistic) requested of the point's site."""
         return {
@@ -194,7 +195,7 @@ class EvidencePass:
         }
 
     def _slopes(
-        self, first: Tensor, gold: IntArray, places: list[int], seen: dict[Point, Tensor]
+        self, first: Tensor, gold: IntArray, places: list[int], seen: dict[Point, Tensor | Routed]
     ) -> dict[Point, Tensor]:
         """Gradient of each item's gold margin (gold minus best other) with respect to every site."""
         wanted = gold if self.items.orders is None else (self.items.orders[places] == gold[:, None]).argmax(1)
@@ -203,10 +204,11 @@ class EvidencePass:
         others = first.clone()
         others[rows, at] = -torch.inf
         margin = (first[rows, at] - others.max(dim=-1).values).sum()
-        found = torch.autograd.grad(margin, list(seen.values()), allow_unused=True)
+        values = [found.values if isinstance(found, Routed) else found for found in seen.values()]
+        slopes = torch.autograd.grad(margin, values, allow_unused=True)
         return {
-            point: torch.zeros_like(seen[point]) if slope is None else slope
-            for point, slope in zip(seen, found, strict=True)
+            point: torch.zeros_like(value) if slope is None else slope
+            for point, value, slope in zip(seen, values, slopes, strict=True)
         }
 
     def _weights(self, places: list[int], codes: Codes, gold: IntArray, shuffled: IntArray) -> Tensor:
@@ -244,20 +246,30 @@ class EvidencePass:
         return torch.float32 if self.engine.model.device.type == "mps" else torch.float64
 
 
-def _pooled(value: Tensor, slope: Tensor | None, statistic: str, roles: Tensor, positions: str) -> Tensor:
+def _pooled(
+    activation: Tensor | Routed, slope: Tensor | None, statistic: str, roles: Tensor, positions: str
+) -> Tensor:
     """Sum (B, width) over the tokens of `positions` of one statistic of activations (B, T, width)."""
-    answer = ROLE_BIT[positions] == ANSWER
-    if answer:
-        value, roles = value[:, -1:], roles[:, -1:]
-    if statistic == MEAN_ABS:
-        value = value.abs()
-    elif statistic == RATE:
-        value = (value > 0).float()
-    elif statistic == ATTRIBUTION:
-        assert slope is not None, "gradients were taken"
-        value = value * (slope[:, -1:] if answer else slope)
     mask = (roles & ROLE_BIT[positions]).bool()
+    if isinstance(activation, Routed):
+        value = _measured(activation.values, slope, statistic)
+        return activation.summed(value * mask.view(-1, 1, 1), mask.shape[0]).float()
+    if ROLE_BIT[positions] == ANSWER:
+        activation, mask = activation[:, -1:], mask[:, -1:]
+        slope = None if slope is None else slope[:, -1:]
+    value = _measured(activation, slope, statistic)
     return torch.bmm(mask[:, None].to(value), value).squeeze(1).float()
+
+
+def _measured(value: Tensor, slope: Tensor | None, statistic: str) -> Tensor:
+    if statistic == MEAN_ABS:
+        return value.abs()
+    if statistic == RATE:
+        return (value > 0).float()
+    if statistic == ATTRIBUTION:
+        assert slope is not None, "gradients were taken"
+        return value * slope
+    return value
 
 
 def requests_of(needs: Iterable[str], site: str, positions: str) -> frozenset[Key]:

@@ -21,6 +21,8 @@ from affectbench.sites import SITES, FloatArray, SiteShape, UnitArray
 if TYPE_CHECKING:
     import torch
 
+    from affectbench.experts import Routed
+
 Operation = Literal["scale", "mean"]
 Positions = Literal["all", "content", "audio", "answer"]
 
@@ -128,12 +130,22 @@ UNTOUCHED = Intervention()
 
 
 @dataclass
-class _BlockEdit:
+class BlockEdit:
+    """One edit of one layer, for the rows of one intervention."""
+
     block: int
     channels: torch.Tensor
     operation: Operation
     value: torch.Tensor
     bit: int
+
+    def where(self, roles: torch.Tensor | None, tokens: int) -> torch.Tensor | None:
+        """Which of a block's `tokens` are edited, item by item, shape (tokens,); None where all are."""
+        if self.bit == VALID:
+            return None
+        assert roles is not None, "roles are set before each forward pass"
+        # The last layer may see fewer columns: the ones that are read, at the end.
+        return (roles[:, -(tokens // roles.shape[0]) :] & self.bit).bool().flatten()
 
 
 @dataclass
@@ -148,7 +160,7 @@ class PackedEdits:
     device: torch.device
     dtype: torch.dtype
     roles: torch.Tensor | None = None
-    _points: dict[tuple[str, int], list[_BlockEdit]] = field(init=False, default_factory=dict)
+    _points: dict[tuple[str, int], list[BlockEdit]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         import torch
@@ -158,7 +170,7 @@ class PackedEdits:
                 value = torch.as_tensor(edit.value, dtype=self.dtype, device=self.device)
                 for layer, (channels, places) in edit.shape.by_layer(edit.units).items():
                     self._points.setdefault((edit.site, layer), []).append(
-                        _BlockEdit(
+                        BlockEdit(
                             block,
                             torch.as_tensor(channels, device=self.device),
                             edit.operation,
@@ -172,21 +184,21 @@ class PackedEdits:
         """The (site, layer) pairs that at least one row edits."""
         return sorted(self._points)
 
-    def apply(self, site: str, layer: int, activation: torch.Tensor) -> torch.Tensor:
+    def apply(self, site: str, layer: int, activation: torch.Tensor | Routed) -> torch.Tensor | Routed:
         """Edit `activation` (K * B, T, width) block by block; returns a tensor of the same shape."""
         import torch
 
+        if not isinstance(activation, torch.Tensor):
+            return activation.edited(self._points[site, layer], len(self.interventions), self.roles)
         blocks = activation.clone() if torch.is_grad_enabled() else activation
         view = blocks.view(len(self.interventions), -1, *blocks.shape[1:])
         for edit in self._points[site, layer]:
             rows = view[edit.block]
             chosen = rows[..., edit.channels]
             changed = chosen * edit.value if edit.operation == "scale" else edit.value.expand_as(chosen)
-            if edit.bit != VALID:
-                assert self.roles is not None, "roles are set before each forward pass"
-                # The last layer may see fewer columns: the ones that are read, at the end.
-                here = (self.roles[:, -rows.shape[1] :] & edit.bit).bool()
-                changed = torch.where(here.unsqueeze(-1), changed, chosen)
+            here = edit.where(self.roles, rows.shape[0] * rows.shape[1])
+            if here is not None:
+                changed = torch.where(here.view(*rows.shape[:2], 1), changed, chosen)
             rows[..., edit.channels] = changed
         return blocks
 

@@ -19,7 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from affectbench.errors import AffectbenchError
+from affectbench.experts import expert_width, experts_in, tap_experts, tap_of
 from affectbench.intervention import ANSWER, AUDIO, CONTENT, VALID
+from affectbench.prompt_tokens import PromptTokens
 from affectbench.sites import GATE, NEURON, SiteShape
 
 if TYPE_CHECKING:
@@ -77,7 +79,7 @@ class Watched:
     neurons: dict[int, Tensor]
 
 
-class Model:
+class Model(PromptTokens):
     """A causal decoder whose units can be read and edited. Subclasses declare a family.
 
     The decoder gets ready-made input embeddings, so that an audio tower runs once for an item, whatever
@@ -95,6 +97,10 @@ class Model:
         self.device = next(network.parameters()).device
         self.dtype = next(network.parameters()).dtype
         self._tuple_layers = False
+        self.experts = [experts_in(layer) for layer in self.layers]
+        fused = [found for found in self.experts if found is not None]
+        if fused:
+            tap_experts(network, fused)
 
     # What a family declares. The defaults fit most decoder-only models of transformers.
 
@@ -130,8 +136,21 @@ class Model:
         )
 
     def down(self, layer: int) -> Any:
-        """The linear module that writes the neurons into the residual stream."""
-        return self.mlp(layer).down_proj
+        """The module that writes the neurons into the residual stream: linear, or a layer's fused experts."""
+        found = self.experts[layer] or getattr(self.mlp(layer), "down_proj", None)
+        if found is None:
+            raise AffectbenchError(
+                f"layer {layer}: {type(self.mlp(layer)).__name__} has no `down_proj` to read or edit",
+                hint="the family file must override `down`",
+            )
+        return found
+
+    def width(self, layer: int) -> int:
+        """Neurons of a layer; those of expert e start at e times the width of an expert."""
+        experts = self.experts[layer]
+        if experts is None:
+            return int(self.down(layer).in_features)
+        return int(experts.num_experts) * expert_width(experts)
 
     def position_ids(self, mask: Tensor) -> Tensor:
         """Positions (B, T) that ignore left padding."""
@@ -151,15 +170,19 @@ class Model:
     @cached_property
     def shape(self) -> SiteShape:
         """Layers and units of the sites `gate` and `neuron`, which have the same shape."""
-        widths = {int(self.down(layer).in_features) for layer in range(len(self.layers))}
-        if len(widths) != 1:
+        widths = [self.width(layer) for layer in range(len(self.layers))]
+        if len(set(widths)) != 1:
             raise AffectbenchError(
-                f"layers differ in width: {sorted(widths)}", hint="this model needs its own family"
+                f"the layers of {self.card.name} differ in width: {widths}",
+                hint="flat unit indices need one width; dense beside expert layers are not supported",
             )
-        return SiteShape(len(self.layers), widths.pop())
+        return SiteShape(len(widths), widths[0])
 
     def site_module(self, site: str, layer: int) -> tuple[Any, Literal["input", "output"]]:
         """The module that carries `site` at `layer`, and which side of it."""
+        experts = self.experts[layer]
+        if experts is not None and site in (GATE, NEURON):
+            return tap_of(experts, site), "output"
         if site == GATE:
             return self.activation(layer), "output"
         if site == NEURON:
@@ -205,51 +228,6 @@ class Model:
         roles = torch.full((len(ids),), VALID | CONTENT, dtype=torch.uint8)
         roles[-1] |= ANSWER
         return Prepared(name, torch.tensor(ids, dtype=torch.long), roles)
-
-    def render(self, prompt: RenderedPrompt) -> tuple[str, tuple[int, int] | None]:
-        """The full text of a prompt and where the item's own words stand in it, through the chat template
-        where the checkpoint has one."""
-        if not self._templated:
-            return prompt.text, prompt.content_span
-        message = [{"role": "user", "content": prompt.text}]
-        text = self.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-        shift = text.find(prompt.text)
-        if shift < 0 or prompt.content_span is None:
-            return text, None
-        return text, (prompt.content_span[0] + shift, prompt.content_span[1] + shift)
-
-    def continuation(self, prompt: RenderedPrompt, answer: str) -> list[int]:
-        """Token ids of `answer` as they follow `prompt`."""
-        text, _ = self.render(prompt)
-        if self._templated:
-            answer = answer.lstrip()
-        before, _ = self._tokens(text)
-        both, _ = self._tokens(text + answer)
-        tokens = both[len(before) :] if both[: len(before)] == before else []
-        if not tokens:
-            tokens = self.tokenizer(answer, add_special_tokens=False)["input_ids"]
-        if not tokens:
-            raise AffectbenchError(f"the answer {answer!r} has no tokens in {self.card.name}'s vocabulary")
-        return list(tokens)
-
-    @property
-    def _templated(self) -> bool:
-        return bool(getattr(self.tokenizer, "chat_template", None))
-
-    def _tokens(self, text: str, *, offsets: bool = False) -> tuple[list[int], list[tuple[int, int]]]:
-        """Token ids of a rendered prompt, and on demand where each stands in it.
-
-        A chat template has written the special tokens already. A closing end-of-text token that the
-        tokenizer adds is dropped: the answer is read at the end of the prompt.
-        """
-        special = not self._templated
-        found = self.tokenizer(text, add_special_tokens=special, return_offsets_mapping=offsets)
-        ids = list(found["input_ids"])
-        places = list(found["offset_mapping"]) if offsets else []
-        end = self.tokenizer.eos_token
-        if len(ids) > 1 and ids[-1] == self.tokenizer.eos_token_id and not text.endswith(end or " "):
-            return ids[:-1], places[:-1]
-        return ids, places
 
     def embed(self, ids: Tensor) -> Tensor:
         """Input embeddings of token ids, shape (..., d)."""
@@ -391,9 +369,13 @@ def _entering(forward: Any, hidden: Tensor) -> Any:
 
 
 def _last_columns(forward: Any, last: int) -> Any:
-    def shortened(hidden: Tensor) -> Tensor:
+    def shortened(hidden: Tensor) -> Any:
         output = torch.zeros_like(hidden)
-        output[:, -last:] = forward(hidden[:, -last:])
+        found = forward(hidden[:, -last:])
+        if isinstance(found, tuple):  # Some mixtures of experts return their routing, too.
+            output[:, -last:] = found[0]
+            return output, *found[1:]
+        output[:, -last:] = found
         return output
 
     return shortened

@@ -2,6 +2,11 @@
 
 A *site* is one tensor of every decoder layer. A *unit* is one channel of it, addressed by the flat index
 ``layer * width + channel``; flat indices are the only unit addresses that cross module borders.
+
+In a mixture of experts the channels of a layer are those of its routed experts, one expert after the other:
+channel c of expert e is ``e * expert width + c``, and the layer's width is experts x expert width. An expert
+that a token is not sent to does not run: its units count as zero there, and editing them does nothing. A
+shared expert, which every token passes, is not a part of the site.
 """
 
 from __future__ import annotations

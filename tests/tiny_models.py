@@ -85,6 +85,21 @@ def tiny_gemma2(seed: int = 0) -> Model:
     return tiny_model("Gemma2", seed, head_dim=8, sliding_window=64)
 
 
+EXPERTS: dict[str, dict[str, Any]] = {
+    "Qwen3Moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "head_dim": 8},
+    "Mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "Olmoe": {"num_experts": 4, "num_experts_per_tok": 2, "eos_token_id": 1},
+    "GptOss": {"num_local_experts": 4, "head_dim": 8, "rope_parameters": {"rope_type": "default"}},
+}
+"""Families of experts; the last has biases, transposed and interleaved weights, and a gate of its own."""
+
+
+@cache
+def tiny_experts(prefix: str, seed: int = 0) -> Model:
+    """A mixture of 4 experts of 24 units in every layer."""
+    return tiny_model(prefix, seed, **EXPERTS[prefix])
+
+
 def items(model: Model, count: int = 11, seed: int = 0) -> Items:
     """Random token sequences of mixed lengths with gold labels and clusters."""
     rng = np.random.default_rng(seed)

@@ -93,7 +93,19 @@ def run(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
     seed: Annotated[int | None, typer.Option(min=0, help="Default: the suite's, or 0.")] = None,
     tokens: Annotated[int, typer.Option(min=0, help="Tokens in one forward pass; 0 chooses by device.")] = 0,
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's choice.")] = 0,
+    threads: Annotated[
+        int, typer.Option(min=0, help="CPU threads, of each worker; 0 leaves torch's choice (workers: 1).")
+    ] = 0,
+    executor: Annotated[str, typer.Option(help="local, or ray for a cluster.")] = "local",
+    workers: Annotated[
+        int, typer.Option(min=0, help="ray: models held at a time; 0 for as many as fit.")
+    ] = 0,
+    gpus_per_worker: Annotated[
+        float | None, typer.Option(min=0, help="ray: GPUs of each worker. Default: 1 with --device cuda.")
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="ray: a running cluster, `auto` or HOST:PORT. Default: this machine.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for records. Default: results/NAME.")
     ] = None,
@@ -110,13 +122,14 @@ def run(
 
         python harness.py run --model path/to/checkpoint --task goemotions --data path/to/data --limit 20
     """
-    from affectbench.commands import run_cells
+    from affectbench.run_command import What, Where, run_cells
 
     try:
         run_cells(
-            out, suite=suite, model=model, task=task, selectors=selector, interventions=intervention,
-            include=include or [], data=data, limit=limit, device=device, seed=seed, tokens=tokens,
-            threads=threads, output=output,
+            out,
+            What(suite, model, task, selector or (), intervention or (), seed),
+            Where(executor, workers, gpus_per_worker, ray_address, threads),
+            include=include or [], data=data, limit=limit, device=device, tokens=tokens, output=output,
         )  # fmt: skip
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped; finished cells are kept: the same command goes on from here")

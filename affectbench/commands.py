@@ -15,103 +15,12 @@ from affectbench.record import Record
 from affectbench.registry import Registry
 from affectbench.store import Store
 
-DEFAULT_INTERVENTION = "zero-gain"
 REFERENCE_RECIPES = {
     "reference-text": "text",
     "reference-text-plain": "text",
     "reference-text-emergent": "text",
     "reference-audio": "audio",
 }
-
-
-def run_cells(
-    console: Console,
-    *,
-    suite: str | None,
-    model: str | None,
-    task: str | None,
-    selectors: Sequence[str] | None,
-    interventions: Sequence[str] | None,
-    include: Sequence[Path],
-    data: Path | None,
-    limit: int | None,
-    device: str,
-    seed: int | None,
-    tokens: int,
-    threads: int,
-    output: Path | None,
-) -> None:
-    """Run a suite or a single job and say where to look.
-
-    Raises `AffectbenchError` at the end where a job could not run or a cell ended in an error.
-    """
-    from affectbench.placement import Options
-    from affectbench.plan import job_of_names, jobs_of_suite
-    from affectbench.progress import Terminal
-    from affectbench.run import Run, command_line
-
-    registry = Registry(include)
-    if suite is not None:
-        if model or task or selectors or interventions:
-            raise AffectbenchError(
-                f"suite {suite!r} fixes models, tasks, selectors and interventions",
-                hint="name a suite or the parts, not both",
-            )
-        jobs = jobs_of_suite(registry, suite, seed)
-    elif model:
-        names = list(selectors or [entry.name for entry in registry.entries("selector")])
-        jobs = [
-            job_of_names(registry, model, task, names, interventions or [DEFAULT_INTERVENTION], seed or 0)
-        ]
-    else:
-        raise AffectbenchError(
-            "nothing to run", hint="name a suite (`run quickstart`), or --model and --task"
-        )
-    name = suite or f"{jobs[0].card.name}-{jobs[0].benchmark.name}"
-    # A limited run is another task: it must not take the place of a full one.
-    folder = output or Path("results") / (name if limit is None else f"{name}-limit{limit}")
-    if threads:
-        import torch
-
-        torch.set_num_threads(threads)
-    with Terminal(console) as terminal:
-        options = Options(folder, device, data, limit, tokens, command_line())
-        run = Run(registry, options, terminal)
-        records = run.run(jobs)
-    if records:
-        _summary(console, records, folder)
-    _raise_failures(records, run.failures, len(jobs))
-
-
-def _raise_failures(records: Sequence[Record], failed: Sequence[str], jobs: int) -> None:
-    if failed and jobs == 1:
-        raise AffectbenchError(failed[0])
-    if failed:
-        raise AffectbenchError(
-            f"{len(failed)} of {jobs} jobs could not run:\n" + "\n".join(failed),
-            hint="put this right and run the same command again: finished cells are kept",
-        )
-    errors = [record for record in records if record.status == "error"]
-    if errors:
-        raise AffectbenchError(
-            f"{len(errors)} of {len(records)} cells ended in an error; "
-            f"the first: {errors[0].cell.selector}: {errors[0].reason}",
-            hint="the same command tries them again and keeps the others",
-        )
-
-
-def _summary(console: Console, records: Sequence[Record], folder: Path) -> None:
-    counts = {
-        status: sum(record.status == status for record in records)
-        for status in ("ok", "collapsed", "insufficient", "error")
-    }
-    found = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-    for text in (
-        f"\n{len(records)} cells: {found}. Records: {folder / 'records'}",
-        f"Look:  python harness.py table {folder}",
-        f"Site:  python harness.py leaderboard --results {folder}",
-    ):
-        console.print(escape(text), highlight=False, soft_wrap=True)
 
 
 def rescore(console: Console, results: Path) -> None:

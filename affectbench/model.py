@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from affectbench.errors import AffectbenchError
 from affectbench.experts import expert_width, experts_in, tap_experts, tap_of
 from affectbench.intervention import ANSWER, AUDIO, CONTENT, VALID
-from affectbench.products import quicken
 from affectbench.prompt_tokens import PromptTokens
 from affectbench.sites import GATE, NEURON, SiteShape
 
@@ -92,7 +91,6 @@ class Model(PromptTokens):
 
     def __init__(self, network: Any, tokenizer: Any, card: ModelCard, folder: Path | None) -> None:
         self.network = network.eval().requires_grad_(False)
-        quicken(self.network)
         self.tokenizer = tokenizer
         self.card = card
         self.folder = folder

@@ -17,7 +17,7 @@ from affectbench.dataset import Dataset, generator_digest
 from affectbench.errors import AffectbenchError
 from affectbench.identity import checkpoint_digest, digest_of
 from affectbench.plan import Job
-from affectbench.record import Cell, Hashes, ModelInfo, Provenance, TaskInfo
+from affectbench.record import Cell, Cost, Hashes, ModelInfo, Provenance, Record, TaskInfo
 from affectbench.registry import Registry, source_digest
 from affectbench.task import SPLITS, Benchmark, InterventionProtocol, SplitName
 
@@ -170,6 +170,23 @@ class Placement:
             self._requests,
             progress,
         ).run()
+
+    def broken_off(self, planned: PlannedCell, reason: str) -> Record:
+        """The record of a cell that did not live to make its own."""
+        nothing = Cost(
+            wall_s=0, cpu_s=0, forward_passes=0, items_forwarded=0, identification_items=0, peak_memory_mib=0
+        )
+        return Record(
+            cell=planned.cell,
+            status="error",
+            reason=reason,
+            control=self._plans[planned.cell].selector.control,
+            hashes=planned.hashes,
+            model=self.model,
+            task=self.task,
+            cost=nothing,
+            provenance=self.provenance(),
+        )
 
     def provenance(self) -> Provenance:
         """What a record made now says of this process."""

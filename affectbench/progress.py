@@ -38,6 +38,7 @@ class Terminal:
         self._cells = self._bars.add_task("cells", total=0, unit="cells")
         self._passes = self._bars.add_task("starting", total=None, unit="answers")
         self._skipped = 0
+        self._running: set[Cell] = set()
 
     def __enter__(self) -> Terminal:
         self._bars.start()
@@ -55,11 +56,18 @@ class Terminal:
         self._bars.update(self._cells, total=cells)
 
     def phase(self, text: str) -> None:
-        self._bars.reset(self._passes, total=None, description=escape(text))
+        if not self._running:
+            self._bars.reset(self._passes, total=None, description=escape(text))
 
     def cell(self, cell: Cell, passes: int) -> None:
         name = f"{cell.model} · {cell.selector}"
-        self._bars.reset(self._passes, total=passes, description=name)
+        if not self._running - {cell}:
+            self._bars.reset(self._passes, total=passes, description=name)
+        elif cell not in self._running:
+            known = self._bars.tasks[self._passes].total or 0
+            together = f"{len(self._running) + 1} cells at a time"
+            self._bars.update(self._passes, total=known + passes, description=together)
+        self._running.add(cell)
 
     def advance(self, passes: int) -> None:
         self._bars.advance(self._passes, passes)
@@ -69,6 +77,7 @@ class Terminal:
 
     def done(self, record: Record, *, skipped: bool) -> None:
         self._bars.advance(self._cells)
+        self._running.discard(record.cell)
         if skipped:
             self._skipped += 1
         else:

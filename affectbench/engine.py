@@ -17,10 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from affectbench.batch import Batch, Prefix, Prepared, Watched
+from affectbench.candidates import branches_hold, candidate_scores, with_candidates
+from affectbench.errors import AffectbenchError
 from affectbench.folding import foldable_sites
-from affectbench.generation import candidate_scores, generate
+from affectbench.generation import generate
 from affectbench.intervention import ROLE_BIT, Edit, Intervention, PackedEdits, hooked
-from affectbench.model import Batch, Model, Prefix, Prepared, Watched
+from affectbench.model import Model
 from affectbench.readout import FAILED, Codes, Items, Readout, Scores, codes_of, decode_texts, to_labels
 
 Progress = Callable[[int], None]
@@ -67,6 +70,7 @@ class Engine:
     tokens: int = 0
     cost: Cost = field(default_factory=Cost)
     _known: dict[tuple[Hashable, ...], tuple[Codes, Scores]] = field(default_factory=dict)
+    _tried: set[tuple[tuple[int, ...], ...]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         if self.tokens <= 0:
@@ -104,11 +108,14 @@ class Engine:
         shape = (len(interventions), len(items))
         codes = np.full(shape, FAILED, dtype=np.int8)
         scores = np.full((*shape, len(readout.labels)), np.nan, dtype=np.float32)
-        last = 1 if readout.one_pass else None
-        for places in self.batches(items.items):
+        self._check(readout)
+        last, grow = 1 + len(readout.prefixes), readout.max_new_tokens
+        for places in self.batches(items.items, readout.further):
             batch = self.model.collate([items.items[place] for place in places])
+            batch = with_candidates(self.model, batch, readout)
             orders = None if items.orders is None else items.orders[places]
-            for chosen, rows in self.sweep(batch, interventions, self._answers(readout), last=last):
+            read = self._answers(readout)
+            for chosen, rows in self.sweep(batch, interventions, read, last=last, grow=grow):
                 at = np.ix_(chosen, places)
                 if readout.max_new_tokens:
                     codes[at] = _parsed(self.model, rows, readout, orders, len(chosen))
@@ -120,12 +127,25 @@ class Engine:
                     progress(len(chosen) * len(places))
         return codes, scores
 
-    def batches(self, items: Sequence[Prepared]) -> Iterator[list[int]]:
-        """Places of items of like length, so that little is padded; a batch holds at most `tokens`."""
+    def _check(self, readout: Readout) -> None:
+        """Raises `AffectbenchError` where this model cannot answer `readout`."""
+        if readout.prefixes and readout.prefixes not in self._tried:
+            if not branches_hold(self.model, readout):
+                raise AffectbenchError(
+                    f"{self.model.card.name} attends to tokens that it is told to pass over, so answers of "
+                    "several tokens cannot share a pass",
+                    hint="use answers of one token each, the readout `letters` or the readout `generate`",
+                )
+            self._tried.add(readout.prefixes)
+
+    def batches(self, items: Sequence[Prepared], further: int = 0) -> Iterator[list[int]]:
+        """Places of items of like length, so that little is padded; a batch holds at most `tokens`, the
+        `further` columns that are added to each item included."""
         places = sorted(range(len(items)), key=lambda place: (len(items[place]), items[place].id))
         batch: list[int] = []
         for place in places:
-            if (batch and (len(batch) + 1) * len(items[place]) > self.tokens) or len(batch) == ITEMS_A_BATCH:
+            full = (len(batch) + 1) * (len(items[place]) + further) > self.tokens
+            if (batch and full) or len(batch) == ITEMS_A_BATCH:
                 yield batch
                 batch = []
             batch.append(place)
@@ -133,22 +153,23 @@ class Engine:
             yield batch
 
     def sweep(
-        self, batch: Batch, interventions: Sequence[Intervention], read: Reader, *, last: int | None
+        self, batch: Batch, interventions: Sequence[Intervention], read: Reader, *, last: int, grow: int = 0
     ) -> Iterator[tuple[list[int], Tensor]]:
         """Run `read` on packed rows of `batch` under `interventions`, as many at once as `tokens` allow.
 
-        Yields (places of the interventions, what `read` returned); rows are grouped by intervention. Where
-        `read` looks at no more than the `last` columns, what an intervention does not change is computed
-        once for the batch; None says that it needs everything run.
+        Yields (places of the interventions, what `read` returned); rows are grouped by intervention. `read`
+        looks at the `last` columns of hidden states, and feeds each row up to `grow` tokens more; what an
+        intervention does not change is computed once for the batch.
         """
         groups: dict[Start, list[int]] = defaultdict(list)
         for place, intervention in enumerate(interventions):
-            groups[self._start(intervention) if last is not None else Start(0)].append(place)
-        watched = self._watched(batch, groups, last)
+            groups[self._start(intervention, fold=grow == 0)].append(place)
+        watched = self._watched(batch, groups, last, grow > 0)
+        columns = batch.embeds.shape[1] + grow
         for start, group in sorted(groups.items()):
             done = 0
             while done < len(group):
-                room = max(1, self.tokens // max(1, batch.embeds.shape[0] * batch.embeds.shape[1]))
+                room = max(1, self.tokens // (batch.embeds.shape[0] * columns))
                 chosen = group[done : done + room]
                 try:
                     rows = self._forward(batch, [interventions[p] for p in chosen], read, start, watched)
@@ -160,12 +181,12 @@ class Engine:
                 yield chosen, rows
                 done += len(chosen)
 
-    def _start(self, intervention: Intervention) -> Start:
-        """Where the model must be entered for an intervention: at its first edited layer, or one later where
-        what that layer writes can be corrected by a product with the few columns that are edited."""
+    def _start(self, intervention: Intervention, *, fold: bool) -> Start:
+        """Where the model must be entered for an intervention: at its first edited layer, or with `fold` one
+        later, where what that layer writes can be corrected by a product with the few edited columns."""
         first = intervention.first_layer
-        if first is None:
-            return Start(0)
+        if first is None or not fold:
+            return Start(first or 0)
         here, _ = intervention.parted(first)
         simple = len(here) == 1 and here[0].operation == "scale" and here[0].site in self.foldable
         return Start(first, folded=simple)
@@ -178,13 +199,14 @@ class Engine:
             torch.cuda.empty_cache()
 
     @torch.no_grad()
-    def _watched(self, batch: Batch, starts: Iterable[Start], last: int | None) -> Watched:
+    def _watched(self, batch: Batch, starts: Iterable[Start], last: int, cached: bool) -> Watched:
         """One pass of the untouched model that shows what the interventions start from."""
         entries = {start.entry for start in starts if start.entry > 0}
         if not entries:
             return Watched({}, {})
         with self.model.watching(sorted(entries), sorted({s.layer for s in starts if s.folded})) as watched:
-            self.model.decode(batch, last=last)
+            watched.cache = self.model.cache() if cached else None
+            self.model.decode(batch, cache=watched.cache, last=last)
         self.spent(batch.embeds.shape[0])
         return watched
 
@@ -195,7 +217,8 @@ class Engine:
         times = len(interventions)
         prefix = None
         if start.entry > 0:
-            prefix = Prefix(start.entry, watched.entries[start.entry].repeat(times, 1, 1))
+            entered = watched.entries[start.entry].repeat(times, 1, 1)
+            prefix = Prefix(start.entry, entered, watched.cache)
         if start.folded:
             assert prefix is not None, "a folded layer is never the entry"
             parted = [intervention.parted(start.layer) for intervention in interventions]
@@ -228,12 +251,10 @@ class Engine:
 
         def read(rows: Batch, edits: PackedEdits, prefix: Prefix | None) -> Tensor:
             if readout.max_new_tokens:
-                return generate(self.model, rows, edits, readout.max_new_tokens, self.spent)
-            if not readout.one_pass:
-                return candidate_scores(self.model, rows, edits, readout, self.spent)
-            hidden = self.model.decode(rows, prefix=prefix, last=1)
+                return generate(self.model, rows, edits, prefix, readout.max_new_tokens, self.spent)
+            hidden = self.model.decode(rows, prefix=prefix, last=1 + len(readout.prefixes))
             self.spent(rows.embeds.shape[0])
-            return readout.first_scores(self.model.logits(hidden[:, -1]))
+            return candidate_scores(self.model, hidden, readout)
 
         return read
 

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from affectbench.batch import Batch
 from affectbench.engine import Engine
 from affectbench.errors import AffectbenchError
 from affectbench.experts import Routed
 from affectbench.intervention import ANSWER, ROLE_BIT, UNTOUCHED, hooked
-from affectbench.model import Batch
 from affectbench.readout import FAILED, Codes, IntArray, Items, Readout, codes_of, to_labels
 from affectbench.sites import FloatArray, SiteShape
 

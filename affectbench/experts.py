@@ -8,7 +8,7 @@ and output of two small modules, which are hooked like any other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -52,20 +52,21 @@ class Routed:
         found.index_add_(0, row * self.count + self.experts.reshape(-1), values.reshape(-1, width))
         return found.view(rows, -1)
 
-    def edited(self, edits: Sequence[BlockEdit], blocks: int, roles: Tensor | None) -> Routed:
-        """As `PackedEdits.apply`: rows of `blocks` interventions, block by block."""
+    def edited(
+        self, edits: Sequence[BlockEdit], block: Callable[[int, int], slice], roles: Tensor | None
+    ) -> Routed:
+        """As `PackedEdits.apply`: rows of several interventions, block by block."""
         values = self.values.clone() if torch.is_grad_enabled() else self.values
-        view = values.view(blocks, -1, *values.shape[1:])
-        experts = self.experts.view(blocks, -1, self.experts.shape[1])
         for edit in edits:
-            rows, chosen = view[edit.block], experts[edit.block]
+            here = block(edit.block, len(values))
+            rows, chosen = values[here], self.experts[here]
             if edit.operation == "scale":
                 changed = rows * self._table(edit, 1.0, edit.value)[chosen]
             else:
                 means = self._table(edit, 0.0, edit.value)[chosen]
                 changed = torch.where(self._table(edit, 0.0, 1.0)[chosen].bool(), means, rows)
-            here = edit.where(roles, rows.shape[0])
-            rows.copy_(changed if here is None else torch.where(here[:, None, None], changed, rows))
+            marked = edit.where(roles, rows.shape[0])
+            rows.copy_(changed if marked is None else torch.where(marked[:, None, None], changed, rows))
         return replace(self, values=values)
 
     def _table(self, edit: BlockEdit, elsewhere: float, value: Tensor | float) -> Tensor:

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from affectbench.batch import Batch, Prepared
 from affectbench.intervention import VALID
-from affectbench.model import Batch, Model, Prepared
+from affectbench.model import Model
 from affectbench.sites import GATE, NEURON
 
 

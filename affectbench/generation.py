@@ -1,79 +1,69 @@
-"""Answers of several tokens: greedy generation and candidates' tails, on packed rows under their edits."""
+"""Greedy generation under packed edits: one key-value cache, and rows that have ended leave the batch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
+from affectbench.batch import Batch, Prefix
 from affectbench.intervention import ANSWER, VALID, PackedEdits
-from affectbench.model import Batch, Model
-from affectbench.readout import FAILED, Readout
+from affectbench.model import Model
+from affectbench.readout import FAILED
 
 Spent = Callable[[int], None]
 """Told the rows of each model call."""
 
 
-def candidate_scores(model: Model, rows: Batch, edits: PackedEdits, readout: Readout, spent: Spent) -> Tensor:
-    """Log-likelihood (rows, C) of candidates of several tokens: the prompt runs once, each candidate's
-    further tokens are fed to its cache, which is cropped back afterwards."""
-    hidden, cache = _prefill(model, rows, spent)
-    totals = readout.first_scores(model.logits(hidden[:, -1]))
-    for place, tokens in enumerate(readout.candidates):
-        if len(tokens) == 1:
-            continue
-        fed = torch.tensor(tokens[:-1], device=model.device)
-        step = _step(model, rows, edits, model.embed(fed).expand(rows.mask.shape[0], -1, -1), cache, spent)
-        logits = model.logits(step).log_softmax(-1)
-        wanted = torch.tensor(tokens[1:], device=model.device)
-        totals[:, place] += logits[:, torch.arange(len(wanted)), wanted].sum(-1)
-        cache.crop(-len(fed))
-    return totals
+@torch.no_grad()
+def generate(
+    model: Model, rows: Batch, edits: PackedEdits, prefix: Prefix | None, max_new_tokens: int, spent: Spent
+) -> Tensor:
+    """Greedy continuation (rows, max_new_tokens) of every row under its edits, up to a stop token.
 
-
-def generate(model: Model, rows: Batch, edits: PackedEdits, max_new_tokens: int, spent: Spent) -> Tensor:
-    """Greedy continuation (rows, n) of every row under its edits.
-
-    -1 stands after a row's end, `FAILED` where its logits were not finite.
+    -1 stands after a row's end, `FAILED` where its logits were not finite. `prefix` brings the keys and
+    values of the layers below it.
     """
-    hidden, cache = _prefill(model, rows, spent)
-    eos = model.tokenizer.eos_token_id
-    ended = torch.zeros(rows.mask.shape[0], dtype=torch.bool, device=model.device)
-    written: list[Tensor] = []
-    mask = rows.mask
-    for _ in range(max_new_tokens):
-        logits = model.logits(hidden[:, -1])
-        broken = ~torch.isfinite(logits).all(-1) & ~ended
-        token = logits.nan_to_num().argmax(-1)
-        ended = ended | broken | (token == (-1 if eos is None else eos))
-        written.append(torch.where(ended, torch.where(broken, FAILED, -1), token))
-        if bool(ended.all()) or len(written) == max_new_tokens:
-            break
-        hidden = _step(
-            model, Batch(rows.embeds, mask, rows.roles), edits, model.embed(token)[:, None], cache, spent
-        )
-        mask = torch.nn.functional.pad(mask, (0, 1), value=True)
-    return torch.stack(written, dim=1)
-
-
-def _prefill(model: Model, rows: Batch, spent: Spent) -> tuple[Tensor, Any]:
-    from transformers import DynamicCache
-
-    cache = DynamicCache(config=model.text_config)
-    hidden = model.decode(rows, cache=cache, last=1)
+    hidden, cache = _prefill(model, rows, prefix)
     spent(rows.embeds.shape[0])
+    items = rows.roles.shape[0]
+    mask = rows.mask
+    alive = torch.arange(mask.shape[0], device=mask.device)
+    written = torch.full((alive.numel(), max_new_tokens), -1, device=mask.device)
+    edits.roles = torch.full((1, 1), VALID | ANSWER, dtype=torch.uint8, device=mask.device)
+    for column in range(max_new_tokens):
+        logits = model.logits(hidden[:, -1])
+        broken = ~torch.isfinite(logits).all(-1)
+        token = logits.nan_to_num().argmax(-1)
+        ended = broken | torch.isin(token, model.stops)
+        written[alive, column] = torch.where(broken, FAILED, torch.where(ended, -1, token))
+        going = (~ended).nonzero().squeeze(1)
+        if column + 1 == max_new_tokens or going.numel() == 0:
+            break
+        if going.numel() < alive.numel():
+            alive, mask, token = alive[going], mask[going], token[going]
+            cache.batch_select_indices(going)
+            edits.keep(alive, items)
+        mask = pad(mask, (0, 1), value=True)
+        hidden = model.decode(Batch(model.embed(token)[:, None], mask, edits.roles), cache=cache)
+        spent(alive.numel())
+    return written
+
+
+def _prefill(model: Model, rows: Batch, prefix: Prefix | None) -> tuple[Tensor, Any]:
+    """Hidden states of the prompts, and the cache of all layers."""
+    cache = model.cache()
+    hidden = model.decode(rows, prefix=prefix, cache=cache, last=1)
+    if prefix is not None:
+        # Only now: while the prompt runs, the cache's lowest layer says how many tokens came before.
+        repeated = torch.arange(rows.roles.shape[0], device=rows.mask.device).repeat(
+            rows.mask.shape[0] // rows.roles.shape[0]
+        )
+        for layer, shared in enumerate(prefix.cache.layers[: prefix.layer]):
+            cache.layers[layer] = copy(shared)
+            cache.layers[layer].batch_select_indices(repeated)
     return hidden, cache
-
-
-def _step(model: Model, rows: Batch, edits: PackedEdits, embeds: Tensor, cache: Any, spent: Spent) -> Tensor:
-    """Feed further answer tokens (rows, n, d) to a cache that holds `rows.mask` columns."""
-    new = embeds.shape[1]
-    edits.roles = torch.full(
-        (rows.roles.shape[0], new), VALID | ANSWER, dtype=torch.uint8, device=embeds.device
-    )
-    mask = torch.nn.functional.pad(rows.mask, (0, new), value=True)
-    hidden = model.decode(Batch(embeds, mask, edits.roles), cache=cache)
-    spent(embeds.shape[0])
-    return hidden

@@ -145,21 +145,24 @@ class BlockEdit:
             return None
         assert roles is not None, "roles are set before each forward pass"
         # The last layer may see fewer columns: the ones that are read, at the end.
-        return (roles[:, -(tokens // roles.shape[0]) :] & self.bit).bool().flatten()
+        found = (roles[:, -(tokens // roles.shape[0]) :] & self.bit).bool().flatten()
+        return found.expand(tokens) if found.numel() == 1 else found
 
 
 @dataclass
 class PackedEdits:
-    """K interventions over the same B items: row ``k * B + b`` is item b under intervention k.
+    """K interventions over the same B items: row ``k * B + b`` is item b under intervention k, until rows
+    are dropped.
 
-    `roles` (B, T) tells the role bits of the tokens that the next forward pass will see; whoever runs the
-    model sets it before each pass.
+    `roles` (B, T), or (1, 1) where all agree, tells the role bits of the tokens that the next forward pass
+    will see; whoever runs the model sets it before each pass.
     """
 
     interventions: Sequence[Intervention]
     device: torch.device
     dtype: torch.dtype
     roles: torch.Tensor | None = None
+    _bounds: list[int] | None = field(init=False, default=None)
     _points: dict[tuple[str, int], list[BlockEdit]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -184,16 +187,28 @@ class PackedEdits:
         """The (site, layer) pairs that at least one row edits."""
         return sorted(self._points)
 
+    def keep(self, rows: torch.Tensor, items: int) -> None:
+        """From here on the batch holds these rows alone: ascending places among the K * `items` it had."""
+        import torch
+
+        starts = torch.arange(len(self.interventions) + 1, device=rows.device) * items
+        self._bounds = torch.searchsorted(rows, starts).tolist()
+
+    def block(self, number: int, length: int) -> slice:
+        """Where the rows of one intervention stand in a batch of `length` rows, or among that many tokens."""
+        bounds = self._bounds or range(len(self.interventions) + 1)
+        times = length // bounds[-1]
+        return slice(bounds[number] * times, bounds[number + 1] * times)
+
     def apply(self, site: str, layer: int, activation: torch.Tensor | Routed) -> torch.Tensor | Routed:
-        """Edit `activation` (K * B, T, width) block by block; returns a tensor of the same shape."""
+        """Edit `activation` (rows, T, width) block by block; returns a tensor of the same shape."""
         import torch
 
         if not isinstance(activation, torch.Tensor):
-            return activation.edited(self._points[site, layer], len(self.interventions), self.roles)
+            return activation.edited(self._points[site, layer], self.block, self.roles)
         blocks = activation.clone() if torch.is_grad_enabled() else activation
-        view = blocks.view(len(self.interventions), -1, *blocks.shape[1:])
         for edit in self._points[site, layer]:
-            rows = view[edit.block]
+            rows = blocks[self.block(edit.block, blocks.shape[0])]
             chosen = rows[..., edit.channels]
             changed = chosen * edit.value if edit.operation == "scale" else edit.value.expand_as(chosen)
             here = edit.where(self.roles, rows.shape[0] * rows.shape[1])

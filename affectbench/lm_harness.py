@@ -21,9 +21,9 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 
+from affectbench.batch import Batch, Prefix, Prepared
 from affectbench.engine import Engine
 from affectbench.intervention import ANSWER, CONTENT, UNTOUCHED, VALID, Intervention, PackedEdits
-from affectbench.model import Batch, Prefix, Prepared
 
 Pair = tuple[tuple[int, ...], tuple[int, ...]]
 """(context token ids, continuation token ids)"""

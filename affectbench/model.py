@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from affectbench.batch import Batch, Prefix, Prepared, Watched
 from affectbench.errors import AffectbenchError
 from affectbench.experts import expert_width, experts_in, tap_experts, tap_of
 from affectbench.intervention import ANSWER, AUDIO, CONTENT, VALID
@@ -27,56 +27,6 @@ from affectbench.sites import GATE, NEURON, SiteShape
 if TYPE_CHECKING:
     from affectbench.dataset import Example, RenderedPrompt
     from affectbench.task import ModelCard
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """One item as the decoder will see it.
-
-    `ids` (T,) token ids; `roles` (T,) role bits (see `intervention.ROLE_BIT`); `audio` (A, d) embeddings
-    that replace the A tokens whose audio bit is set, or None.
-    """
-
-    id: str
-    ids: Tensor
-    roles: Tensor
-    audio: Tensor | None = None
-
-    def __len__(self) -> int:
-        return int(self.ids.numel())
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Left-padded rows: `embeds` (B, T, d), `mask` (B, T) bool, `roles` (B, T) role bits."""
-
-    embeds: Tensor
-    mask: Tensor
-    roles: Tensor
-
-    def repeated(self, times: int) -> Batch:
-        """The same rows `times` times over: block k holds rows k * B to (k + 1) * B."""
-        return Batch(self.embeds.repeat(times, 1, 1), self.mask.repeat(times, 1), self.roles)
-
-
-@dataclass
-class Prefix:
-    """Hidden states (B, T, d) at the entry of `layer`: what lies below is not computed again.
-
-    One past the last layer: the hidden states that enter the final norm.
-    """
-
-    layer: int
-    hidden: Tensor
-
-
-@dataclass
-class Watched:
-    """What a forward pass showed: `entries` (B, T, d) by layer as in `Prefix`, and `neurons`, the inputs
-    (B, T, width) of down_proj by layer. Where only the last columns are computed, so are `neurons`."""
-
-    entries: dict[int, Tensor]
-    neurons: dict[int, Tensor]
 
 
 class Model(PromptTokens):
@@ -120,6 +70,24 @@ class Model(PromptTokens):
     @cached_property
     def text_config(self) -> Any:
         return self.network.config.get_text_config()
+
+    @cached_property
+    def stops(self) -> Tensor:
+        """Token ids (n,) that end an answer: the tokenizer's and all that the checkpoint names."""
+        generation = getattr(self.network, "generation_config", None)
+        named = [
+            self.tokenizer.eos_token_id,
+            self.text_config.eos_token_id,
+            getattr(generation, "eos_token_id", None),
+        ]
+        found = {id for ids in named for id in (ids if isinstance(ids, list) else [ids]) if id is not None}
+        return torch.tensor(sorted(found), dtype=torch.long, device=self.device)
+
+    def cache(self) -> Any:
+        """An empty key-value cache, with windows where the model has them."""
+        from transformers import DynamicCache
+
+        return DynamicCache(config=self.text_config)
 
     def mlp(self, layer: int) -> Any:
         return self.layers[layer].mlp
@@ -260,10 +228,14 @@ class Model(PromptTokens):
         columns are read, and skips the last layer's MLP elsewhere.
         """
         positions = self.position_ids(batch.mask)[..., -batch.embeds.shape[1] :]
+        attention: Any = None if bool(batch.mask.all()) and cache is None else batch.mask.long()
+        if batch.branches is not None:
+            positions = batch.branches.positions(positions)
+            attention = batch.branches.attention(batch.mask, self.text_config, batch.embeds.dtype)
         with self._shortened(prefix, last):
             output = self.decoder(
                 inputs_embeds=batch.embeds,
-                attention_mask=None if bool(batch.mask.all()) and cache is None else batch.mask.long(),
+                attention_mask=attention,
                 position_ids=positions,
                 past_key_values=cache,
                 use_cache=cache is not None,
@@ -371,7 +343,7 @@ def _entering(forward: Any, hidden: Tensor) -> Any:
 def _last_columns(forward: Any, last: int) -> Any:
     def shortened(hidden: Tensor) -> Any:
         output = torch.zeros_like(hidden)
-        found = forward(hidden[:, -last:])
+        found = forward(hidden[:, -last:].contiguous())
         if isinstance(found, tuple):  # Some mixtures of experts return their routing, too.
             output[:, -last:] = found[0]
             return output, *found[1:]

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from affectbench.batch import Batch, Prefix, Prepared
 from affectbench.engine import Engine
 from affectbench.generation import generate
 from affectbench.intervention import UNTOUCHED, Intervention, PackedEdits
 from affectbench.lm_harness import PackedLM, choice_answers, neutral_text
-from affectbench.model import Batch, Prefix, Prepared
 from affectbench.preservation_score import PreservationOutcomes, score_preservation
 from affectbench.readout import Items, Readout, decode_texts
 from affectbench.score_models import Arm, PreservationScore
@@ -95,13 +94,15 @@ class Preserver:
         chat = bool(getattr(self.engine.model.tokenizer, "chat_template", None))
         found = np.zeros((len(interventions), len(self.prompts)), dtype=np.int64)
 
-        def read(rows: Batch, edits: PackedEdits, _prefix: Prefix | None) -> Tensor:
-            written = generate(self.engine.model, rows, edits, self.max_new_tokens, self.engine.spent)
-            return torch.nn.functional.pad(written, (0, self.max_new_tokens - written.shape[1]), value=-1)
+        def read(rows: Batch, edits: PackedEdits, prefix: Prefix | None) -> Tensor:
+            model = self.engine.model
+            return generate(model, rows, edits, prefix, self.max_new_tokens, self.engine.spent)
 
-        for places in self.engine.batches(self.prompts):
+        for places in self.engine.batches(self.prompts, self.max_new_tokens):
             batch = self.engine.model.collate([self.prompts[place] for place in places])
-            for chosen, tokens in self.engine.sweep(batch, interventions, read, last=None):
+            for chosen, tokens in self.engine.sweep(
+                batch, interventions, read, last=1, grow=self.max_new_tokens
+            ):
                 capped = (tokens >= 0).all(-1)
                 for row, text in enumerate(decode_texts(self.engine.model, tokens)):
                     at = chosen[row // len(places)], places[row % len(places)]

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from affectbench.model import Model, Prepared
+    from affectbench.batch import Prepared
+    from affectbench.model import Model
 
 UNPARSED, FAILED = -1, -2
 IntArray = npt.NDArray[np.int64]
@@ -42,7 +43,20 @@ class Readout:
     @property
     def one_pass(self) -> bool:
         """Whether the logits at the answer position say it all."""
-        return self.max_new_tokens == 0 and all(len(tokens) == 1 for tokens in self.candidates)
+        return self.max_new_tokens == 0 and not self.prefixes
+
+    @cached_property
+    def prefixes(self) -> tuple[tuple[int, ...], ...]:
+        """What candidates of several tokens begin with, short of their last token; each once, short first."""
+        if self.max_new_tokens:
+            return ()
+        found = {tokens[:size] for tokens in self.candidates for size in range(1, len(tokens))}
+        return tuple(sorted(found, key=lambda prefix: (len(prefix), prefix)))
+
+    @property
+    def further(self) -> int:
+        """Columns that answering adds to an item's prompt."""
+        return self.max_new_tokens or len(self.prefixes)
 
     def first_scores(self, logits: Tensor) -> Tensor:
         """Log-probability (rows, C) of each candidate's first token from answer logits (rows, V)."""

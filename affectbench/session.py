@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
+from affectbench.batch import Prepared
 from affectbench.dataset import Dataset, load_benchmark, parse_answer, prompt_text
 from affectbench.engine import Engine
 from affectbench.errors import AffectbenchError
 from affectbench.evidence import EvidencePass, Key
 from affectbench.examples import Example, ItemError, RenderedPrompt
 from affectbench.intervention import UNTOUCHED
-from affectbench.model import Model, Prepared
+from affectbench.model import Model
 from affectbench.preservation import Capability, Preserver
 from affectbench.preservation_items import choice_items, neutral_texts
 from affectbench.readout import FAILED, Codes, IntArray, Items, Readout, margins_of

@@ -25,10 +25,10 @@ from safetensors.torch import load_file, save_file
 from tiny_models import items as token_items
 from tiny_models import readout, tiny_qwen2
 
+from affectbench.batch import Prepared
 from affectbench.engine import Engine
 from affectbench.evidence import EvidencePass
 from affectbench.intervention import AUDIO
-from affectbench.model import Prepared
 from affectbench.plan import Job, job_of_names
 from affectbench.readout import FAILED
 from affectbench.record import Record

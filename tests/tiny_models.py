@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from affectbench.batch import Prepared
 from affectbench.intervention import ANSWER, CONTENT, VALID
-from affectbench.model import Model, Prepared
+from affectbench.model import Model
 from affectbench.readout import Items, Readout
 
 WORDS = (

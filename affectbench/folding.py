@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from affectbench.batch import Batch, Prepared
 from affectbench.intervention import VALID
 from affectbench.model import Model
+from affectbench.products import OneDnnLinear
 from affectbench.sites import GATE, NEURON
 
 
@@ -22,7 +23,7 @@ from affectbench.sites import GATE, NEURON
 def foldable_sites(model: Model) -> frozenset[str]:
     """The sites whose scaling can be folded into the layer's output, in all layers of `model`."""
     layers = range(len(model.layers))
-    if not all(type(model.down(layer)) is nn.Linear for layer in layers):
+    if not all(type(model.down(layer)) in (nn.Linear, OneDnnLinear) for layer in layers):
         return frozenset()
     roles = torch.full((3,), VALID, dtype=torch.uint8)
     batch = model.collate([Prepared("probe", torch.tensor([1, 2, 3]), roles)])

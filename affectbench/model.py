@@ -21,6 +21,7 @@ from affectbench.batch import Batch, Prefix, Prepared, Watched
 from affectbench.errors import AffectbenchError
 from affectbench.experts import expert_width, experts_in, tap_experts, tap_of
 from affectbench.intervention import ANSWER, AUDIO, CONTENT, VALID
+from affectbench.products import quicken
 from affectbench.prompt_tokens import PromptTokens
 from affectbench.sites import GATE, NEURON, SiteShape
 
@@ -41,6 +42,7 @@ class Model(PromptTokens):
 
     def __init__(self, network: Any, tokenizer: Any, card: ModelCard, folder: Path | None) -> None:
         self.network = network.eval().requires_grad_(False)
+        quicken(self.network)
         self.tokenizer = tokenizer
         self.card = card
         self.folder = folder

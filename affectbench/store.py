@@ -118,6 +118,14 @@ def read_record(path: Path) -> Record | Damaged:
         text = path.read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:
         return Damaged(path, f"cannot be read: {error}")
+    record = parse_record(path, text)
+    if isinstance(record, Record) and path.stem != cell_id(record.cell):
+        return Damaged(path, f"misplaced: this cell's file name is {cell_id(record.cell)}.json")
+    return record
+
+
+def parse_record(path: Path, text: str) -> Record | Damaged:
+    """The record in `text`, which came from `path`, or why it cannot be trusted."""
     try:
         record = Record.model_validate_json(text)
     except ValidationError as error:
@@ -128,8 +136,6 @@ def read_record(path: Path) -> Record | Damaged:
         return Damaged(path, f"does not fit the schema: {where}: {first['msg']}")
     if record.hashes.record != record.content_hash():
         return Damaged(path, "its content does not match its hash: edited by hand or damaged")
-    if path.stem != cell_id(record.cell):
-        return Damaged(path, f"misplaced: this cell's file name is {cell_id(record.cell)}.json")
     return record
 
 

@@ -308,6 +308,7 @@ class CellRun:
             forward_passes=now.forward_passes - spent.forward_passes,
             items_forwarded=now.items_forwarded - spent.items_forwarded,
             identification_items=identified,
+            halvings=now.halvings - spent.halvings,
             peak_memory_mib=_peak_memory_mib(),
         )
         info = None
@@ -329,7 +330,9 @@ class CellRun:
             "task": self.task,
             "selection": info,
             "cost": cost,
-            "provenance": self.provenance.model_copy(update={"finished": now_iso()}),
+            "provenance": self.provenance.model_copy(
+                update={"finished": now_iso(), "batch_size": self.session.engine.tokens}
+            ),
         }
         return Record.model_validate({key: value for key, value in (content | parts).items() if value != ""})
 

@@ -23,10 +23,12 @@ from affectbench.errors import AffectbenchError
 from affectbench.folding import foldable_sites
 from affectbench.generation import generate
 from affectbench.intervention import ROLE_BIT, Edit, Intervention, PackedEdits, hooked
+from affectbench.memory import ran_out, release
 from affectbench.model import Model
 from affectbench.readout import FAILED, Codes, Items, Readout, Scores, codes_of, decode_texts, to_labels
 
 Progress = Callable[[int], None]
+"""Told how much was done since the last call; below 0 where memory ran out and a batch is done again."""
 Reader = Callable[[Batch, PackedEdits, Prefix | None], Tensor]
 """Reads packed rows under their edits, from an optional prefix, into one result a row."""
 CPU_TOKENS, GPU_TOKENS = 4096, 65536
@@ -71,6 +73,7 @@ class Engine:
     cost: Cost = field(default_factory=Cost)
     _known: dict[tuple[Hashable, ...], tuple[Codes, Scores]] = field(default_factory=dict)
     _tried: set[tuple[tuple[int, ...], ...]] = field(default_factory=set)
+    _refused: bool = False
 
     def __post_init__(self) -> None:
         if self.tokens <= 0:
@@ -111,20 +114,20 @@ class Engine:
         self._check(readout)
         last, grow = 1 + len(readout.prefixes), readout.max_new_tokens
         for places in self.batches(items.items, readout.further):
-            batch = self.model.collate([items.items[place] for place in places])
-            batch = with_candidates(self.model, batch, readout)
-            orders = None if items.orders is None else items.orders[places]
-            read = self._answers(readout)
-            for chosen, rows in self.sweep(batch, interventions, read, last=last, grow=grow):
-                at = np.ix_(chosen, places)
-                if readout.max_new_tokens:
-                    codes[at] = _parsed(self.model, rows, readout, orders, len(chosen))
-                else:
-                    values = rows.cpu().numpy().reshape(len(chosen), len(places), -1)
-                    scores[at] = to_labels(values, orders)
-                    codes[at] = codes_of(scores[at])
-                if progress is not None:
-                    progress(len(chosen) * len(places))
+            with self.taking(places, progress) as tell:
+                batch = self.model.collate([items.items[place] for place in places])
+                batch = with_candidates(self.model, batch, readout)
+                orders = None if items.orders is None else items.orders[places]
+                read = self._answers(readout)
+                for chosen, rows in self.sweep(batch, interventions, read, last=last, grow=grow):
+                    at = np.ix_(chosen, places)
+                    if readout.max_new_tokens:
+                        codes[at] = _parsed(self.model, rows, readout, orders, len(chosen))
+                    else:
+                        values = rows.cpu().numpy().reshape(len(chosen), len(places), -1)
+                        scores[at] = to_labels(values, orders)
+                        codes[at] = codes_of(scores[at])
+                    tell(len(chosen) * len(places))
         return codes, scores
 
     def _check(self, readout: Readout) -> None:
@@ -141,16 +144,45 @@ class Engine:
     def batches(self, items: Sequence[Prepared], further: int = 0) -> Iterator[list[int]]:
         """Places of items of like length, so that little is padded; a batch holds at most `tokens`, the
         `further` columns that are added to each item included."""
-        places = sorted(range(len(items)), key=lambda place: (len(items[place]), items[place].id))
-        batch: list[int] = []
-        for place in places:
-            full = (len(batch) + 1) * (len(items[place]) + further) > self.tokens
-            if (batch and full) or len(batch) == ITEMS_A_BATCH:
-                yield batch
-                batch = []
-            batch.append(place)
-        if batch:
-            yield batch
+        todo = sorted(range(len(items)), key=lambda place: (len(items[place]), items[place].id))
+        while todo:
+            size, most = 1, min(len(todo), ITEMS_A_BATCH)
+            while size < most and (size + 1) * (len(items[todo[size]]) + further) <= self.tokens:
+                size += 1
+            yield todo[:size]
+            if self._refused:
+                self._refused = False
+                self._halve(size * (len(items[todo[size - 1]]) + further))
+            else:
+                del todo[:size]
+
+    @contextmanager
+    def taking(self, places: list[int], progress: Progress | None = None) -> Iterator[Progress]:
+        """All that is done with one of `batches`, reporting to what the block is given.
+
+        Where memory runs out in the block the batch comes again in smaller ones, so the block may keep
+        nothing before its end. Raises `AffectbenchError` where a single item does not fit.
+        """
+        told = 0
+
+        def tell(done: int) -> None:
+            nonlocal told
+            told += done
+            if progress is not None:
+                progress(done)
+
+        try:
+            yield tell
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
+            if len(places) == 1:
+                raise AffectbenchError(
+                    f"one item under one intervention does not fit into the memory of {self.model.device}",
+                    hint="use a larger device, dtype bfloat16, or shorter items",
+                ) from error
+            tell(-told)
+            self._refused = True
 
     def sweep(
         self, batch: Batch, interventions: Sequence[Intervention], read: Reader, *, last: int, grow: int = 0
@@ -171,12 +203,14 @@ class Engine:
             while done < len(group):
                 room = max(1, self.tokens // (batch.embeds.shape[0] * columns))
                 chosen = group[done : done + room]
+                rows = None
                 try:
                     rows = self._forward(batch, [interventions[p] for p in chosen], read, start, watched)
-                except torch.OutOfMemoryError:
-                    if len(chosen) == 1:
+                except RuntimeError as error:
+                    if len(chosen) == 1 or not ran_out(error):
                         raise
-                    self._halve()
+                if rows is None:  # Here the error, and with it what the pass had allocated, is gone.
+                    self._halve(len(chosen) * batch.embeds.shape[0] * columns)
                     continue
                 yield chosen, rows
                 done += len(chosen)
@@ -191,12 +225,11 @@ class Engine:
         simple = len(here) == 1 and here[0].operation == "scale" and here[0].site in self.foldable
         return Start(first, folded=simple)
 
-    def _halve(self) -> None:
-        """Use half the tokens from here on: memory ran out, and nothing of the failed pass was kept."""
-        self.tokens = max(1, self.tokens // 2)
+    def _halve(self, used: int) -> None:
+        """From here on use half of the tokens with which memory ran out."""
+        self.tokens = max(1, min(self.tokens, used) // 2)
         self.cost.halvings += 1
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        release()
 
     @torch.no_grad()
     def _watched(self, batch: Batch, starts: Iterable[Start], last: int, cached: bool) -> Watched:

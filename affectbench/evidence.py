@@ -6,7 +6,7 @@ Statistics follow arXiv 2601.03115: counts and sums of tokens, pooled over the i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -118,6 +118,11 @@ class EvidencePass:
         labels = len(self.readout.labels)
         self.counted = np.zeros(2 * labels, dtype=np.int64)
         self.codes = np.zeros(len(self.items), dtype=np.int8)
+        shape, model = self.engine.model.shape, self.engine.model
+        for key in self.requests:
+            sums = torch.zeros(2 * labels, shape.layers, shape.width, dtype=self._wide, device=model.device)
+            self._sums[key] = sums
+            self._tokens[key[1]] = torch.zeros(2 * labels, dtype=self._wide, device=model.device)
         known = (
             None
             if self.readout.one_pass
@@ -125,9 +130,9 @@ class EvidencePass:
         )
         shuffled = np.random.default_rng([self.seed, 0x5AFF1E]).permutation(self.items.gold)
         for places in self.engine.batches(self.items.items):
-            self._batch(places, known, shuffled)
-            if progress is not None:
-                progress(len(places))
+            with self.engine.taking(places, progress) as tell:
+                self._batch(places, known, shuffled)
+                tell(len(places))
         if (self.codes == FAILED).all():
             raise AffectbenchError(
                 f"model {self.engine.model.card.name} gave no finite score for any of the "
@@ -181,8 +186,12 @@ class EvidencePass:
             pooled[point] = self._pool(point, activation.detach(), slopes[point], batch.roles)
         orders = None if self.items.orders is None else self.items.orders[places]
         codes = codes_of(to_labels(first.detach().cpu().numpy(), orders)) if known is None else known[places]
-        self.codes[places] = codes
-        self._accumulate(batch.roles, pooled, self._weights(places, codes, gold, shuffled))
+        weights, counted = self._weights(places, codes, gold, shuffled)
+        additions = list(self._additions(batch.roles, pooled, weights))
+        # From here on nothing is allocated: where memory runs out, a batch has left no trace.
+        for total, addition in additions:
+            total += addition
+        self.codes[places], self.counted = codes, counted
 
     def _pool(
         self, point: Point, activation: Tensor | Routed, slope: Tensor | None, roles: Tensor
@@ -211,35 +220,35 @@ class EvidencePass:
             for point, value, slope in zip(seen, values, slopes, strict=True)
         }
 
-    def _weights(self, places: list[int], codes: Codes, gold: IntArray, shuffled: IntArray) -> Tensor:
-        """Membership (items, 2 x emotions): which gold and which shuffled group each item counts for."""
-        labels = len(self.readout.labels)
+    def _weights(
+        self, places: list[int], codes: Codes, gold: IntArray, shuffled: IntArray
+    ) -> tuple[Tensor, IntArray]:
+        """Membership (items, 2 x emotions): which gold and which shuffled group each item counts for, and
+        how many items each group has then."""
+        labels, counted = len(self.readout.labels), self.counted.copy()
         weights = np.zeros((len(places), 2 * labels))
         for row, place in enumerate(places):
             if codes[row] == FAILED or (self.correct_only and codes[row] != gold[row]):
                 continue
             for group in (int(gold[row]), labels + int(shuffled[place])):
-                if self.per_emotion is None or self.counted[group] < self.per_emotion:
+                if self.per_emotion is None or counted[group] < self.per_emotion:
                     weights[row, group] = 1
-                    self.counted[group] += 1
-        return torch.as_tensor(weights, dtype=self._wide, device=self.engine.model.device)
+                    counted[group] += 1
+        return torch.as_tensor(weights, dtype=self._wide, device=self.engine.model.device), counted
 
-    def _accumulate(
+    def _additions(
         self, roles: Tensor, pooled: dict[Point, dict[tuple[str, str], Tensor]], weights: Tensor
-    ) -> None:
-        shape = self.engine.model.shape
-        for positions in sorted({positions for _, positions, _ in self.requests}):
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Each running sum, and what a batch adds to it."""
+        for positions, total in self._tokens.items():
             counts = (roles & ROLE_BIT[positions]).bool().sum(-1)
-            tokens = weights.T @ counts.to(weights)
-            self._tokens[positions] = self._tokens.get(positions, torch.zeros_like(tokens)) + tokens
+            yield total, weights.T @ counts.to(weights)
         unused = (weights == 0).all(dim=1, keepdim=True)
         for (site, layer), sums in pooled.items():
             for (positions, statistic), values in sums.items():
-                key = (site, positions, statistic)
-                if key not in self._sums:
-                    self._sums[key] = torch.zeros(weights.shape[1], shape.layers, shape.width).to(weights)
                 # An item that failed has values that are not finite, and 0 x NaN is NaN.
-                self._sums[key][:, layer] += weights.T @ values.to(weights).masked_fill(unused, 0)
+                addition = weights.T @ values.to(weights).masked_fill(unused, 0)
+                yield self._sums[site, positions, statistic][:, layer], addition
 
     @property
     def _wide(self) -> torch.dtype:

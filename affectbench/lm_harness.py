@@ -92,7 +92,8 @@ class PackedLM(HFLM):  # type: ignore[misc]
         ]
         wanted = list(rows.values())
         for places in self.engine.batches(prepared):
-            self._batch([prepared[place] for place in places], [wanted[place] for place in places])
+            with self.engine.taking(places):
+                self._batch([prepared[place] for place in places], [wanted[place] for place in places])
 
     def _batch(self, items: list[Prepared], wanted: list[list[Pair]]) -> None:
         batch = self.engine.model.collate(items)

@@ -174,7 +174,13 @@ class Placement:
     def broken_off(self, planned: PlannedCell, reason: str) -> Record:
         """The record of a cell that did not live to make its own."""
         nothing = Cost(
-            wall_s=0, cpu_s=0, forward_passes=0, items_forwarded=0, identification_items=0, peak_memory_mib=0
+            wall_s=0,
+            cpu_s=0,
+            forward_passes=0,
+            items_forwarded=0,
+            identification_items=0,
+            halvings=0,
+            peak_memory_mib=0,
         )
         return Record(
             cell=planned.cell,

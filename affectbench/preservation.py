@@ -99,14 +99,14 @@ class Preserver:
             return generate(model, rows, edits, prefix, self.max_new_tokens, self.engine.spent)
 
         for places in self.engine.batches(self.prompts, self.max_new_tokens):
-            batch = self.engine.model.collate([self.prompts[place] for place in places])
-            for chosen, tokens in self.engine.sweep(
-                batch, interventions, read, last=1, grow=self.max_new_tokens
-            ):
-                capped = (tokens >= 0).all(-1)
-                for row, text in enumerate(decode_texts(self.engine.model, tokens)):
-                    at = chosen[row // len(places)], places[row % len(places)]
-                    found[at] = degenerate(text, endless=chat and bool(capped[row]))
+            with self.engine.taking(places):
+                batch = self.engine.model.collate([self.prompts[place] for place in places])
+                packed = self.engine.sweep(batch, interventions, read, last=1, grow=self.max_new_tokens)
+                for chosen, tokens in packed:
+                    capped = (tokens >= 0).all(-1)
+                    for row, text in enumerate(decode_texts(self.engine.model, tokens)):
+                        at = chosen[row // len(places)], places[row % len(places)]
+                        found[at] = degenerate(text, endless=chat and bool(capped[row]))
         return found
 
 

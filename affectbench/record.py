@@ -133,6 +133,8 @@ class Cost(Part):
     forward_passes: int
     items_forwarded: int
     identification_items: int
+    halvings: int
+    """How often memory ran out and a batch was halved."""
     peak_memory_mib: float
 
 

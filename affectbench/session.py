@@ -16,6 +16,7 @@ from affectbench.errors import AffectbenchError
 from affectbench.evidence import EvidencePass, Key
 from affectbench.examples import Example, ItemError, RenderedPrompt
 from affectbench.intervention import UNTOUCHED
+from affectbench.memory import ran_out, release
 from affectbench.model import Model
 from affectbench.preservation import Capability, Preserver
 from affectbench.preservation_items import choice_items, neutral_texts
@@ -127,8 +128,12 @@ class Session:
                 prepared = self.model.prepare(example, prompt)
                 self._check_length(prepared)
                 kept.append((example, prepared, prompt))
-            except AffectbenchError as error:
-                self.failures.append(ItemError(example.id, str(example.audio or benchmark.name), str(error)))
+            except (AffectbenchError, RuntimeError, MemoryError) as error:
+                if not isinstance(error, AffectbenchError) and not ran_out(error):
+                    raise
+                where = str(example.audio or benchmark.name)
+                self.failures.append(ItemError(example.id, where, str(error) or "out of memory"))
+                release()
         if not kept:
             last = self.failures[-1]
             raise AffectbenchError(

@@ -179,7 +179,7 @@ def _build(
         calibration=_calibration(number, quality) if model.startswith("reference") else None,
         cost=Cost(
             wall_s=12.5, cpu_s=11.9, forward_passes=420, items_forwarded=26_880, identification_items=420,
-            peak_memory_mib=812.0,
+            halvings=0, peak_memory_mib=812.0,
         ),
         provenance=_provenance(seed),
     )  # fmt: skip

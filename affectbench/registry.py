@@ -182,7 +182,8 @@ def _candidates(place: _Place) -> Iterator[tuple[Kind | None, Path]]:
             yield kind, path
     if place.loose:
         for path in sorted(place.folder.iterdir()):
-            if path.is_file() and path.suffix in (".yaml", ".py") and not path.name.startswith("_"):
+            beside = path.name == "submission.yaml" or path.name.startswith(("_", "test_"))
+            if path.is_file() and path.suffix in (".yaml", ".py") and not beside:
                 yield None, path
 
 

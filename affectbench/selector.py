@@ -15,14 +15,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from affectbench.errors import AffectbenchError
-from affectbench.sites import FloatArray, SiteShape, UnitArray
+from affectbench.sites import SITES, FloatArray, SiteShape, UnitArray
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +38,8 @@ class Selection:
     """Ranked units for each emotion: the claim that is put to the test.
 
     `units` holds one array of flat indices for each label, best first; `scores` (emotions, units of the
-    site) are the scores behind the ranking, or None where only the units are known.
+    site) are the scores behind the ranking, or None where only the units are known. `items` names the items
+    the units were found on, where they are known; they are no part of what the selection claims.
     """
 
     site: str
@@ -45,6 +47,7 @@ class Selection:
     labels: tuple[str, ...]
     units: tuple[UnitArray, ...]
     scores: FloatArray | None = None
+    items: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.units) != len(self.labels):
@@ -131,25 +134,76 @@ class Selection:
             "labels": list(self.labels),
             "digest": self.digest,
         }
+        if self.items:
+            header["items"] = list(self.items)
         write_atomically(path, save(tensors, metadata={"selection": json.dumps(header)}))
 
     @classmethod
-    def load(cls, path: Path) -> Selection:
-        """Read a saved selection. Raises `AffectbenchError` where its content does not match its digest."""
-        from safetensors import safe_open
+    def load(cls, path: Path, *, most: int | None = None) -> Selection:
+        """Read a saved selection; with `most`, refuse more units an emotion than that before reading them.
 
-        with safe_open(path, framework="np") as stream:
-            header = json.loads(stream.metadata()["selection"])
-            names = set(stream.keys())
-            units = tuple(stream.get_tensor(f"units.{place}") for place in range(len(header["labels"])))
-            scores = stream.get_tensor("scores").astype(np.float64) if "scores" in names else None
+        Raises `AffectbenchError` where the file is no selection, is damaged, or was edited.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="np") as stream:
+                header = _header(path, stream.metadata())
+                names = [f"units.{place}" for place in range(len(header["labels"]))]
+                for label, name in zip(header["labels"], names, strict=True):
+                    count = math.prod(stream.get_slice(name).get_shape())
+                    if most is not None and count > most:
+                        raise AffectbenchError(
+                            f"{path}: {count} units for {label!r} exceed the budget of {most}",
+                            hint="keep the best ones, at most that many an emotion",
+                        )
+                units = tuple(stream.get_tensor(name) for name in names)
+                scores = (
+                    stream.get_tensor("scores").astype(np.float64) if "scores" in set(stream.keys()) else None
+                )
+        except (OSError, SafetensorError, TypeError, ValueError) as error:
+            raise AffectbenchError(
+                f"{path}: not a selection: {error}",
+                hint="a safetensors file, as `Selection.save` writes it",
+            ) from error
         shape = SiteShape(header["layers"], header["width"])
-        selection = cls(header["site"], shape, tuple(header["labels"]), units, scores)
+        items = tuple(header.get("items", ()))
+        try:
+            selection = cls(header["site"], shape, tuple(header["labels"]), units, scores, items)
+        except AffectbenchError as error:
+            raise AffectbenchError(f"{path}: {error.message}", hint=error.hint) from error
+        if scores is not None and (np.isnan(scores).any() or np.isposinf(scores).any()):
+            raise AffectbenchError(f"{path}: scores hold NaN or +inf", hint="use -inf to exclude a unit")
         if selection.digest != header["digest"]:
             raise AffectbenchError(
                 f"{path}: the units do not match the digest", hint="the file is damaged or was edited"
             )
         return selection
+
+
+def _header(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:
+    """The JSON header of a selection file, every key of the right kind."""
+
+    def texts(value: object) -> bool:
+        return isinstance(value, list) and all(isinstance(each, str) and each for each in value)
+
+    try:
+        header = json.loads((metadata or {})["selection"])
+        sound = (
+            header["site"] in SITES
+            and all(type(header[name]) is int and header[name] > 0 for name in ("layers", "width"))
+            and texts(header["labels"])
+            and isinstance(header["digest"], str)
+            and texts(header.get("items", []))
+        )
+    except (KeyError, TypeError, ValueError, RecursionError):
+        sound = False
+    if not sound:
+        raise AffectbenchError(
+            f"{path}: not a selection: its JSON header `selection` is missing or incomplete",
+            hint=f"site ({', '.join(SITES)}), layers, width, labels, digest: `Selection.save` writes them",
+        )
+    return dict(header)
 
 
 def above_others(statistic: FloatArray) -> FloatArray:

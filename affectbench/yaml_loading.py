@@ -74,6 +74,11 @@ def load_document(path: Path) -> Document:
     return _load(path, (), [0])
 
 
+def load_alone(path: Path) -> Document:
+    """Read `path` and no other file: `include` is a key like any other. Raises `TaskFileError`."""
+    return _Reader(path).read()
+
+
 def reject(key: str | Place, problem: str) -> NoReturn:
     """Fail a pydantic validator at `key`, below the place being validated ("" for that place itself)."""
     place = (key,) if isinstance(key, str) and key else tuple(key)

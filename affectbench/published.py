@@ -1,0 +1,86 @@
+"""The numbers of a record that are published, by name, and how two records of one cell differ in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from affectbench.record import Part, Record
+from affectbench.score_models import Estimate
+
+PRECISION = 0.001
+"""What is published is read to three decimals; a change below this is none."""
+IDENTITY = ("task", "protocol", "model", "selector", "selection")
+
+
+class Difference(Part):
+    """One published number, or the status, in two records; a side is None where it has no such number."""
+
+    name: str
+    before: float | str | None
+    after: float | str | None
+
+    @property
+    def size(self) -> float:
+        """How far the number moved; infinite where it came, went, or is no number."""
+        if isinstance(self.before, float) and isinstance(self.after, float):
+            return abs(self.after - self.before)
+        return float("inf")
+
+
+def published_numbers(record: Record) -> dict[str, float]:
+    """Every published number of a record by a readable name, such as `headline.spec.low`."""
+    return dict(_numbers(record))
+
+
+def differences(before: Record, after: Record, *, above: float = 0.0) -> list[Difference]:
+    """Where two records differ by more than `above`: status, numbers, and numbers that one of them lacks."""
+    found = []
+    if before.status != after.status:
+        found.append(Difference(name="status", before=before.status, after=after.status))
+    old, new = published_numbers(before), published_numbers(after)
+    for name in dict.fromkeys([*old, *new]):
+        difference = Difference(name=name, before=old.get(name), after=new.get(name))
+        if difference.size > above:
+            found.append(difference)
+    return found
+
+
+def changed_identity(before: Record, after: Record) -> list[str]:
+    """Which of task, protocol, model, selector and selection are not the same by content."""
+    return [name for name in IDENTITY if getattr(before.hashes, name) != getattr(after.hashes, name)]
+
+
+def _numbers(record: Record) -> Iterator[tuple[str, float]]:
+    if record.headline is not None:
+        for name in ("spec", "spec_amplify", "strength"):
+            yield from _estimate(f"headline.{name}", getattr(record.headline, name))
+        for name in ("pres", "agg", "p", "p_random"):
+            yield from _value(f"headline.{name}", getattr(record.headline, name))
+    if record.scores is not None:
+        yield from _value("baseline.uar", record.scores.baseline.uar)
+        for dose in record.scores.doses:
+            at = f"{dose.arm} {dose.dose:g}"
+            for name in ("spec", "self_effect", "cross_effect", "trs"):
+                yield from _estimate(f"{at}.{name}", getattr(dose, name))
+            yield from _value(f"{at}.uar", dose.uar)
+            for label, row in zip(record.task.labels, dose.effect_matrix, strict=True):
+                for other, value in zip(record.task.labels, row, strict=True):
+                    yield f"{at}.effect.{label}.{other}", value
+    for kept in record.preservation:
+        for name in ("kl", "capability", "degenerate_rate", "pres"):
+            yield from _value(f"{kept.arm} {kept.dose:g}.{name}", getattr(kept, name))
+    if record.calibration is not None:
+        for name in ("auroc", "decoy_auroc", "precision_at_k"):
+            yield from _value(f"calibration.{name}", getattr(record.calibration, name))
+
+
+def _estimate(name: str, estimate: Estimate | None) -> Iterator[tuple[str, float]]:
+    if estimate is not None:
+        yield name, float(estimate.value)
+        yield from _value(f"{name}.low", estimate.low)
+        yield from _value(f"{name}.high", estimate.high)
+
+
+def _value(name: str, value: float | None) -> Iterator[tuple[str, float]]:
+    if value is not None:
+        yield name, float(value)

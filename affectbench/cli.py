@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from affectbench import __version__
+from affectbench import __version__, cli_submission
 from affectbench.errors import AffectbenchError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ Start here:  python harness.py run quickstart   then   python harness.py leaderb
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
+app.add_typer(cli_submission.app)
 out = Console()
 RESULTS = Path("results/quickstart")
 

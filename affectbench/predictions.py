@@ -114,6 +114,19 @@ def from_parquet(path: Path) -> dict[str, Outcomes]:
         ) from error
 
 
+def size_of(path: Path) -> tuple[int, int]:
+    """Rows and unpacked bytes of a Parquet file, from its footer. Raises `RecordError` if it has none."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        found = pq.ParquetFile(path).metadata
+    except (OSError, pa.ArrowException) as error:
+        raise RecordError(f"the predictions in {path} are damaged: {error}") from error
+    groups = (found.row_group(place) for place in range(found.num_row_groups))
+    return found.num_rows, sum(group.total_byte_size for group in groups)
+
+
 def _column(table: Any, name: str) -> Array:
     import pyarrow as pa
 

@@ -13,7 +13,7 @@ from affectbench.content import load_module, pick_class
 from affectbench.dataset import Dataset, load_benchmark
 from affectbench.errors import AffectbenchError
 from affectbench.plan import Job, jobs_of_suite
-from affectbench.record import Record
+from affectbench.record import Cell, Record
 from affectbench.registry import Entry, Kind, Registry
 from affectbench.run import Options, Reporter, Run
 from affectbench.selector import Selection, Selector
@@ -179,6 +179,24 @@ def _check_scores(found: Selection, file: str) -> None:
 def budget_of(fraction: float, units: int) -> int:
     """Units an emotion that a fraction of a site allows; at least one."""
     return max(1, round(fraction * units))
+
+
+def cells_of(part: Part) -> list[Cell]:
+    """The cells of a part, by name."""
+    return [
+        Cell(
+            model=part.job.card.name,
+            task=part.job.benchmark.name,
+            selector=part.job.selectors[0],
+            intervention=protocol.name,
+            fraction=fraction,
+            seed=part.job.seed,
+            site=protocol.site,
+            positions=protocol.positions,
+        )
+        for protocol in part.job.protocols
+        for fraction in protocol.fractions
+    ]
 
 
 def evaluation_items(items: Iterable[str], dataset: Dataset) -> list[str]:

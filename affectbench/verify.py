@@ -1,0 +1,310 @@
+"""Submitting and verifying: evaluate a submission's units, compare with what was claimed, decide.
+
+What is published is always what the verifying machine computed, never the claim. The claim is compared so
+that a mistake or an invention is found out:
+
+- the same answers give the same numbers, to the last bit, on the same platform and versions;
+- elsewhere, rounding may turn an answer that was nearly a tie. Up to CHANGED of the answers and TOLERANCE in
+  a headline score are accepted with a note, beyond either the claim is rejected.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from affectbench.copies import Overlap, overlaps, selection_path
+from affectbench.errors import AffectbenchError, RecordError
+from affectbench.outcomes import Array, Outcomes
+from affectbench.predictions import from_parquet, size_of
+from affectbench.published import PRECISION, Difference, changed_identity, differences
+from affectbench.record import Cell, Record, cell_id
+from affectbench.registry import Registry
+from affectbench.run import Options, Reporter
+from affectbench.store import Store, write_atomically
+from affectbench.submission import CARD, RESULTS, Folder, SubmissionError, read_folder
+from affectbench.submission_archive import pack, staged
+from affectbench.submitted import Part, cells_of, check_not_peeked, evaluate, parts_of
+from affectbench.verification import CellVerdict, Decision, Result, Verification, worthless
+
+TOLERANCE = 0.02
+CHANGED = 0.01
+SIZES = 4
+"""A claimed file of predictions may be this many times larger than ours, before it is read."""
+
+
+class UntrustedCodeError(AffectbenchError):
+    """A submission brings a selector file, and nobody said that it may be run."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What running a submission's cells gave: records, and what could not run."""
+
+    parts: Sequence[Part]
+    records: Sequence[Record]
+    failed: Sequence[str]
+
+
+def check_trust(folder: Folder, trust_code: bool) -> None:
+    """Raise `UntrustedCodeError` unless the submission is data, or its code may be run."""
+    if folder.submission.selector is not None and not trust_code:
+        raise UntrustedCodeError(
+            f"{folder.submission.name} is judged by running {folder.submission.selector}, "
+            "which can do all that you can",
+            hint="read the file; then add --trust-code",
+        )
+
+
+def submit(
+    source: Path, registry: Registry, options: Options, reporter: Reporter, *, trust_code: bool
+) -> tuple[Evaluated, Path | None]:
+    """Evaluate a submission and pack it with its results; returns them and the zip in `options.output`.
+
+    With `options.limit`, nothing is packed: such results are those of another task.
+    """
+    with staged(source) as folder:
+        check_trust(folder, trust_code)
+        parts = parts_of(folder, registry)
+        check_not_peeked(parts, options)
+        done = Evaluated(parts, *evaluate(parts, registry, options, reporter))
+        if options.limit is not None:
+            return done, None
+        shutil.rmtree(folder.root / RESULTS, ignore_errors=True)
+        store = Store(options.output)
+        for record in done.records:
+            for path in (store.record_path(record.cell), store.predictions_path(record.cell)):
+                if path.is_file():
+                    target = folder.root / RESULTS / path.parent.name / path.name
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(path, target)
+        name = f"{folder.submission.name}-v{folder.submission.version}.zip"
+        return done, pack(read_folder(folder.root), options.output / name)
+
+
+def verify(
+    source: Path,
+    registry: Registry,
+    options: Options,
+    reporter: Reporter,
+    *,
+    published: Store | None,
+    trust_code: bool,
+) -> tuple[Verification, Sequence[Record]]:
+    """Evaluate a submission again into `options.output`, compare, look for copies, and decide.
+
+    Also returns the records that were computed. A submission that cannot be read, or breaks a rule, is
+    rejected with the reason. Raises where the fault is not the submission's: `UntrustedCodeError`, data or
+    checkpoints that are missing, a full disk.
+    """
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(staged(source))
+            parts = parts_of(folder, registry)
+            check_not_peeked(parts, options)
+        except AffectbenchError as error:
+            if isinstance(error, RecordError) or not _at_fault(error):
+                raise
+            return _rejected(source.name, str(error)), ()
+        check_trust(folder, trust_code)
+        done = Evaluated(parts, *evaluate(parts, registry, options, reporter))
+        if done.failed:
+            raise AffectbenchError("could not be evaluated here:\n" + "\n".join(done.failed))
+        store = Store(options.output)
+        near = overlaps(done.records, store, published) if published is not None else []
+        claimed = Store(folder.root / RESULTS)
+        return _judged(folder, done, store, claimed, near), done.records
+
+
+def publish(
+    verification: Verification, source: Path, records: Sequence[Record], store: Store, to: Path
+) -> None:
+    """Copy what was computed here, and the submission's own files, to a folder of published results.
+
+    Raises `SubmissionError` where the submission was not accepted.
+    """
+    if verification.decision == "reject":
+        raise SubmissionError("a rejected submission is not published")
+    target = Store(to)
+    for record in records:
+        if record.status == "error":
+            continue
+        write_atomically(target.record_path(record.cell), store.record_path(record.cell).read_bytes())
+        kept = selection_path(store.root, record)
+        if kept.is_file():
+            write_atomically(selection_path(to, record), kept.read_bytes())
+    with staged(source) as folder:
+        own = to / "submissions" / folder.submission.name
+        for name in (CARD, folder.submission.selector):
+            if name is not None:
+                write_atomically(own / name, folder.path(name).read_bytes())
+
+
+def _at_fault(error: AffectbenchError) -> bool:
+    """Whether an error is the submission's own; data that are missing here are not."""
+    from affectbench.examples import DatasetError
+
+    return not isinstance(error, DatasetError)
+
+
+def _rejected(name: str, reason: str) -> Verification:
+    return Verification(
+        submission=name, version=None, decision="reject", reasons=[reason], notes=[], cells=[], overlaps=[],
+        provenance=None,
+    )  # fmt: skip
+
+
+def _judged(
+    folder: Folder, done: Evaluated, store: Store, claimed: Store, near: list[Overlap]
+) -> Verification:
+    records, damaged = claimed.read_all() if folder.has_results else ([], [])
+    claims = {cell_id(record.cell): record for record in records}
+    cells = [
+        _verdict(record, claims.pop(cell_id(record.cell), None), store, claimed) for record in done.records
+    ]
+    cells += [CellVerdict(cell=record.cell, result="unknown") for record in claims.values()]
+    cells += [
+        CellVerdict(cell=cell, result="not_covered", reason=part.reason)
+        for part in done.parts
+        if part.path is None
+        for cell in cells_of(part)
+    ]
+    reasons = [f"{item.path.name}: {item.reason}" for item in damaged]
+    reasons += _reasons(cells) + _copied(near, len(done.records))
+    if any(record.control for record in done.records):
+        reasons.append("the selector calls itself a control, which is never ranked")
+    notes = _notes(cells, near, folder)
+    decision: Decision = "reject" if reasons else "accept_with_note" if notes else "accept"
+    return Verification(
+        submission=folder.submission.name,
+        version=folder.submission.version,
+        decision=decision,
+        reasons=reasons,
+        notes=notes,
+        cells=cells,
+        overlaps=near,
+        provenance=done.records[0].provenance if done.records else None,
+    )
+
+
+def _verdict(found: Record, claim: Record | None, store: Store, claimed: Store) -> CellVerdict:
+    """One evaluated cell beside its claim."""
+    spec = found.headline.spec.value if found.headline is not None else None
+    common: dict[str, Any] = {"cell": found.cell, "spec": spec}
+    if found.status == "error":
+        return CellVerdict(**common, result="failed", reason=found.reason)
+    common["worthless"] = worthless(found)
+    if claim is None:
+        return CellVerdict(**common, result="unclaimed")
+    changed = changed_identity(claim, found)
+    if changed:
+        reason = f"claimed for another {' and '.join(changed)}"
+        return CellVerdict(**common, result="differs", reason=reason)
+    moved = differences(claim, found)
+    share = _changed_answers(found, claim, store, claimed)
+    result: Result = "same"
+    if moved or share:
+        result = "close" if _within(moved) and (share is None or share <= CHANGED) else "differs"
+    large = [each for each in moved if each.size > PRECISION]
+    return CellVerdict(**common, result=result, differences=large, changed_answers=share)
+
+
+def _within(moved: Sequence[Difference]) -> bool:
+    """Whether every headline score is within the tolerance; tests are not held to it, being steps."""
+    held = [
+        each
+        for each in moved
+        if each.name == "status"
+        or (
+            each.name.startswith(("headline.", "calibration."))
+            and not each.name.endswith((".p", ".p_random"))
+        )
+    ]
+    return all(each.size <= TOLERANCE for each in held)
+
+
+def _changed_answers(found: Record, claim: Record, store: Store, claimed: Store) -> float | None:
+    """Share of all answers under the targets' interventions that are not the claimed ones."""
+    if found.hashes.predictions == claim.hashes.predictions:
+        return 0.0
+    mine, theirs = store.predictions_path(found.cell), claimed.predictions_path(claim.cell)
+    if not (mine.is_file() and theirs.is_file()):
+        return None
+    try:
+        if any(big > SIZES * own for own, big in zip(size_of(mine), size_of(theirs), strict=True)):
+            return None
+        return changed_share(from_parquet(mine), from_parquet(theirs))
+    except RecordError:
+        return None
+
+
+def changed_share(mine: Mapping[str, Outcomes], theirs: Mapping[str, Outcomes]) -> float | None:
+    """Share of answers that differ between two sets of predictions of one cell; None if items differ."""
+    changed: list[Array] = []
+    for split, own in mine.items():
+        other = theirs.get(split)
+        if other is None or own.items.tolist() != other.items.tolist():
+            return None
+        pairs = zip(own.conditions, other.conditions, strict=False)
+        changed += [(a.predictions != b.predictions).ravel() for a, b in pairs]
+    return float(np.concatenate(changed).mean()) if changed else None
+
+
+def _reasons(cells: Sequence[CellVerdict]) -> list[str]:
+    found = []
+    for each in cells:
+        if each.result in ("differs", "failed", "unknown"):
+            why = each.reason or "; ".join(_told(d) for d in each.differences[:3]) or "other answers"
+            found.append(f"{_name(each.cell)}: {each.result}: {why}")
+    if not any(each.result in ("same", "close", "unclaimed") for each in cells) and not found:
+        found.append("no cell could be evaluated")
+    return found
+
+
+def _notes(cells: Sequence[CellVerdict], near: Sequence[Overlap], folder: Folder) -> list[str]:
+    notes = []
+    counts = {result: sum(each.result == result for each in cells) for result in ("close", "not_covered")}
+    if counts["close"]:
+        notes.append(f"{counts['close']} cells are within the tolerance, not equal: another platform?")
+    if counts["not_covered"]:
+        notes.append(f"{counts['not_covered']} cells of the suite are not covered: no aggregate over them")
+    if not folder.has_results:
+        notes.append("no results were claimed, so there was nothing to compare")
+    notes += [f"{_name(each.cell)}: wins nothing: {each.worthless}" for each in cells if each.worthless]
+    notes += [
+        f"{each.cell} shares {each.share:.0%} of its units with {each.selector} ({each.original})"
+        for each in near
+        if each.copied
+    ]
+    return notes
+
+
+def _copied(near: Sequence[Overlap], cells: int) -> list[str]:
+    """Selectors whose published units this submission has in every cell that can be compared."""
+    copied: dict[str, set[str]] = {}
+    for each in near:
+        if each.copied:
+            copied.setdefault(each.selector, set()).add(each.cell)
+    compared = {each.cell for each in near}
+    return [
+        f"a copy of {selector}: at least 95 % of its units, in {len(own)} of {cells} cells"
+        for selector, own in sorted(copied.items())
+        if own == compared
+    ]
+
+
+def _told(difference: Difference) -> str:
+    def shown(value: float | str | None) -> str:
+        return "nothing" if value is None else f"{value:.4f}" if isinstance(value, float) else value
+
+    return f"{difference.name} claimed {shown(difference.before)}, found {shown(difference.after)}"
+
+
+def _name(cell: Cell) -> str:
+    return f"{cell.model} · {cell.task} · {cell.intervention} {cell.fraction:g}"

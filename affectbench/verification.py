@@ -82,12 +82,15 @@ class Verification(Part):
 
 def worthless(record: Record) -> str:
     """Why a record can win nothing on the board; empty where it can."""
-    reason = unranked_reason(record)
+    reasons = []
     doses = record.scores.doses if record.scores is not None else []
     if doses and all(dose.spec.value == 0 for dose in doses):
-        constant = "specificity is exactly 0 at every dose: the answers do not depend on the target"
-        return f"{constant}; {reason}" if reason and record.status != "ok" else constant
-    return reason
+        reasons.append("specificity is exactly 0 at every dose: the answers do not depend on the target")
+    if record.operating is not None and None in (
+        record.operating.suppress_dose, record.operating.amplify_dose
+    ):  # fmt: skip
+        reasons.append(f"no aggregate: {record.operating.reason}")
+    return "; ".join(reasons) or unranked_reason(record)
 
 
 def markdown(text: str) -> str:

@@ -72,26 +72,28 @@ def write_content(root: Path) -> Path:
     """Train and save the model, write its card, benchmark, data, protocol and suite below `root`."""
     save_model(root / "models" / "checkpoints" / MODEL)
     write_yaml(root / "models" / f"{MODEL}.yaml", card())
-    tasks = root / "tasks"
     write_benchmark(root)
     write_protocol(root)
-    write_yaml(
-        tasks / "suites" / f"{SUITE}.yaml",
-        {
-            "kind": "suite",
-            "name": SUITE,
-            "version": 1,
-            "title": "Toy suite",
-            "models": [MODEL],
-            "tasks": {"text": BENCHMARK},
-            "selectors": [SELECTORS[0]],
-            "controls": [SELECTORS[1]],
-            "interventions": [PROTOCOL],
-        },
-    )
+    suite_file(root, SUITE, PROTOCOL)
     write_lines(root / "data" / BENCHMARK / "items.jsonl", items())
     (root / "selectors").mkdir(exist_ok=True)
     return root
+
+
+def suite_file(root: Path, name: str, *protocols: str) -> Path:
+    """A suite in a content folder: the toy model on its task."""
+    content = {
+        "kind": "suite",
+        "name": name,
+        "version": 1,
+        "title": "Toy suite",
+        "models": [MODEL],
+        "tasks": {"text": BENCHMARK},
+        "selectors": [SELECTORS[0]],
+        "controls": [SELECTORS[1]],
+        "interventions": list(protocols),
+    }
+    return write_yaml(root / "tasks" / "suites" / f"{name}.yaml", content)
 
 
 def card(**changes: Any) -> dict[str, Any]:

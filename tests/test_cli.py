@@ -18,7 +18,19 @@ from affectbench import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
 Cli = Callable[..., Outcome]
-COMMANDS = ("list", "run", "score", "table", "leaderboard", "rebuild", "schemas", "check", "doctor")
+COMMANDS = (
+    "list",
+    "run",
+    "score",
+    "table",
+    "leaderboard",
+    "rebuild",
+    "schemas",
+    "check",
+    "doctor",
+    "submit",
+    "verify",
+)
 NUMBERS = "dose fraction self cross spec spec_low spec_high p strength pres agg"
 COLUMNS: dict[str, type] = {
     **dict.fromkeys(["model", "task", "selector", "intervention", "arm", "status"], str),

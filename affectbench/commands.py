@@ -106,9 +106,11 @@ def export_schemas(console: Console, folder: Path | None) -> None:
     """Write record and task schemas to `folder`, or to their places in the checkout."""
     from affectbench.store import write_schemas
     from affectbench.task import write_task_schemas
+    from affectbench.verification import write_submission_schemas
 
     root = builtin_root()
     written = write_schemas(folder or root / "leaderboard" / "schema")
+    written += write_submission_schemas(folder or root / "leaderboard" / "schema")
     written += write_task_schemas(folder or root / "tasks" / "schema")
     for path in written:
         console.print(escape(str(path)), highlight=False, soft_wrap=True)
@@ -121,6 +123,7 @@ def check_all(console: Console, results: Sequence[Path]) -> None:
     from affectbench.store import write_schemas
     from affectbench.tables import read_records
     from affectbench.task import write_task_schemas
+    from affectbench.verification import write_submission_schemas
 
     registry = Registry()
     for kind, load in {
@@ -131,11 +134,9 @@ def check_all(console: Console, results: Sequence[Path]) -> None:
             load(entry.name)
     root = builtin_root()
     with tempfile.TemporaryDirectory() as scratch:
-        fresh = write_schemas(Path(scratch)) + write_task_schemas(Path(scratch))
-        for path in fresh:
-            shipped = (
-                root / ("leaderboard" if path.name.startswith("record") else "tasks") / "schema" / path.name
-            )
+        here = write_schemas(Path(scratch)) + write_submission_schemas(Path(scratch))
+        for path in [*here, *write_task_schemas(Path(scratch))]:
+            shipped = root / ("leaderboard" if path in here else "tasks") / "schema" / path.name
             if not shipped.is_file() or shipped.read_bytes() != path.read_bytes():
                 raise AffectbenchError(f"{shipped} is out of date", hint="run: python harness.py schemas")
     count, damaged = 0, []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -12,6 +13,8 @@ from affectbench.copies import Overlap
 from affectbench.published import Difference
 from affectbench.record import Cell, Part, Provenance, Record, canonical_json, cell_id
 from affectbench.site_data import unranked_reason
+from affectbench.store import write_atomically
+from affectbench.submission import Submission
 
 Decision = Literal["accept", "accept_with_note", "reject"]
 Result = Literal["same", "close", "differs", "unclaimed", "not_covered", "failed", "unknown"]
@@ -78,6 +81,16 @@ class Verification(Part):
             if len(each.differences) > SHOWN:
                 lines.append(f"\nand {len(each.differences) - SHOWN} more")
         return "\n".join(lines) + "\n"
+
+
+def write_submission_schemas(folder: Path) -> list[Path]:
+    """Write the JSON Schemas of `submission.yaml` and of a verification, for editors and validators."""
+    written = []
+    for name, model in (("submission", Submission), ("verification", Verification)):
+        path = folder / f"{name}.schema.json"
+        write_atomically(path, canonical_json(model.model_json_schema()).encode())
+        written.append(path)
+    return written
 
 
 def worthless(record: Record) -> str:

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from statistics import mean
 
-import numpy as np
-
-from affectbench.errors import AffectbenchError
+from affectbench.overlap import comparable, jaccard, parse_units
 from affectbench.record import Part, Record, cell_id
-from affectbench.selector import Selection
-from affectbench.store import Store
 
 COPY = 0.95
 """From this share of common units on, in whatever order, a selection is taken for a copy."""
@@ -29,65 +25,57 @@ class Overlap(Part):
         return self.share >= COPY
 
 
-def common_share(one: Selection, other: Selection) -> float:
+def common_share(one: Record, other: Record) -> float:
     """Mean over emotions of the common units' share of the larger set; 1 for the same sets in any order.
 
-    0 for selections of another site, shape or label list. Emotions without units on both sides are left out.
+    Estimated as `affectbench.overlap` says where sets are large; 0 for other models, tasks or sites.
+    Emotions without units on both sides are left out.
     """
-    if (one.site, one.shape, one.labels) != (other.site, other.shape, other.labels):
-        return 0.0
-    shares = [
-        np.intersect1d(mine, theirs).size / max(mine.size, theirs.size)
-        for mine, theirs in zip(one.units, other.units, strict=True)
-        if max(mine.size, theirs.size)
+    if one.hashes.selection == other.hashes.selection:
+        return 1.0
+    known = [
+        (
+            each.cell.model,
+            each.cell.task,
+            each.cell.site,
+            each.task.labels,
+            each.model.n_layers,
+            each.model.width,
+        )
+        for each in (one, other)
     ]
-    return float(np.mean(shares)) if shares else 0.0
+    if known[0] != known[1] or one.selection is None or other.selection is None:
+        return 0.0
+    shares = []
+    for place in range(len(one.task.labels)):
+        sizes = [each.units_per_emotion[place] for each in (one.selection, other.selection)]
+        lists = [parse_units(each.units[place]) for each in (one.selection, other.selection)]
+        found = jaccard(*comparable(list(zip(lists, sizes, strict=True))))
+        if found is not None:  # J = shared / (a + b - shared), solved for shared.
+            shares.append(found * sum(sizes) / (1 + found) / max(sizes))
+    return mean(shares) if shares else 0.0
 
 
-def overlaps(records: Sequence[Record], store: Store, published: Store) -> list[Overlap]:
-    """The nearest published selection for each cell, and every one that is a copy.
+def overlaps(records: Sequence[Record], published: Sequence[Record]) -> list[Overlap]:
+    """For each record the nearest published selection, and every one that it copies; nearest first.
 
-    `store` holds the selections of `records`. Published cells of the same model and task are compared; where
-    a published selection's file is missing, its hash alone is. A method's own cells are no originals.
+    Published cells of the same model and task are compared. A method's own cells are no originals.
     """
-    known = [record for record in published.read_all()[0] if record.hashes.selection]
-    loaded = {cell_id(record.cell): _selection(published, record) for record in known}
     found: list[Overlap] = []
     for record in records:
-        own = _selection(store, record)
-        if own is None:
-            continue
-        near = []
-        for other in known:
-            same = (other.cell.model, other.cell.task) == (record.cell.model, record.cell.task)
-            if not same or other.cell.selector == record.cell.selector:
-                continue
-            theirs = loaded[cell_id(other.cell)]
-            share = float(other.hashes.selection == own.digest)
-            if theirs is not None and not share:
-                share = common_share(own, theirs)
-            near.append(
-                Overlap(
-                    cell=cell_id(record.cell),
-                    original=cell_id(other.cell),
-                    selector=other.cell.selector,
-                    share=share,
-                )
+        near = [
+            Overlap(
+                cell=cell_id(record.cell),
+                original=cell_id(other.cell),
+                selector=other.cell.selector,
+                share=common_share(record, other),
             )
+            for other in published
+            if other.cell.selector != record.cell.selector
+            and (other.cell.model, other.cell.task) == (record.cell.model, record.cell.task)
+            and record.hashes.selection
+            and other.hashes.selection
+        ]
         near.sort(key=lambda each: (-each.share, each.original))
         found += near[:1] + [each for each in near[1:] if each.copied]
     return found
-
-
-def selection_path(root: Path, record: Record) -> Path:
-    """Where the selection of a record is kept below a results folder."""
-    return root / "selections" / f"{cell_id(record.cell)}.safetensors"
-
-
-def _selection(store: Store, record: Record) -> Selection | None:
-    """A cell's stored selection; None where it is missing or damaged, which the gates report."""
-    path = selection_path(store.root, record)
-    try:
-        return Selection.load(path) if path.is_file() else None
-    except AffectbenchError:
-        return None

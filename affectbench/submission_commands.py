@@ -47,8 +47,9 @@ def submit_folder(
     output: Path | None,
 ) -> None:
     """Validate, say what will be judged, run, and pack."""
+    from affectbench.placement import Options
     from affectbench.progress import Terminal
-    from affectbench.run import Options, command_line
+    from affectbench.run import command_line
     from affectbench.submission_archive import staged
     from affectbench.submitted import parts_of
     from affectbench.verify import check_trust, submit
@@ -129,8 +130,9 @@ def verify_submission(
     to: Path | None,
 ) -> bool:
     """Verify, write the report as JSON and Markdown, and publish on request; False where it is rejected."""
+    from affectbench.placement import Options
     from affectbench.progress import Terminal
-    from affectbench.run import Options, command_line
+    from affectbench.run import command_line
     from affectbench.verify import publish, verify
 
     target = output or Path("results") / f"verified-{source.stem if source.is_file() else source.name}"
@@ -144,7 +146,7 @@ def verify_submission(
             Registry(include),
             options,
             terminal,
-            published=Store(published) if (published / "records").is_dir() else None,
+            published=Store(published).read_all()[0],
             trust_code=trust_code,
         )
     write_atomically(target / "verification.json", found.as_json().encode())

@@ -12,10 +12,12 @@ import numpy as np
 from affectbench.content import load_module, pick_class
 from affectbench.dataset import Dataset, load_benchmark
 from affectbench.errors import AffectbenchError
+from affectbench.executor import Reporter
+from affectbench.placement import Options
 from affectbench.plan import Job, jobs_of_suite
 from affectbench.record import Cell, Record
 from affectbench.registry import Entry, Kind, Registry
-from affectbench.run import Options, Reporter, Run
+from affectbench.run import Run
 from affectbench.selector import Selection, Selector
 from affectbench.submission import Folder, SubmissionError
 from affectbench.task import InterventionProtocol, SplitName
@@ -246,5 +248,5 @@ def evaluate(
         own = SubmissionRegistry(registry, part.job.selectors[0], part.path)
         run = Run(own, options, together)
         records += run.run([part.job])
-        failed += run.failed
+        failed += run.failures
     return records, failed

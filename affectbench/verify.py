@@ -19,14 +19,15 @@ from typing import Any
 
 import numpy as np
 
-from affectbench.copies import Overlap, overlaps, selection_path
+from affectbench.copies import Overlap, overlaps
 from affectbench.errors import AffectbenchError, RecordError
+from affectbench.executor import Reporter
 from affectbench.outcomes import Array, Outcomes
+from affectbench.placement import Options
 from affectbench.predictions import from_parquet, size_of
 from affectbench.published import PRECISION, Difference, changed_identity, differences
 from affectbench.record import Cell, Record, cell_id
 from affectbench.registry import Registry
-from affectbench.run import Options, Reporter
 from affectbench.store import Store, write_atomically
 from affectbench.submission import CARD, RESULTS, Folder, SubmissionError, read_folder
 from affectbench.submission_archive import pack, staged
@@ -94,7 +95,7 @@ def verify(
     options: Options,
     reporter: Reporter,
     *,
-    published: Store | None,
+    published: Sequence[Record],
     trust_code: bool,
 ) -> tuple[Verification, Sequence[Record]]:
     """Evaluate a submission again into `options.output`, compare, look for copies, and decide.
@@ -117,7 +118,7 @@ def verify(
         if done.failed:
             raise AffectbenchError("could not be evaluated here:\n" + "\n".join(done.failed))
         store = Store(options.output)
-        near = overlaps(done.records, store, published) if published is not None else []
+        near = overlaps(done.records, published)
         claimed = Store(folder.root / RESULTS)
         return _judged(folder, done, store, claimed, near), done.records
 
@@ -136,9 +137,9 @@ def publish(
         if record.status == "error":
             continue
         write_atomically(target.record_path(record.cell), store.record_path(record.cell).read_bytes())
-        kept = selection_path(store.root, record)
+        kept = store.selections / f"{cell_id(record.cell)}.safetensors"
         if kept.is_file():
-            write_atomically(selection_path(to, record), kept.read_bytes())
+            write_atomically(target.selections / kept.name, kept.read_bytes())
     with staged(source) as folder:
         own = to / "submissions" / folder.submission.name
         for name in (CARD, folder.submission.selector):

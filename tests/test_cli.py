@@ -235,7 +235,8 @@ def test_check_and_schemas(results: Path, tmp_path: Path, run_cli: Cli) -> None:
     assert code == 0
     written = [Path(line) for line in out.splitlines()]
     assert sorted(path.name for path in written) == [
-        f"{kind}.schema.json" for kind in ("benchmark", "intervention", "model", "record", "suite")
+        f"{kind}.schema.json"
+        for kind in ("benchmark", "intervention", "model", "record", "submission", "suite", "verification")
     ]
     assert all(json.loads(path.read_text())["type"] == "object" for path in written)
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ from submissions import FILE, SHAPE, code, folder, members, selection, zipped
 
 from affectbench.copies import common_share
 from affectbench.outcomes import Condition, Outcomes
+from affectbench.overlap import listed_units
+from affectbench.placement import Options
 from affectbench.record import Record, cell_id
-from affectbench.run import Options
 from affectbench.selector import Selection
 from affectbench.store import Store
 from affectbench.submission_archive import staged
@@ -64,7 +64,12 @@ def submitted(bench: Bench, source: Path, output: Path, *more: Path, trust: bool
 
 
 def verified(
-    bench: Bench, source: Path, output: Path, *more: Path, published: Store | None = None, trust: bool = False
+    bench: Bench,
+    source: Path,
+    output: Path,
+    *more: Path,
+    published: Sequence[Record] = (),
+    trust: bool = False,
 ) -> Verification:
     options = Options(output, data=bench.root / "data")
     return verify(
@@ -105,7 +110,7 @@ def test_a_submission_is_judged_like_any_selector(bench: Bench, packed: Path, tm
 
 
 def test_what_was_submitted_is_accepted(bench: Bench, packed: Path, published: Store, tmp_path: Path) -> None:
-    found = verified(bench, packed, tmp_path, published=published)
+    found = verified(bench, packed, tmp_path, published=published.read_all()[0])
     (cell,) = found.cells
     assert (cell.result, cell.changed_answers, cell.differences) == ("same", 0.0, [])
     assert found.reasons == []
@@ -203,25 +208,33 @@ def test_a_copy_is_found_in_any_order(bench: Bench, published: Store, tmp_path: 
     theirs = Selection.load(published.root / "selections" / f"{cell_id(original.cell)}.safetensors")
     for name, step in (("same", 1), ("turned", -1)):
         root = folder(tmp_path / name, *(units[::step].tolist() for units in theirs.units))
-        found = verified(bench, root, tmp_path / f"out-{name}", published=published)
+        found = verified(bench, root, tmp_path / f"out-{name}", published=published.read_all()[0])
         assert found.decision == "reject"
         assert found.reasons == ["a copy of magnitude: at least 95 % of its units, in 1 of 1 cells"]
         assert found.overlaps[0].original == cell_id(original.cell)
 
 
-def test_a_copy_is_found_without_the_original_file(bench: Bench, published: Store, tmp_path: Path) -> None:
-    (original,) = [r for r in published.read_all()[0] if r.cell.selector == "magnitude"]
-    theirs = Selection.load(published.root / "selections" / f"{cell_id(original.cell)}.safetensors")
-    bare = shutil.copytree(published.root / "records", tmp_path / "bare" / "records").parent
-    root = folder(tmp_path / "mine", *(units.tolist() for units in theirs.units))
-    assert verified(bench, root, tmp_path / "out", published=Store(bare)).decision == "reject"
+def test_overlap_is_a_mean_over_emotions(packed: Path) -> None:
+    (record,), _ = Store(packed.parent).read_all()
 
+    def having(*units: Sequence[int], **cell: str) -> Record:
+        found = selection(*units)
+        info = record.selection.model_copy(  # type: ignore[union-attr]
+            update={
+                "units": [listed_units(each) for each in found.units],
+                "units_per_emotion": [each.size for each in found.units],
+            }
+        )
+        hashes = record.hashes.model_copy(update={"selection": found.digest})
+        named = record.cell.model_copy(update=cell)
+        return record.model_copy(update={"selection": info, "hashes": hashes, "cell": named})
 
-def test_overlap_is_a_mean_over_emotions() -> None:
-    one, other = selection([0, 1, 2, 3], [8], [5]), selection([3, 2, 1, 9], [8], [6])
+    one, other = having([0, 1, 2, 3], [8], [5]), having([3, 2, 1, 9], [8], [6])
     assert common_share(one, other) == pytest.approx((0.75 + 1 + 0) / 3)
-    assert common_share(one, selection(site="neuron")) == 0.0
-    assert common_share(selection([1], [], []), selection([1], [], [])) == 1.0
+    assert common_share(one, having([0, 1, 2], [8], [5])) == pytest.approx((0.75 + 1 + 1) / 3)
+    assert common_share(one, having([3, 2, 1, 0], [8], [5])) == 1.0
+    assert common_share(having([1], [], []), having([1], [], [], selector="other")) == 1.0
+    assert common_share(one, having([3, 2, 1, 0], [8], [5], site="neuron")) == 0.0
 
 
 def test_items_that_judge_may_not_find_the_units(bench: Bench, tmp_path: Path) -> None:
@@ -390,7 +403,7 @@ def test_code_may_not_call_itself_a_control(bench: Bench, tmp_path: Path) -> Non
 
 def test_what_is_accepted_is_published_as_computed_here(bench: Bench, packed: Path, tmp_path: Path) -> None:
     options = Options(tmp_path / "out", data=bench.root / "data")
-    found, records = verify(packed, bench.registry(), options, Log(), published=None, trust_code=False)
+    found, records = verify(packed, bench.registry(), options, Log(), published=(), trust_code=False)
     publish(found, packed, records, Store(tmp_path / "out"), tmp_path / "site")
     (record,), damaged = Store(tmp_path / "site").read_all()
     assert not damaged

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ from affectbench.intervention import ROLE_BIT, Edit, Intervention, PackedEdits, 
 from affectbench.memory import ran_out, release
 from affectbench.model import Model
 from affectbench.readout import FAILED, Codes, Items, Readout, Scores, codes_of, decode_texts, to_labels
+from affectbench.weight_edit import folded
 
 Progress = Callable[[int], None]
 """Told how much was done since the last call; below 0 where memory ran out and a batch is done again."""
@@ -96,7 +97,7 @@ class Engine:
         `progress` is called with the number of (item, intervention) pairs just done. Items whose scores are
         not finite get the code `FAILED`.
         """
-        key = (items.digest, readout.candidates, readout.max_new_tokens)
+        key = (items.digest, readout.candidates, readout.max_new_tokens, self.model.folds)
         fresh = {i.digest: i for i in interventions if (*key, i.digest) not in self._known}
         if fresh:
             codes, scores = self._run(items, readout, list(fresh.values()), progress)
@@ -301,6 +302,11 @@ class Engine:
             points.append((module, side, _applied(edits, site, layer)))
         with hooked(points):
             yield edits
+
+    def folded(self, intervention: Intervention) -> AbstractContextManager[None]:
+        """Scale weights instead, for the length of a block: whatever runs the model then runs it under the
+        intervention, at no cost. See `weight_edit.folded` for what can be folded."""
+        return folded(self.model, intervention)
 
     def spent(self, rows: int) -> None:
         """Count one model call with `rows` rows."""

@@ -25,12 +25,16 @@ def foldable_sites(model: Model) -> frozenset[str]:
     layers = range(len(model.layers))
     if not all(type(model.down(layer)) in (nn.Linear, OneDnnLinear) for layer in layers):
         return frozenset()
-    roles = torch.full((3,), VALID, dtype=torch.uint8)
-    batch = model.collate([Prepared("probe", torch.tensor([1, 2, 3]), roles)])
+    batch = _probe(model)
     if not all(_adds_neurons(model, layer, batch) for layer in layers):
         return frozenset()
-    gated = all(_gates_neurons(model, layer, batch) for layer in layers)
+    gated = all(gates_neurons(model, layer) for layer in layers)
     return frozenset({NEURON, GATE} if gated else {NEURON})
+
+
+def _probe(model: Model) -> Batch:
+    roles = torch.full((3,), VALID, dtype=torch.uint8)
+    return model.collate([Prepared("probe", torch.tensor([1, 2, 3]), roles)])
 
 
 def _adds_neurons(model: Model, layer: int, batch: Batch) -> bool:
@@ -56,8 +60,10 @@ def _adds_neurons(model: Model, layer: int, batch: Batch) -> bool:
     return bool(((two - one).float() - 1.0).abs().le(0.05 + rounding).all())
 
 
-def _gates_neurons(model: Model, layer: int, batch: Batch) -> bool:
+@torch.no_grad()
+def gates_neurons(model: Model, layer: int) -> bool:
     """Whether doubling every other gate doubles just these inputs of down_proj."""
+    embeds = _probe(model).embeds
     neurons: list[Tensor] = []
     factors = torch.ones(model.shape.width, dtype=model.dtype, device=model.device)
     factors[::2] = 2.0
@@ -71,9 +77,9 @@ def _gates_neurons(model: Model, layer: int, batch: Batch) -> bool:
     module, _ = model.site_module(GATE, layer)
     handles = [model.down(layer).register_forward_pre_hook(keep)]
     try:
-        model.mlp(layer)(batch.embeds)
+        model.mlp(layer)(embeds)
         handles.append(module.register_forward_hook(doubled))
-        model.mlp(layer)(batch.embeds)
+        model.mlp(layer)(embeds)
     finally:
         for handle in handles:
             handle.remove()

@@ -49,6 +49,7 @@ class Model(PromptTokens):
         self.device = next(network.parameters()).device
         self.dtype = next(network.parameters()).dtype
         self._tuple_layers = False
+        self.folds: tuple[str, ...] = ()
         self.experts = [experts_in(layer) for layer in self.layers]
         fused = [found for found in self.experts if found is not None]
         if fused:
@@ -67,7 +68,8 @@ class Model(PromptTokens):
 
     @cached_property
     def layers(self) -> list[Any]:
-        return list(self.decoder.layers)  # type: ignore[arg-type]
+        found = getattr(self.decoder, "layers", None)
+        return list(self.decoder.h if found is None else found)  # type: ignore[arg-type]
 
     @cached_property
     def text_config(self) -> Any:
@@ -107,10 +109,13 @@ class Model(PromptTokens):
 
     def down(self, layer: int) -> Any:
         """The module that writes the neurons into the residual stream: linear, or a layer's fused experts."""
-        found = self.experts[layer] or getattr(self.mlp(layer), "down_proj", None)
+        if self.experts[layer] is not None:
+            return self.experts[layer]
+        mlp = self.mlp(layer)
+        found = getattr(mlp, "down_proj", getattr(mlp, "c_proj", None))
         if found is None:
             raise AffectbenchError(
-                f"layer {layer}: {type(self.mlp(layer)).__name__} has no `down_proj` to read or edit",
+                f"layer {layer}: {type(mlp).__name__} has no `down_proj` to read or edit",
                 hint="the family file must override `down`",
             )
         return found
@@ -119,7 +124,8 @@ class Model(PromptTokens):
         """Neurons of a layer; those of expert e start at e times the width of an expert."""
         experts = self.experts[layer]
         if experts is None:
-            return int(self.down(layer).in_features)
+            down = self.down(layer)
+            return int(getattr(down, "in_features", None) or down.nx)  # GPT-2 counts by nx.
         return int(experts.num_experts) * expert_width(experts)
 
     def position_ids(self, mask: Tensor) -> Tensor:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
-from tiny_models import items, long_readout, readout, tiny_qwen2
+from tiny_models import items, long_readout, readout, tiny_gpt2, tiny_qwen2
 
 from affectbench.engine import Engine
 from affectbench.errors import AffectbenchError
@@ -85,7 +87,7 @@ def by_hand(model: Model, data: Items, answers: Readout, intervention: Intervent
                     return x
 
                 if edit.site == "gate":
-                    module = model.mlp(layer).act_fn
+                    module = model.activation(layer)
                     handles.append(module.register_forward_hook(lambda _m, _a, out, do=change: do(out)))
                 else:
                     module = model.down(layer)
@@ -98,7 +100,9 @@ def by_hand(model: Model, data: Items, answers: Readout, intervention: Intervent
 
 
 @pytest.mark.parametrize("site", SITES)
-def test_every_kind_of_edit_equals_hooks_on_the_public_forward(model: Model, site: str) -> None:
+@pytest.mark.parametrize("make", [tiny_qwen2, tiny_gpt2])
+def test_every_kind_of_edit_equals_hooks_on_the_public_forward(make: Callable[[], Model], site: str) -> None:
+    model = make()
     data, interventions = items(model), some_interventions(model, site)
     both = Intervention((*interventions[1].edits, *interventions[-1].edits))
     last = 2 * model.shape.width

@@ -53,7 +53,7 @@ def family(name: str) -> type[Model]:
 
 
 def tiny_model(prefix: str, seed: int, **settings: Any) -> Model:
-    """A random-weight ``{prefix}ForCausalLM`` of transformers, 3 layers of 24 units."""
+    """A random-weight causal language model of transformers, 3 layers of 24 units."""
     import transformers
 
     torch.manual_seed(seed)
@@ -63,7 +63,7 @@ def tiny_model(prefix: str, seed: int, **settings: Any) -> Model:
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64, initializer_range=0.3,
         **settings,
     )  # fmt: skip
-    network = getattr(transformers, f"{prefix}ForCausalLM")(config)
+    network = transformers.AutoModelForCausalLM.from_config(config)
     card = SimpleNamespace(name=f"tiny-{prefix.lower()}", revision=None)
     return family("causal_lm")(network, words, card, None)  # type: ignore[arg-type]
 
@@ -84,6 +84,12 @@ def tiny_bitnet(seed: int = 0) -> Model:
 def tiny_gemma2(seed: int = 0) -> Model:
     """A family with norms after attention and MLP, and soft-capped logits."""
     return tiny_model("Gemma2", seed, head_dim=8, sliding_window=64)
+
+
+@cache
+def tiny_gpt2(seed: int = 0) -> Model:
+    """Conv1D instead of Linear, and no gate."""
+    return tiny_model("GPT2", seed, n_inner=24, bos_token_id=1, eos_token_id=1)
 
 
 EXPERTS: dict[str, dict[str, Any]] = {

@@ -1,0 +1,264 @@
+"""Folded weights do what hooks do, and leave every byte as it was."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import (
+    EXPERTS,
+    items,
+    readout,
+    tiny_bitnet,
+    tiny_experts,
+    tiny_gemma2,
+    tiny_gpt2,
+    tiny_qwen2,
+)
+from torch import Tensor, nn
+
+from affectbench.engine import Engine
+from affectbench.errors import AffectbenchError
+from affectbench.intervention import UNTOUCHED, Intervention, mean_ablation, scale
+from affectbench.model import Model
+from affectbench.weight_edit import _Columns, folded
+
+DENSE: dict[str, Callable[[], Model]] = {
+    "qwen2": tiny_qwen2,
+    "gemma2": tiny_gemma2,
+    "bitnet": tiny_bitnet,
+    "gpt2": tiny_gpt2,
+}
+FAMILIES: dict[str, Callable[[], Model]] = DENSE | {
+    name: lambda name=name: tiny_experts(name) for name in EXPERTS
+}
+OWN_GATE = {"bitnet", "GptOss"}
+CASES = [(name, "neuron") for name in FAMILIES] + [
+    (name, "gate") for name in FAMILIES if name not in OWN_GATE
+]
+
+
+@pytest.fixture(params=FAMILIES)
+def model(request: pytest.FixtureRequest) -> Model:
+    return FAMILIES[request.param]()
+
+
+def digest(model: Model) -> str:
+    """Of every byte of every weight."""
+    found = hashlib.sha256()
+    for name, value in model.network.state_dict().items():
+        found.update(name.encode() + value.contiguous().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def some(model: Model, factor: float, site: str = "neuron", seed: int = 0) -> Intervention:
+    units = np.random.default_rng(seed).choice(model.shape.units, size=model.shape.units // 4, replace=False)
+    return scale(site, model.shape, units, factor)
+
+
+@torch.no_grad()
+def logits(model: Model) -> Tensor:
+    data = items(model)
+    return model.logits(model.decode(model.collate(data.items)))
+
+
+def hooked_logits(model: Model, intervention: Intervention) -> Tensor:
+    with Engine(model).editing([intervention]) as edits:
+        edits.roles = model.collate(items(model).items).roles
+        return logits(model)
+
+
+@pytest.mark.parametrize(("family", "site"), CASES)
+def test_zeroed_columns_equal_hooks_bit_for_bit(family: str, site: str) -> None:
+    model = FAMILIES[family]()
+    plain, edit = logits(model), some(model, 0.0, site)
+    with folded(model, edit):
+        found = logits(model)
+    assert torch.equal(found, hooked_logits(model, edit))
+    assert not torch.allclose(found, plain, atol=1e-2)
+    assert torch.equal(logits(model), plain)
+
+
+@pytest.mark.parametrize(("family", "site"), CASES)
+def test_gains_equal_hooks_but_for_rounding(family: str, site: str) -> None:
+    model = FAMILIES[family]()
+    for factor in (0.5, 1.7, -1.0):
+        edit = some(model, factor, site)
+        with folded(model, edit):
+            found = logits(model)
+        torch.testing.assert_close(found, hooked_logits(model, edit), rtol=1e-5, atol=1e-4)
+
+
+def test_several_edits_of_a_unit_multiply() -> None:
+    model = tiny_qwen2()
+    both = Intervention((*some(model, 3.0, "gate").edits, *some(model, 0.5, "neuron", seed=1).edits))
+    with folded(model, both):
+        found = logits(model)
+    torch.testing.assert_close(found, hooked_logits(model, both), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("stop", [RuntimeError, KeyboardInterrupt, SystemExit])
+def test_every_byte_comes_back_however_the_block_ends(model: Model, stop: type[BaseException]) -> None:
+    before = digest(model)
+    for factor in (0.0, 1.0 / 3.0, 1e4):
+        with folded(model, some(model, factor)):
+            assert digest(model) != before
+        assert digest(model) == before
+        with pytest.raises(stop), folded(model, some(model, factor)):
+            raise stop
+        assert digest(model) == before
+    assert model.folds == ()
+
+
+def test_blocks_nest(model: Model) -> None:
+    before, one, two = digest(model), some(model, 0.0, seed=1), some(model, 3.0, seed=2)
+    with folded(model, one):
+        between = digest(model)
+        with pytest.raises(RuntimeError), folded(model, two), folded(model, one):
+            raise RuntimeError
+        assert digest(model) == between
+        with folded(model, two):
+            together = logits(model)
+    assert digest(model) == before
+    both = Intervention((*one.edits, *two.edits))
+    torch.testing.assert_close(together, hooked_logits(model, both), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("failing", [0, 1, 4, 5])
+def test_an_interrupt_while_weights_are_written_leaves_none_changed(
+    failing: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three layers are written, then three restored: stop before each kind."""
+    model, calls, real = tiny_qwen2(), [0], _Columns.write
+
+    def write(columns: _Columns, values: Tensor) -> None:
+        calls[0] += 1
+        if calls[0] == failing + 1:
+            raise KeyboardInterrupt
+        real(columns, values)
+
+    before = digest(model)
+    monkeypatch.setattr(_Columns, "write", write)
+    with pytest.raises(KeyboardInterrupt), folded(model, some(model, 0.0)):
+        pass
+    assert calls[0] > failing
+    assert digest(model) == before
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("family", ["qwen2", "gpt2", "Qwen3Moe"])
+def test_half_precision_is_restored_and_zeroed_exactly(family: str, dtype: torch.dtype) -> None:
+    tiny = FAMILIES[family]()
+    model = type(tiny)(copy.deepcopy(tiny.network).to(dtype), tiny.tokenizer, tiny.card, None)
+    before, edit, gain = digest(model), some(model, 0.0), some(model, 1.7)
+    with folded(model, edit):
+        zeroed = logits(model)
+    assert torch.equal(zeroed, hooked_logits(model, edit))
+    assert digest(model) == before
+    with folded(model, gain):
+        risen = logits(model)
+    assert digest(model) == before
+    rounding = torch.finfo(dtype).eps * logits(model).abs().max()
+    assert (risen - hooked_logits(model, gain)).abs().max() < 8 * rounding
+
+
+def test_no_edit_changes_no_byte() -> None:
+    model = tiny_qwen2()
+    before = digest(model)
+    with folded(model, UNTOUCHED), folded(model, some(model, 1.0)):
+        assert digest(model) == before
+
+
+def test_code_that_knows_nothing_of_us_runs_under_the_edit(model: Model) -> None:
+    """transformers' own `generate` against the engine's greedy steps under hooks."""
+    edit, ids = some(model, 0.0), items(model).items[0].ids[None]
+    steps = torch.cat([ids, torch.zeros(1, 0, dtype=torch.long)], dim=1)
+    with Engine(model).editing([edit]), torch.no_grad():
+        for _ in range(5):
+            steps = torch.cat([steps, model.network(input_ids=steps).logits[:, -1:].argmax(-1)], dim=1)
+    with Engine(model).folded(edit):
+        found = model.network.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=5, do_sample=False,
+            eos_token_id=None, pad_token_id=0,
+        )  # fmt: skip
+    assert found.tolist() == steps.tolist()
+
+
+def test_the_engine_does_not_mistake_folded_answers_for_plain_ones() -> None:
+    model, engine = tiny_qwen2(), Engine(tiny_qwen2())
+    data, edit = items(model), some(model, 0.0)
+    plain = engine.predict(data, readout(model), [UNTOUCHED, edit]).scores
+    with engine.folded(edit):
+        under = engine.predict(data, readout(model), [UNTOUCHED]).scores
+    np.testing.assert_allclose(under[0], plain[1], atol=2e-5)
+    np.testing.assert_array_equal(engine.predict(data, readout(model), [UNTOUCHED]).scores[0], plain[0])
+
+
+def refused(model: Model, intervention: Intervention, message: str) -> None:
+    """What no weight can express is refused, and nothing is changed."""
+    before = digest(model)
+    with pytest.raises(AffectbenchError, match=message), folded(model, intervention):
+        pytest.fail("the block was entered")
+    assert digest(model) == before
+
+
+@pytest.mark.parametrize("positions", ["content", "audio", "answer"])
+def test_positions_are_refused(positions: str) -> None:
+    edit = scale("neuron", tiny_qwen2().shape, np.arange(3), 0.0, positions)  # type: ignore[arg-type]
+    refused(tiny_qwen2(), edit, "a weight acts at every position")
+
+
+def test_means_and_other_models_edits_are_refused() -> None:
+    model, other = tiny_qwen2(), tiny_experts("Mixtral")
+    refused(
+        model, mean_ablation("gate", model.shape, np.arange(3), np.ones(model.shape.units)), "which multiply"
+    )
+    refused(model, some(other, 0.0), "does not fit tiny-qwen2")
+
+
+def test_gates_that_do_more_than_multiply_are_refused() -> None:
+    refused(tiny_bitnet(), some(tiny_bitnet(), 0.0, "gate"), "more than a product")
+    gpt_oss = tiny_experts("GptOss")
+    refused(gpt_oss, some(gpt_oss, 0.0, "gate"), "in a way of its own")
+
+
+def test_gains_that_do_not_fit_the_dtype_are_refused() -> None:
+    tiny = tiny_qwen2()
+    model = type(tiny)(copy.deepcopy(tiny.network).half(), tiny.tokenizer, tiny.card, None)
+    refused(model, some(model, 1e7), "no finite torch.float16")
+
+
+def own_copy() -> Model:
+    tiny = tiny_qwen2()
+    return type(tiny)(copy.deepcopy(tiny.network), tiny.tokenizer, tiny.card, None)
+
+
+def test_shared_weights_are_refused() -> None:
+    model = own_copy()
+    model.mlp(1).down_proj.weight = model.mlp(0).down_proj.weight
+    refused(model, scale("neuron", model.shape, np.arange(3), 0.0), "share memory")
+    last = scale("neuron", model.shape, np.arange(2 * model.shape.width, 2 * model.shape.width + 3), 0.0)
+    with folded(model, last):
+        assert not model.mlp(2).down_proj.weight[:, :3].any()
+
+
+class Packed(nn.Linear):
+    """Stands for a quantised or adapted layer: its `weight` is not what it computes with."""
+
+
+def test_weights_that_are_not_plain_numbers_are_refused() -> None:
+    model = own_copy()
+    model.mlp(0).down_proj.__class__ = Packed
+    refused(model, some(model, 0.0), "Packed cannot be scaled column by column")
+    model = own_copy()
+    weight = model.mlp(0).down_proj.weight
+    model.mlp(0).down_proj.weight = nn.Parameter(weight.to(torch.int8), requires_grad=False)
+    refused(model, some(model, 0.0), "Parameter of torch.int8")
+    model = own_copy()
+    model.mlp(0).down_proj.to("meta")
+    with pytest.raises(AffectbenchError, match="on meta, not plain"), folded(model, some(model, 0.0)):
+        pytest.fail("the block was entered")

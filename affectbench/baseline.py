@@ -45,13 +45,17 @@ def read_results(path: Path) -> Results:
         RecordError: nothing is there, or something in it is damaged.
     """
     if path.is_dir():
-        return of_folder(path)
-    if not path.is_file():
+        found = of_folder(path)
+    elif path.is_file():
+        found = _of_file(path)
+    else:
         raise RecordError(
             f"there is no baseline at {path}",
             hint="write one with --update, or give the folder of an earlier run",
         )
-    return _of_file(path)
+    if not found.records:
+        raise RecordError(f"{path} holds no records", hint="run a suite first, or write one with --update")
+    return found
 
 
 def of_folder(folder: Path, records: Sequence[Record] | None = None) -> Results:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,7 @@ Start here:  python harness.py run quickstart   then   python harness.py leaderb
 app.add_typer(cli_submission.app)
 out = Console()
 RESULTS = Path("results/quickstart")
+COMPARE, RUN_SUITE = "Compare with a baseline", "How to run --suite"
 
 Include = Annotated[
     list[Path] | None,
@@ -36,6 +38,13 @@ Include = Annotated[
 Results = Annotated[
     Path, typer.Option("--results", "-r", help="Folder of records, as `run --output` wrote it.")
 ]
+
+
+class Change(StrEnum):
+    """What `check` may be told to let change."""
+
+    model = "model"
+    selector = "selector"
 
 
 def print_error(error: AffectbenchError) -> None:
@@ -206,11 +215,90 @@ def schemas(
 @app.command()
 def check(
     results: Annotated[list[Path] | None, typer.Argument(help="Folders of records.")] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(help="What was: a results folder, or a file of --update.", rich_help_panel=COMPARE),
+    ] = None,
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            help="Run this suite first, or the rest of it, and compare that.", rich_help_panel=COMPARE
+        ),
+    ] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Make this the new baseline (.parquet).", rich_help_panel=COMPARE)
+    ] = False,
+    tolerance: Annotated[
+        float, typer.Option(min=0, help="The smallest change that counts.", rich_help_panel=COMPARE)
+    ] = 0.02,
+    allow_change: Annotated[
+        list[Change] | None,
+        typer.Option(help="This may have changed: let the scores decide.", rich_help_panel=COMPARE),
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Write the report as Markdown.", rich_help_panel=COMPARE)
+    ] = None,
+    junit: Annotated[
+        Path | None, typer.Option(help="Write the report as JUnit XML.", rich_help_panel=COMPARE)
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Default: results/SUITE.", rich_help_panel=RUN_SUITE),
+    ] = None,
+    include: Annotated[
+        list[Path] | None, typer.Option(help="As in `run` (repeatable).", rich_help_panel=RUN_SUITE)
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="As in `run`.", envvar="AFFECTBENCH_DATA", rich_help_panel=RUN_SUITE)
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="As in `run`.", rich_help_panel=RUN_SUITE)] = None,
+    device: Annotated[str, typer.Option(help="As in `run`.", rich_help_panel=RUN_SUITE)] = "cpu",
+    threads: Annotated[int, typer.Option(min=0, help="As in `run`.", rich_help_panel=RUN_SUITE)] = 0,
 ) -> None:
-    """Check that all built-in content loads, schemas are current and every record is valid."""
-    from affectbench.commands import check_all
+    """Check what is shipped; or, with --baseline, whether results got worse.
 
-    check_all(out, results or [])
+    Without --baseline: all built-in content loads, schemas are current, and every record is valid.
+
+    With --baseline: compares a results folder, or a suite that is run now, with an earlier state, cell by
+    cell. Answers to the same items are paired and tested over clusters (speakers, documents, story frames),
+    corrected for all tests.
+
+    Exits with 0 where nothing got worse, 1 where a cell regressed, is missing or changed its identity (task,
+    protocol, selector or model), 2 where there was nothing to compare.
+
+    Examples:
+
+        python harness.py check --suite quickstart --baseline baseline.parquet --update
+
+        python harness.py check --suite quickstart --baseline baseline.parquet
+
+        python harness.py check results/new --baseline results/old --allow-change model
+    """
+    if baseline is None:
+        if suite or update or markdown or junit or allow_change:
+            raise typer.BadParameter("a comparison needs --baseline")
+        from affectbench.commands import check_all
+
+        check_all(out, results or [])
+        return
+    if (suite is None) != (len(results or []) == 1):
+        raise typer.BadParameter("give one folder of results to compare, or --suite")
+    from affectbench.checking import Request, SuiteRun, check_baseline
+
+    asked = None if suite is None else SuiteRun(suite, output, include or [], data, limit, device, threads)
+    allowed = [change.value for change in allow_change or []]
+    given = results[0] if results else None
+    try:
+        code = check_baseline(
+            out, Request(baseline, given, asked, tolerance, allowed, update, markdown, junit)
+        )
+    except AffectbenchError as error:
+        print_error(error)
+        code = 2
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped; finished cells are kept: the same command goes on from here")
+        code = 130
+    raise typer.Exit(code)
 
 
 @app.command()

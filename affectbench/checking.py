@@ -14,6 +14,7 @@ from affectbench.errors import AffectbenchError, RecordError
 from affectbench.registry import Registry
 from affectbench.regression import compare
 from affectbench.regression_report import as_junit, as_markdown, print_check
+from affectbench.run_command import Where
 from affectbench.store import write_atomically
 
 
@@ -103,15 +104,12 @@ def _results(console: Console, request: Request) -> tuple[Results, list[str]]:
     suite = request.suite
     registry = Registry(suite.include)
     jobs = jobs_of_suite(registry, suite.name, None)
-    if suite.threads:
-        import torch
-
-        torch.set_num_threads(suite.threads)
+    executor = Where(threads=suite.threads).made(suite.device)
     name = suite.name if suite.limit is None else f"{suite.name}-limit{suite.limit}"
     folder = suite.output or Path("results") / name
     with Terminal(console) as terminal:
         options = Options(folder, suite.device, suite.data, suite.limit, 0, command_line())
-        run = Run(registry, options, terminal)
+        run = Run(registry, options, terminal, executor)
         records = run.run(jobs)
     return of_folder(folder, records), run.failures
 

@@ -120,7 +120,7 @@ def compare(
     cells = []
     for (old, _), pair in zip(matched, pairs, strict=True):
         if pair is None:
-            cells.append(CellCheck(old.cell, "missing", notes=("in the baseline, not in the results",)))
+            cells.append(CellCheck(old.cell, "missing", notes=("not in the results",)))
         else:
             p = [next(corrected) for _ in pair.differences]
             cells.append(_judged(pair, p, tolerance, allowed))

@@ -15,7 +15,6 @@ from affectbench.regression import WORST_FIRST, CellCheck, Change, Check, Verdic
 QUIET = ("same", "unchanged")
 """Verdicts that are counted and not listed."""
 COLOURS = {"improved": "green", "new": "cyan", "moved": "yellow", "missing": "red"}
-METHODS = {"paired": "paired test", "intervals": "two intervals", "size": "size alone"}
 COLUMNS = ("cell", "verdict", "statistic", "before", "after", "change [95 %]", "p")
 WIDE = 150
 ADVICE = (
@@ -40,8 +39,9 @@ def print_check(console: Console, check: Check) -> None:
 
 def _text(check: Check) -> RenderableType:
     table = Table(*COLUMNS, box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for column in table.columns[3:]:
-        column.no_wrap, column.justify = True, "right"
+    for place, column in enumerate(table.columns):
+        column.no_wrap = place != 2
+        column.justify = "left" if place < 3 else "right"
     for cell in _listed(check):
         colour = COLOURS.get(cell.verdict, "red" if cell.failed else "")
         for row in _rows(cell):
@@ -91,7 +91,8 @@ def as_junit(check: Check) -> str:
         case = ElementTree.SubElement(
             suite, "testcase", {"classname": f"{cell.model}.{cell.task}", "name": name, "time": "0"}
         )
-        said = _xml("\n".join(" ".join(row[1:]) for row in _rows(each, every_change=True)))
+        rows = _rows(each, every_change=True)
+        said = _xml("\n".join(" ".join(part for part in row[1:] if part) for row in rows))
         if each.failed:
             first = _xml("; ".join(_reasons(each)))
             failure = ElementTree.SubElement(case, "failure", {"type": each.verdict, "message": first})
@@ -131,9 +132,11 @@ def _rows(cell: CellCheck, *, every_change: bool = False) -> Iterator[tuple[str,
     for change in shown:
         yield (name, verdict, *_numbers(change))
         name, verdict = "", ""
+    notes = list(cell.notes)
     if not shown:
-        yield (name, verdict, *[""] * 5)
-    for note in cell.notes:
+        yield (name, verdict, *(notes[:1] or [""]), *[""] * 4)
+        notes = notes[1:]
+    for note in notes:
         yield ("", "", note, *[""] * 4)
 
 
@@ -142,8 +145,13 @@ def _numbers(change: Change) -> tuple[str, ...]:
     size = "–" if found.size is None else f"{found.size:+.3f}"
     if found.low is not None and found.high is not None:
         size += f" [{found.low:+.3f}, {found.high:+.3f}]"
-    p = METHODS[found.method] if change.p is None else "< 0.001" if change.p < 0.001 else f"{change.p:.3f}"
-    return (found.statistic, _number(found.before), _number(found.after), size, p)
+    return (found.statistic, _number(found.before), _number(found.after), size, _p(change))
+
+
+def _p(change: Change) -> str:
+    if change.p is None:
+        return "not tested" if change.difference.size else "–"
+    return "< 0.001" if change.p < 0.001 else f"{change.p:.3f}"
 
 
 def _number(value: float | None) -> str:

@@ -46,8 +46,8 @@ class Batch:
 class Prefix:
     """Hidden states (B, T, d) at the entry of `layer`: what lies below is not computed again.
 
-    One past the last layer: the hidden states that enter the final norm. `cache` holds the keys and values
-    of the layers below, where tokens are to follow.
+    One past the last layer: the hidden states that enter the final norm, of the last columns at least.
+    `cache` holds the keys and values of the layers below, where tokens are to follow.
     """
 
     layer: int
@@ -58,7 +58,7 @@ class Prefix:
 @dataclass
 class Watched:
     """What a forward pass showed: `entries` (B, T, d) by layer as in `Prefix`, and `neurons`, the inputs
-    (B, T, width) of down_proj by layer. Where only the last columns are computed, so are `neurons`. `cache`
+    (B, T, width) of down_proj by layer. Where only the last columns are computed, so are both. `cache`
     has the keys and values of all layers, where they were asked for."""
 
     entries: dict[int, Tensor]

@@ -25,6 +25,7 @@ from affectbench.generation import generate
 from affectbench.intervention import ROLE_BIT, Edit, Intervention, PackedEdits, hooked
 from affectbench.memory import ran_out, release
 from affectbench.model import Model
+from affectbench.passes import watching
 from affectbench.readout import FAILED, Codes, Items, Readout, Scores, codes_of, decode_texts, to_labels
 from affectbench.weight_edit import folded
 
@@ -200,6 +201,8 @@ class Engine:
         watched = self._watched(batch, groups, last, grow > 0)
         columns = batch.embeds.shape[1] + grow
         for start, group in sorted(groups.items()):
+            if start.folded:
+                group.sort(key=lambda place: interventions[place].effective[0].units.tobytes())
             done = 0
             while done < len(group):
                 room = max(1, self.tokens // (batch.embeds.shape[0] * columns))
@@ -238,7 +241,8 @@ class Engine:
         entries = {start.entry for start in starts if start.entry > 0}
         if not entries:
             return Watched({}, {})
-        with self.model.watching(sorted(entries), sorted({s.layer for s in starts if s.folded})) as watched:
+        folded = sorted({start.layer for start in starts if start.folded})
+        with watching(self.model, sorted(entries), folded) as watched:
             watched.cache = self.model.cache() if cached else None
             self.model.decode(batch, cache=watched.cache, last=last)
         self.spent(batch.embeds.shape[0])
@@ -248,37 +252,44 @@ class Engine:
     def _forward(
         self, batch: Batch, interventions: list[Intervention], read: Reader, start: Start, watched: Watched
     ) -> Tensor:
-        times = len(interventions)
         prefix = None
+        times = len(interventions)
         if start.entry > 0:
             entered = watched.entries[start.entry].repeat(times, 1, 1)
             prefix = Prefix(start.entry, entered, watched.cache)
         if start.folded:
             assert prefix is not None, "a folded layer is never the entry"
             parted = [intervention.parted(start.layer) for intervention in interventions]
-            for block, (here, _) in enumerate(parted):
-                rows = slice(block * batch.embeds.shape[0], (block + 1) * batch.embeds.shape[0])
-                self._fold(
-                    prefix.hidden[rows], here[0], start.layer, watched.neurons[start.layer], batch.roles
-                )
+            self._fold(prefix, [here[0] for here, _ in parted], watched.neurons[start.layer], batch.roles)
             interventions = [rest for _, rest in parted]
         with self.editing(interventions) as edits:
             edits.roles = batch.roles
             return read(batch.repeated(times), edits, prefix)
 
-    def _fold(self, hidden: Tensor, edit: Edit, layer: int, neurons: Tensor, roles: Tensor) -> None:
-        """Add to `hidden` (B, T, d), in place, what `edit` changes in the output of `layer`.
+    def _fold(self, prefix: Prefix, edits: Sequence[Edit], neurons: Tensor, roles: Tensor) -> None:
+        """Add to the hidden states (K * B, T, d) of `prefix` what each edit changes in the layer before.
 
-        Scaling neuron n by s adds (s - 1) * neuron n * column n of down_proj.
+        Scaling neuron n by s adds (s - 1) * neuron n * column n of down_proj. Doses of the same units differ
+        in the factor alone, so neighbours share what these neurons write.
         """
-        channels = torch.as_tensor(edit.units % edit.shape.width, device=hidden.device)
-        factors = torch.as_tensor(edit.value - 1.0, dtype=hidden.dtype, device=hidden.device)
-        changed = neurons[..., channels] * factors
-        columns = changed.shape[1]
-        if edit.positions != "all":
-            here = (roles[:, -columns:] & ROLE_BIT[edit.positions]).bool()
-            changed = changed * here.unsqueeze(-1)
-        hidden[:, -columns:] += changed @ self.model.down(layer).weight[:, channels].T
+        weight = self.model.down(prefix.layer - 1).weight
+        blocks = prefix.hidden.view(len(edits), neurons.shape[0], *prefix.hidden.shape[1:])
+        known: tuple[bytes, str] | None = None
+        for block, edit in zip(blocks, edits, strict=True):
+            factors = edit.value - 1.0
+            uniform = bool((factors == factors[0]).all())
+            units = (edit.units.tobytes(), edit.positions)
+            if not uniform or units != known:
+                channels = torch.as_tensor(edit.units % edit.shape.width, device=neurons.device)
+                changed = neurons[..., channels]
+                if not uniform:
+                    changed = changed * torch.as_tensor(factors, dtype=neurons.dtype, device=neurons.device)
+                if edit.positions != "all":
+                    here = (roles[:, -neurons.shape[1] :] & ROLE_BIT[edit.positions]).bool()
+                    changed = changed * here.unsqueeze(-1)
+                written = changed @ weight[:, channels].T
+                known = units if uniform else None
+            block[:, -neurons.shape[1] :].add_(written, alpha=float(factors[0]) if uniform else 1.0)
 
     def _answers(self, readout: Readout) -> Reader:
         """What is read at the answer position: candidate scores (rows, C), or generated tokens (rows, n)."""

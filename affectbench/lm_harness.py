@@ -98,15 +98,18 @@ class PackedLM(HFLM):  # type: ignore[misc]
     def _batch(self, items: list[Prepared], wanted: list[list[Pair]]) -> None:
         batch = self.engine.model.collate(items)
         last = max(len(continuation) for pairs in wanted for _, continuation in pairs)
-        base = self._columns(batch, last)
         flat = [(row, pair) for row, pairs in enumerate(wanted) for pair in pairs]
+        scored = _Scored.of(
+            [(row, continuation) for row, (_, continuation) in flat], last, batch.embeds.device
+        )
+        base = BaseLogs.of(self._columns(batch, last, scored))
         table = np.zeros((3, len(self.interventions), len(flat)))
 
         def read(rows: Batch, _edits: PackedEdits, prefix: Prefix | None) -> Tensor:
             hidden = self.engine.model.decode(rows, prefix=prefix, last=last)
             self.engine.spent(rows.embeds.shape[0])
             blocks = hidden[:, -last:].reshape(-1, len(items), last, hidden.shape[-1])
-            return torch.stack([self._judge(block, base, flat) for block in blocks])
+            return torch.stack([self._judge(block, base, scored) for block in blocks])
 
         for chosen, values in self.engine.sweep(batch, self.interventions, read, last=last):
             table[:, chosen] = values.permute(1, 0, 2).cpu().numpy()
@@ -114,31 +117,71 @@ class PackedLM(HFLM):  # type: ignore[misc]
             self.answers[pair] = (table[0, :, column], table[1, :, column] > 0.5, table[2, :, column])
 
     @torch.no_grad()
-    def _columns(self, batch: Batch, last: int) -> Tensor:
-        """Base log-probabilities (B, last, V)."""
+    def _columns(self, batch: Batch, last: int, scored: _Scored) -> Tensor:
+        """Base log-probabilities (positions, V) where something is scored."""
         hidden = self.engine.model.decode(batch, last=last)[:, -last:]
         self.engine.spent(batch.embeds.shape[0])
-        return self.engine.model.logits(hidden).log_softmax(-1)
+        return self.engine.model.logits(hidden[scored.rows, scored.columns]).log_softmax(-1)
 
-    def _judge(self, hidden: Tensor, base: Tensor, flat: list[tuple[int, Pair]]) -> Tensor:
+    def _judge(self, hidden: Tensor, base: BaseLogs, scored: _Scored) -> Tensor:
         """(3, pairs): log-likelihood, whether greedy, summed KL to the base, for one intervention's rows."""
-        logs = self.engine.model.logits(hidden).log_softmax(-1)
-        divergence = kl_divergence(base, logs)
-        best = logs.argmax(-1)
-        found = torch.empty(3, len(flat), dtype=torch.float64, device=hidden.device)
-        for column, (row, (_, continuation)) in enumerate(flat):
-            size = len(continuation)
-            tokens = torch.tensor(continuation, device=hidden.device)
-            span = slice(logs.shape[1] - size, None)
-            found[0, column] = logs[row, span].gather(-1, tokens[:, None]).double().sum()
-            found[1, column] = float((best[row, span] == tokens).all())
-            found[2, column] = divergence[row, span].double().sum()
+        logs = self.engine.model.logits(hidden[scored.rows, scored.columns]).log_softmax(-1)
+        likelihood = logs[scored.places, scored.tokens].double()
+        missed = (logs.argmax(-1)[scored.places] != scored.tokens).double()
+        divergence = base.divergence(logs)[scored.places].double()
+        found = torch.zeros(3, scored.pairs, dtype=torch.float64, device=hidden.device)
+        found.index_add_(1, scored.owners, torch.stack([likelihood, missed, divergence]))
+        found[1] = (found[1] == 0).double()
         return found
 
 
-def kl_divergence(base: Tensor, logs: Tensor) -> Tensor:
-    """KL(base || edited) in nats from log-probabilities (..., V); what base gives no probability counts 0."""
-    return torch.where(base.isneginf(), 0.0, base.exp() * (base - logs)).sum(-1)
+@dataclass(frozen=True)
+class _Scored:
+    """Which tokens of a batch are scored. `rows`, `columns` (positions,) say where, each position once;
+    `places`, `tokens`, `owners` (n,) name each scored token's position, id and pair."""
+
+    rows: Tensor
+    columns: Tensor
+    places: Tensor
+    tokens: Tensor
+    owners: Tensor
+    pairs: int
+
+    @classmethod
+    def of(cls, continuations: Sequence[tuple[int, Sequence[int]]], last: int, device: Any) -> _Scored:
+        """From each pair's row and continuation, which ends in the row's last column."""
+        positions: dict[tuple[int, int], int] = {}
+        entries = []
+        for owner, (row, tokens) in enumerate(continuations):
+            for column, token in enumerate(tokens, start=last - len(tokens)):
+                place = positions.setdefault((row, column), len(positions))
+                entries.append((place, token, owner))
+        rows, columns = torch.tensor(list(positions), device=device).T
+        places, ids, owners = torch.tensor(entries, device=device).T
+        return cls(rows, columns, places, ids, owners, len(continuations))
+
+
+@dataclass(frozen=True)
+class BaseLogs:
+    """Log-probabilities (positions, V) of the untouched model, to which edited ones are compared."""
+
+    logs: Tensor
+    probabilities: Tensor
+    impossible: Tensor | None
+    """Which tokens it gives no probability at all; None where there are none."""
+
+    @classmethod
+    def of(cls, logs: Tensor) -> BaseLogs:
+        impossible = logs.isneginf()
+        return cls(logs, logs.exp(), impossible if bool(impossible.any()) else None)
+
+    def divergence(self, logs: Tensor) -> Tensor:
+        """KL(base || edited) (positions,) in nats; what base gives no probability counts 0. Overwrites the
+        edited log-probabilities."""
+        terms = logs.sub_(self.logs).mul_(self.probabilities)
+        if self.impossible is not None:
+            terms.masked_fill_(self.impossible, 0.0)
+        return terms.sum(-1).neg_()
 
 
 def _prepared(ids: tuple[int, ...], context: int) -> Prepared:
@@ -149,13 +192,16 @@ def _prepared(ids: tuple[int, ...], context: int) -> Prepared:
 
 
 def rolling_task(name: str, texts: Sequence[str]) -> ConfigurableTask:
-    """lm-eval task: bits per byte of whole documents."""
+    """lm-eval task: bits per byte of whole documents.
+
+    Here and in `choice_task` fields are named: lm-eval would compile a template anew for every document.
+    """
     return _task(
         name,
         [{"text": text} for text in texts],
         output_type="loglikelihood_rolling",
         doc_to_text="",
-        doc_to_target="{{text}}",
+        doc_to_target="text",
         metric_list=[{"metric": "bits_per_byte"}],
     )
 
@@ -166,8 +212,8 @@ def choice_task(name: str, docs: Sequence[dict[str, Any]]) -> ConfigurableTask:
         name,
         list(docs),
         output_type="multiple_choice",
-        doc_to_text="{{context}}",
-        doc_to_choice="{{choices}}",
+        doc_to_text="context",
+        doc_to_choice="choices",
         doc_to_target="answer",
         metric_list=[{"metric": "acc"}],
     )

@@ -8,8 +8,7 @@ the last column.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -17,10 +16,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from affectbench.batch import Batch, Prefix, Prepared, Watched
+from affectbench.batch import Batch, Prefix, Prepared
 from affectbench.errors import AffectbenchError
 from affectbench.experts import expert_width, experts_in, tap_experts, tap_of
 from affectbench.intervention import ANSWER, AUDIO, CONTENT, VALID
+from affectbench.passes import can_trim, replaced, shortcuts
 from affectbench.products import quicken
 from affectbench.prompt_tokens import PromptTokens
 from affectbench.sites import GATE, NEURON, SiteShape
@@ -48,7 +48,7 @@ class Model(PromptTokens):
         self.folder = folder
         self.device = next(network.parameters()).device
         self.dtype = next(network.parameters()).dtype
-        self._tuple_layers = False
+        self.tuple_layers = False
         self.folds: tuple[str, ...] = ()
         self.experts = [experts_in(layer) for layer in self.layers]
         fused = [found for found in self.experts if found is not None]
@@ -229,18 +229,18 @@ class Model(PromptTokens):
     def decode(
         self, batch: Batch, *, prefix: Prefix | None = None, cache: Any = None, last: int | None = None
     ) -> Tensor:
-        """Hidden states after the final norm, shape (B, T, d).
+        """Hidden states after the final norm, shape (B, T, d); with `last`, at least so many last columns.
 
         `prefix` replaces the layers below it. `cache` is a transformers cache that is read and extended;
-        `batch.mask` then covers the cached tokens too. `last` promises that only so many last
-        columns are read, and skips the last layer's MLP elsewhere.
+        `batch.mask` then covers the cached tokens too. `last` promises that only so many last columns are
+        read: the last layer is not run for the others.
         """
         positions = self.position_ids(batch.mask)[..., -batch.embeds.shape[1] :]
         attention: Any = None if bool(batch.mask.all()) and cache is None else batch.mask.long()
         if batch.branches is not None:
             positions = batch.branches.positions(positions)
             attention = batch.branches.attention(batch.mask, self.text_config, batch.embeds.dtype)
-        with self._shortened(prefix, last):
+        with replaced(shortcuts(self, prefix, last)):
             output = self.decoder(
                 inputs_embeds=batch.embeds,
                 attention_mask=attention,
@@ -259,65 +259,10 @@ class Model(PromptTokens):
         divisor = getattr(self.text_config, "logits_scaling", None)
         return logits if divisor is None else logits.div(divisor)
 
-    @contextmanager
-    def _shortened(self, prefix: Prefix | None, last: int | None) -> Iterator[None]:
-        """Skip the layers below `prefix` and the unread columns of the last MLP, by instance attributes
-        that are removed afterwards: the model's own forward stays in charge of masks and positions."""
-        replaced: list[Any] = []
-        try:
-            if prefix is not None:
-                ended = prefix.layer == len(self.layers)
-                for layer in self.layers[: prefix.layer]:
-                    layer.forward = self._skip
-                    replaced.append(layer)
-                entry = self.layers[prefix.layer - ended]
-                entry.forward = _entering(entry.forward, prefix.hidden)
-                replaced.append(entry)
-            if last is not None:
-                mlp = self.mlp(len(self.layers) - 1)
-                mlp.forward = _last_columns(mlp.forward, last)
-                replaced.append(mlp)
-            yield
-        finally:
-            for module in replaced:
-                vars(module).pop("forward", None)
-
-    def _skip(self, hidden_states: Tensor, *_args: Any, **_kwargs: Any) -> Any:
-        return (hidden_states,) if self._tuple_layers else hidden_states
-
-    @contextmanager
-    def watching(self, entries: Sequence[int], neurons: Sequence[int]) -> Iterator[Watched]:
-        """Keep what enters the layers `entries` and the down_proj of the layers `neurons`."""
-        found = Watched({}, {})
-
-        def enter(layer: int) -> Any:
-            def hook(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-                found.entries[layer] = args[0] if args else kwargs["hidden_states"]
-
-            return hook
-
-        def leave(_module: Any, _args: Any, output: Any) -> None:
-            self._tuple_layers = isinstance(output, tuple)
-            found.entries[len(self.layers)] = output[0] if self._tuple_layers else output
-
-        def read(layer: int) -> Any:
-            def hook(_module: Any, args: tuple[Any, ...]) -> None:
-                found.neurons[layer] = args[0]
-
-            return hook
-
-        handles = [self.layers[-1].register_forward_hook(leave)]
-        try:
-            for layer in entries:
-                if layer < len(self.layers):
-                    hook = enter(layer)
-                    handles.append(self.layers[layer].register_forward_pre_hook(hook, with_kwargs=True))
-            for layer in neurons:
-                handles.append(self.down(layer).register_forward_pre_hook(read(layer)))
-            yield found
-        finally:
-            for handle in handles:
-                handle.remove()
+    @cached_property
+    def trimmable(self) -> bool:
+        """Whether the last layer can be run for the columns that are read alone."""
+        return can_trim(self)
 
     # Identity.
 
@@ -339,23 +284,3 @@ class Model(PromptTokens):
                 hint="rebuild the model, or take the key out of its card",
             )
         return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
-
-
-def _entering(forward: Any, hidden: Tensor) -> Any:
-    def entered(_hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-        return forward(hidden, *args, **kwargs)
-
-    return entered
-
-
-def _last_columns(forward: Any, last: int) -> Any:
-    def shortened(hidden: Tensor) -> Any:
-        output = torch.zeros_like(hidden)
-        found = forward(hidden[:, -last:].contiguous())
-        if isinstance(found, tuple):  # Some mixtures of experts return their routing, too.
-            output[:, -last:] = found[0]
-            return output, *found[1:]
-        output[:, -last:] = found
-        return output
-
-    return shortened

@@ -18,6 +18,7 @@ from tiny_models import (
     tiny_gemma2,
     tiny_gpt2,
     tiny_qwen2,
+    tiny_qwen3_omni,
 )
 from torch import Tensor, nn
 
@@ -27,13 +28,14 @@ from affectbench.intervention import UNTOUCHED, Intervention, mean_ablation, sca
 from affectbench.model import Model
 from affectbench.weight_edit import _Columns, folded
 
-DENSE: dict[str, Callable[[], Model]] = {
+NAMED: dict[str, Callable[[], Model]] = {
     "qwen2": tiny_qwen2,
     "gemma2": tiny_gemma2,
     "bitnet": tiny_bitnet,
     "gpt2": tiny_gpt2,
+    "qwen3_omni": tiny_qwen3_omni,
 }
-FAMILIES: dict[str, Callable[[], Model]] = DENSE | {
+FAMILIES: dict[str, Callable[[], Model]] = NAMED | {
     name: lambda name=name: tiny_experts(name) for name in EXPERTS
 }
 OWN_GATE = {"bitnet", "GptOss"}

@@ -23,7 +23,7 @@ WORDS = (
 LABELS = ("anger", "joy", "sadness")
 
 
-def tokenizer() -> Any:
+def tokenizer(*special: str) -> Any:
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import Whitespace
@@ -33,8 +33,9 @@ def tokenizer() -> Any:
     core = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
     core.pre_tokenizer = Whitespace()
     return PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>"
-    )
+        tokenizer_object=core, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>",
+        extra_special_tokens=list(special),
+    )  # fmt: skip
 
 
 def family(name: str) -> type[Model]:
@@ -48,7 +49,7 @@ def family(name: str) -> type[Model]:
     return next(
         value
         for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, Model) and value is not Model
+        if isinstance(value, type) and issubclass(value, Model) and value.__module__ == spec.name
     )
 
 
@@ -90,6 +91,44 @@ def tiny_gemma2(seed: int = 0) -> Model:
 def tiny_gpt2(seed: int = 0) -> Model:
     """Conv1D instead of Linear, and no gate."""
     return tiny_model("GPT2", seed, n_inner=24, bos_token_id=1, eos_token_id=1)
+
+
+@cache
+def tiny_qwen3_omni(seed: int = 0) -> Model:
+    """Audio in, 4 experts of 24 units in each of 3 layers. Its clips are features already, (16, frames)."""
+    import transformers
+
+    kind = family("qwen3_omni_moe_thinker")
+    words = tokenizer(kind.audio_token, *kind.audio_marks)
+    begin, end = words.convert_tokens_to_ids(list(kind.audio_marks))
+    special = {
+        "audio_token_id": words.convert_tokens_to_ids(kind.audio_token), "audio_start_token_id": begin,
+        "audio_end_token_id": end, "vision_start_token_id": 9001, "vision_end_token_id": 9002,
+        "image_token_id": 9003, "video_token_id": 9004,
+    }  # fmt: skip
+    config = transformers.Qwen3OmniMoeThinkerConfig(
+        text_config={
+            "vocab_size": len(words), "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4,
+            "num_key_value_heads": 2, "head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2,
+            "moe_intermediate_size": 24, "initializer_range": 0.3, "max_position_embeddings": 256,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1],
+                                "mrope_interleaved": True},
+        },
+        audio_config={
+            "num_mel_bins": 16, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 32,
+            "d_model": 16, "max_source_positions": 64, "n_window": 50, "n_window_infer": 200,
+            "output_dim": 32, "downsample_hidden_size": 4, "initializer_range": 0.3,
+        },
+        vision_config={"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2,
+                       "out_hidden_size": 32, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]},
+        **special,
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    network = transformers.Qwen3OmniMoeThinkerForConditionalGeneration(config)
+    card = SimpleNamespace(name="tiny-qwen3-omni", revision=None)
+    model = kind(network, words, card, None)  # type: ignore[arg-type]
+    model.features = lambda clip: clip  # type: ignore[attr-defined]
+    return model
 
 
 EXPERTS: dict[str, dict[str, Any]] = {

@@ -325,6 +325,7 @@ class CellRun:
             "status": status,
             "control": self.plan.selector.control,
             "evidence": sorted(self.plan.selector.needs),
+            "protocol_version": self.plan.protocol.version,
             "hashes": self.plan.hashes.model_copy(update={"selection": digest, "predictions": predictions}),
             "model": self.model,
             "task": self.task,

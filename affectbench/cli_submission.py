@@ -1,4 +1,4 @@
-"""The command line of submissions: `new`, `submit`, `verify`."""
+"""The command line of submissions: `new`, `submit`, `verify`, `gates`."""
 
 from __future__ import annotations
 
@@ -113,4 +113,28 @@ def verify(
         against=against, output=output, to=publish,
     )  # fmt: skip
     if not accepted:
+        raise typer.Exit(1)
+
+
+@app.command()
+def gates(
+    base: Annotated[Path, typer.Argument(help="Published results before the change.")],
+    head: Annotated[Path, typer.Argument(help="Published results after it.")],
+    markdown: Annotated[
+        Path | None, typer.Option(help="Write the report with the table of differences here.")
+    ] = None,
+    include: Include = None,
+    data: Data = None,
+) -> None:
+    """Check a change of published results before it is merged: schema, hashes, lost cells, moved scores ...
+
+    Both folders are read as data. Exits with 0 where every gate passes, 1 where one fails.
+
+    Example:
+
+        python harness.py gates path/to/main/leaderboard/results leaderboard/results --markdown report.md
+    """
+    from affectbench.submission_commands import gate_change
+
+    if not gate_change(out, base, head, markdown=markdown, include=include or [], data=data):
         raise typer.Exit(1)

@@ -275,6 +275,7 @@ def _task_info(session: Session) -> TaskInfo:
 def _model_info(job: Job, model: Model, device: str) -> ModelInfo:
     return ModelInfo(
         id=job.card.name,
+        version=job.card.version,
         family=job.card.family,
         revision=job.card.revision or "",
         modality=job.card.modality,

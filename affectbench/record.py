@@ -51,9 +51,13 @@ class Hashes(Part):
 
 
 class ModelInfo(Part):
-    """The model that was measured; `instrument` marks one built to calibrate the benchmark, never ranked."""
+    """The model that was measured; `instrument` marks one built to calibrate the benchmark, never ranked.
+
+    `version` is its card's.
+    """
 
     id: str
+    version: int = 1
     family: str
     revision: str
     modality: Literal["text", "audio"]
@@ -160,6 +164,7 @@ class Record(Part):
     """One cell's result. `control` marks rows that show what nothing looks like (random, shuffled labels).
 
     `evidence` names the statistics that the selector ranked units by; empty where it read none.
+    `protocol_version` is that of the intervention protocol, as the task's and the model's are in their parts.
     """
 
     schema_version: Literal[1] = 1
@@ -169,6 +174,7 @@ class Record(Part):
     flags: list[str] = []
     control: bool = False
     evidence: list[str] = []
+    protocol_version: int = 1
     hashes: Hashes
     model: ModelInfo
     task: TaskInfo

@@ -37,9 +37,10 @@ ALLOWED = re.compile(
 
 _PICKLED = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib", ".npy", ".npz", ".pyc")
 _PASSING = re.compile(r"(^|/)(\.[^/]*|__pycache__)(/|$)")
-_MARKUP = re.compile(
+MARKUP = re.compile(
     r"<[A-Za-z/!?]|&[A-Za-z]+;|&#|[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
 )
+"""Markup, entities, control characters and what changes the direction of text."""
 _ADDRESS = re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
 
 
@@ -48,7 +49,7 @@ class SubmissionError(AffectbenchError):
 
 
 def _plain(text: str) -> str:
-    found = _MARKUP.search(text)
+    found = MARKUP.search(text)
     if found:
         reject("", f"expected plain text, found markup or a control character: {found.group()!r}")
     return text
@@ -187,11 +188,7 @@ def read_folder(root: Path) -> Folder:
             hint="python harness.py new selector NAME writes one",
         )
     files = tuple(sorted(_files(root)))
-    document = load_alone(root / CARD)
-    kind = document.data.get("kind")
-    if kind != "submission":
-        raise TaskFileError(f"{root / CARD}: kind: expected 'submission', found {kind!r}")
-    submission = build(Submission, document)
+    submission = read_card(root / CARD)
     for name in [*(entry.file for entry in submission.selections), submission.selector]:
         if name is not None and name not in files:
             raise SubmissionError(f"{root / CARD}: there is no file {name}{suggest(name, files)}")
@@ -206,6 +203,15 @@ def read_folder(root: Path) -> Folder:
     if submission.selector is not None:
         _check_source(root / submission.selector, submission.name)
     return Folder(root, submission, files)
+
+
+def read_card(path: Path) -> Submission:
+    """Read `submission.yaml` alone. Raises `TaskFileError` naming line and key."""
+    document = load_alone(path)
+    kind = document.data.get("kind")
+    if kind != "submission":
+        raise TaskFileError(f"{path}: kind: expected 'submission', found {kind!r}")
+    return build(Submission, document)
 
 
 def allowed(name: str) -> str:

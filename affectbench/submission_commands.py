@@ -172,5 +172,36 @@ def verify_submission(
     return found.decision != "reject"
 
 
+def gate_change(
+    console: Console,
+    base: Path,
+    head: Path,
+    *,
+    markdown: Path | None,
+    include: Sequence[Path],
+    data: Path | None,
+) -> bool:
+    """Run the gates on a change of published results; False where one fails."""
+    from affectbench.delta import report
+    from affectbench.gates import Change, run_gates
+
+    if not head.is_dir():
+        raise AffectbenchError(f"there is no folder {head}", hint="the published results after the change")
+    change = Change(base, head, Registry(include), data)
+    gates = run_gates(change)
+    for gate in gates:
+        console.print(
+            f"[{'green' if gate.passed else 'red'}]{'pass' if gate.passed else 'FAIL'}[/]  {gate.name}"
+        )
+        for text in gate.problems:
+            _say(console, f"      {text}")
+        for text in gate.notes:
+            _say(console, f"      note: {text}")
+    if markdown is not None:
+        write_atomically(markdown, report(change, gates).encode())
+        _say(console, f"Report: {markdown}")
+    return all(gate.passed for gate in gates)
+
+
 def _say(console: Console, text: str) -> None:
     console.print(escape(text), highlight=False, soft_wrap=True)

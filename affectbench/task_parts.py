@@ -12,7 +12,8 @@ from affectbench.yaml_loading import reject, suggest
 SplitName = Literal["identification", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("identification", "validation", "test")
 Positions = Literal["all", "content", "audio", "answer"]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=80)]
+NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]*$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=80)]
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(strict=True, ge=1)]
 Seed = Annotated[int, Field(strict=True, ge=0)]

@@ -13,7 +13,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from affectbench.predictions import from_parquet, size_of
 from affectbench.published import PRECISION, Difference, changed_identity, differences
 from affectbench.record import Cell, Record, cell_id
 from affectbench.registry import Registry
+from affectbench.selector import Selection
 from affectbench.store import Store, write_atomically
 from affectbench.submission import CARD, RESULTS, Folder, SubmissionError, read_folder
 from affectbench.submission_archive import pack, staged
@@ -138,8 +139,8 @@ def publish(
             continue
         write_atomically(target.record_path(record.cell), store.record_path(record.cell).read_bytes())
         kept = store.selections / f"{cell_id(record.cell)}.safetensors"
-        if kept.is_file():
-            write_atomically(target.selections / kept.name, kept.read_bytes())
+        if kept.is_file():  # Without scores, which are large and are no part of the claim.
+            replace(Selection.load(kept), scores=None).save(target.selections / kept.name)
     with staged(source) as folder:
         own = to / "submissions" / folder.submission.name
         for name in (CARD, folder.submission.selector):

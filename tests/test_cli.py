@@ -30,6 +30,7 @@ COMMANDS = (
     "doctor",
     "submit",
     "verify",
+    "gates",
 )
 NUMBERS = "dose fraction self cross spec spec_low spec_high p strength pres agg"
 COLUMNS: dict[str, type] = {

@@ -106,6 +106,10 @@ def run(
     threads: Annotated[
         int, typer.Option(min=0, help="CPU threads, of each worker; 0 leaves torch's choice (workers: 1).")
     ] = 0,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only say what would be run, and what time and memory it takes.")
+    ] = False,
+    format: Annotated[str, typer.Option("--format", "-f", help="Of the plan: text or json.")] = "text",
     executor: Annotated[str, typer.Option(help="local, or ray for a cluster.")] = "local",
     workers: Annotated[
         int, typer.Option(min=0, help="ray: models held at a time; 0 for as many as fit.")
@@ -140,6 +144,7 @@ def run(
             What(suite, model, task, selector or (), intervention or (), seed),
             Where(executor, workers, gpus_per_worker, ray_address, threads),
             include=include or [], data=data, limit=limit, device=device, tokens=tokens, output=output,
+            plan=format if plan else None,
         )  # fmt: skip
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped; finished cells are kept: the same command goes on from here")

@@ -61,12 +61,14 @@ class Order:
         return f"{self.job.card.name} on {self.job.benchmark.name}"
 
 
-def planned_cells(registry: Registry, job: Job, dataset: Dataset) -> tuple[PlannedCell, ...]:
-    """All cells of a job, with the hashes of task, protocol, selector and model."""
+def planned_cells(
+    registry: Registry, job: Job, dataset: Dataset, read_weights: bool = True
+) -> tuple[PlannedCell, ...]:
+    """All cells of a job, with the hashes of task, protocol, selector and, where it is read, model."""
     benchmarks = [job.benchmark, *_control(registry, job)]
     digests = [each for found in benchmarks for each in (found.digest, generator_digest(found))]
     task_digest = digest_of([*digests, dataset.digest_items])
-    local = Path(job.source).is_dir()
+    local = read_weights and Path(job.source).is_dir()
     weights = checkpoint_digest(Path(job.source)) if local else f"{job.source} {job.card.revision}"
     family = source_digest(registry.find("family", job.card.family).path)
     planned = []

@@ -45,7 +45,7 @@ class Run:
         """
         self.store.prepare()
         self.reporter.start(sum(job.size for job in jobs))
-        self.executor.run(self._orders(jobs), self)
+        self.executor.run(self.orders(jobs), self)
         return [record for record in self._records.values() if record is not None]
 
     def finished(self, result: CellResult) -> None:
@@ -67,11 +67,14 @@ class Run:
         self.failures.append(f"{job.card.name} on {job.benchmark.name}: {error}")
         self.reporter.note(self.failures[-1])
 
-    def _orders(self, jobs: Iterable[Job]) -> Iterator[Order]:
-        """What is left of each job; those of which nothing is left are not given."""
+    def orders(self, jobs: Iterable[Job], *, weights: bool = True) -> Iterator[Order]:
+        """What is left of each job; those of which nothing is left are not given.
+
+        Without `weights` the checkpoints are not read for their hashes: enough where no record is kept.
+        """
         for job in jobs:
             try:
-                order = self._order(job)
+                order = self._order(job, weights)
             except RecordError:
                 raise
             except AffectbenchError as error:
@@ -80,11 +83,11 @@ class Run:
             if order.cells:
                 yield order
 
-    def _order(self, job: Job) -> Order:
+    def _order(self, job: Job, weights: bool) -> Order:
         self.reporter.phase(f"reading {job.benchmark.name}")
         dataset = load_benchmark(job.benchmark, self.options.data, self.options.limit)
         pending = []
-        for planned in planned_cells(self.registry, job, dataset):
+        for planned in planned_cells(self.registry, job, dataset, weights):
             record = self._kept(planned)
             self._records[cell_id(planned.cell)] = record
             if record is None:

@@ -110,8 +110,9 @@ def run_cells(
     device: str,
     tokens: int,
     output: Path | None,
+    plan: str | None = None,
 ) -> None:
-    """Run a suite or a single job and say where to look.
+    """Run a suite or a single job and say where to look; or print the `plan` in that format, no more.
 
     Raises `AffectbenchError` at the end where a job could not run or a cell ended in an error.
     """
@@ -126,6 +127,11 @@ def run_cells(
     # A limited run is another task: it must not take the place of a full one.
     folder = output or Path("results") / (name if limit is None else f"{name}-limit{limit}")
     options = Options(folder, device, data, limit, tokens, command_line())
+    if plan is not None:
+        from affectbench.plan_command import print_plan
+
+        print_plan(console, registry, jobs, options, plan)
+        return
     with Terminal(console) as terminal:
         run = Run(registry, options, terminal, executor)
         records = run.run(jobs)

@@ -31,7 +31,6 @@ COMMANDS = (
     "submit",
     "verify",
     "gates",
-    "export",
 )
 NUMBERS = "dose fraction self cross spec spec_low spec_high p strength pres agg"
 COLUMNS: dict[str, type] = {

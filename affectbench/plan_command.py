@@ -1,0 +1,151 @@
+"""What `run --plan` prints: what there is to do and what it takes. Nothing is started or written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from affectbench.errors import AffectbenchError
+from affectbench.tables import WIDE
+from affectbench.yaml_loading import suggest
+
+if TYPE_CHECKING:
+    from affectbench.estimate import Estimate
+    from affectbench.placement import Options
+    from affectbench.plan import Job
+    from affectbench.record import Cell, Record
+    from affectbench.registry import Registry
+
+FORMATS = ("text", "json")
+RIGHT = ("cells", "kept", "items", "interventions", "passes", "rows", "time", "memory")
+
+
+class Listener:
+    """A reporter that keeps notes and says nothing."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def start(self, cells: int) -> None: ...
+
+    def phase(self, text: str) -> None: ...
+
+    def cell(self, cell: Cell, passes: int) -> None: ...
+
+    def advance(self, passes: int) -> None: ...
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def done(self, record: Record, *, skipped: bool) -> None: ...
+
+
+def print_plan(
+    console: Console, registry: Registry, jobs: Sequence[Job], options: Options, form: str
+) -> None:
+    """Print the plan of a run, one row a job. Raises `AffectbenchError` where no job can be planned."""
+    if form not in FORMATS:
+        raise AffectbenchError(
+            f"format {form!r} is not known{suggest(form, FORMATS)}", hint=f"a plan is {' or '.join(FORMATS)}"
+        )
+    listener = Listener()
+    found = planned(registry, jobs, options, listener)
+    if form == "json":
+        print(json.dumps({"jobs": [asdict(each) for each in found], "total": _total(found)}, indent=1))
+        return
+    for note in listener.notes:
+        console.print(f"[yellow]note[/] {escape(note)}", highlight=False, soft_wrap=True)
+    wide = console if console.is_terminal else Console(width=WIDE)
+    wide.print(_table(found))
+    for line in _remarks(found):
+        console.print(escape(line), highlight=False, soft_wrap=True)
+
+
+def planned(
+    registry: Registry, jobs: Sequence[Job], options: Options, listener: Listener | None = None
+) -> list[Estimate]:
+    """What each job takes, in order; one that cannot be read says why."""
+    from affectbench.estimate import Estimate, Estimator
+    from affectbench.run import Run
+
+    run = Run(registry, options, listener or Listener())
+    records = run.store.read_all()[0]
+    estimator = Estimator(registry, options, records)
+    found = []
+    for job in jobs:
+        failures = len(run.failures)
+        orders = list(run.orders([job], weights=bool(records)))
+        if orders:
+            found.append(estimator.of(orders[0]))
+        elif len(run.failures) > failures:
+            why = Estimate(job.card.name, job.benchmark.name, job.size, 0, unknown=run.failures[failures:])
+            found.append(why)
+        else:
+            found.append(Estimate(job.card.name, job.benchmark.name, 0, job.size))
+    return found
+
+
+def _total(found: Sequence[Estimate]) -> dict[str, Any]:
+    """Sums over the jobs, None where a part is not known; memory is that of the largest job."""
+    open_jobs = [each for each in found if each.cells]
+
+    def total(name: str) -> Any:
+        values = [getattr(each, name) for each in open_jobs]
+        return None if None in values else sum(values)
+
+    names = ("interventions", "passes", "rows", "seconds")
+    return {
+        "cells": sum(each.cells for each in found),
+        "kept": sum(each.kept for each in found),
+        **{name: total(name) for name in names},
+        "memory_mib": max((each.memory_mib.get("total", 0.0) for each in open_jobs), default=0.0),
+    }
+
+
+def _table(found: Sequence[Estimate]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("model", "task", *RIGHT):
+        table.add_column(name, justify="right" if name in RIGHT else "left", no_wrap=name in RIGHT)
+    for each in found:
+        items = " + ".join(str(count) for count in each.items.values())
+        row = [each.model, each.task, str(each.cells), str(each.kept), items]
+        table.add_row(*map(escape, row), *_figures(asdict(each), each.memory_mib.get("total"), each.cells))
+    if len(found) > 1:
+        total = _total(found)
+        row = ["all", "", str(total["cells"]), str(total["kept"]), ""]
+        table.add_row(*row, *_figures(total, total["memory_mib"], total["cells"]), style="bold")
+    return table
+
+
+def _figures(values: dict[str, Any], memory: float | None, cells: int) -> list[str]:
+    if not cells:
+        return ["–"] * 5
+    counts = [values[name] for name in ("interventions", "passes", "rows")]
+    shown = ["?" if count is None else f"{count:,}" for count in counts]
+    shown.append("?" if values["seconds"] is None else duration(values["seconds"]))
+    return [*shown, f"{memory / 1024:.1f} GiB" if memory else "?"]
+
+
+def _remarks(found: Sequence[Estimate]) -> list[str]:
+    lines = ["Items: identification + validation + test. Rows: an item or text in a model call."]
+    lines += [f"{each.model} on {each.task}: not known: {why}" for each in found for why in each.unknown]
+    for basis in dict.fromkeys(each.basis for each in found if each.seconds is not None):
+        models = ", ".join(dict.fromkeys(each.model for each in found if each.basis == basis))
+        lines.append(f"Time of {models}: from {basis}.")
+    if any(each.basis.startswith("operations") for each in found):
+        lines.append("Small models take longer than their operations; loading is not counted.")
+    return lines
+
+
+def duration(seconds: float) -> str:
+    """About how long, for people."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,226 @@
+"""How much there is to do before anything is loaded: forward passes, rows and tokens of an order's cells.
+
+It follows what cell and engine do, with a tokenizer and a configuration only. An upper bound where the run
+itself decides: units that two cells share, generation that ends early.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from affectbench.dataset import Dataset, load_benchmark, prompt_text
+from affectbench.engine import ITEMS_A_BATCH
+from affectbench.examples import SAMPLE_RATE, Example
+from affectbench.placement import Options, Order
+from affectbench.preservation_items import choice_items, neutral_texts
+from affectbench.prompt_tokens import PromptTokens
+from affectbench.readout import Readout
+from affectbench.registry import Registry
+from affectbench.task import SPLITS, Benchmark, InterventionProtocol, ModelCard, SplitName
+
+if TYPE_CHECKING:
+    from affectbench.selector import Selector
+
+AUDIO_TOKENS_A_SECOND = 25
+"""Of Whisper-like towers that halve 100 frames a second twice, as Qwen2.5-Omni's does."""
+SOUNDS_HEARD = 8
+
+
+@dataclass(frozen=True)
+class Load:
+    """Model calls, rows put through them, tokens of these rows, and columns whose logits are read."""
+
+    passes: int = 0
+    rows: int = 0
+    tokens: int = 0
+    columns: int = 0
+
+    def __add__(self, other: Load) -> Load:
+        return Load(
+            self.passes + other.passes,
+            self.rows + other.rows,
+            self.tokens + other.tokens,
+            self.columns + other.columns,
+        )
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A set of items to be answered: tokens of each, and what is read of an item: `columns` at its end, and
+    `steps` further model calls of one token each."""
+
+    lengths: tuple[int, ...]
+    columns: int = 1
+    steps: int = 0
+
+    def swept(self, interventions: int, budget: int) -> Load:
+        """The work of answering it under so many interventions, and of one look at the untouched model."""
+        total = Load()
+        for rows, length in batched(self.lengths, budget):
+            room = max(1, budget // (rows * length))
+            chunks = -(-interventions // room)
+            many = rows * interventions
+            total += Load(
+                1 + chunks * (1 + self.steps),
+                rows + many * (1 + self.steps),
+                (rows + many) * length + many * self.steps,
+                rows + many * (self.columns + self.steps),
+            )
+        return total
+
+    def plain(self, budget: int) -> Load:
+        """The work of running the untouched model over it once."""
+        found = Load()
+        for rows, length in batched(self.lengths, budget):
+            found += Load(1 + self.steps, rows * (1 + self.steps), rows * (length + self.steps), rows)
+        return found
+
+    @property
+    def largest(self) -> int:
+        """Tokens of its longest item."""
+        return max(self.lengths, default=0)
+
+
+def batched(lengths: Sequence[int], budget: int) -> Iterator[tuple[int, int]]:
+    """Rows and length of the engine's batches."""
+    rows, longest = 0, 0
+    for length in sorted(lengths):
+        if (rows and (rows + 1) * length > budget) or rows == ITEMS_A_BATCH:
+            yield rows, longest
+            rows = 0
+        rows, longest = rows + 1, length
+    if rows:
+        yield rows, longest
+
+
+@dataclass(frozen=True)
+class Material:
+    """All item sets of one (model, benchmark)."""
+
+    splits: dict[SplitName, Asked]
+    neutral: Asked
+    capability: Asked
+    prompts: Asked
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The work of an order: `evidence` in passes with gradients where a selector needs them, and the rest."""
+
+    evidence: Load
+    gradients: bool
+    answers: Load
+    interventions: int
+    material: Material
+    requests: int
+
+    @property
+    def total(self) -> Load:
+        return self.evidence + self.answers
+
+
+def workload(registry: Registry, order: Order, options: Options, tokenizer: Any, budget: int) -> Workload:
+    """Count the work of an order. Raises `AffectbenchError` where its items cannot be read."""
+    from affectbench.cell import CellPlan, all_requests
+    from affectbench.evidence import ATTRIBUTION
+    from affectbench.selector import usable_selector
+
+    material = _material(registry, order, options, Tokens(tokenizer, order.job.card))
+    plans = []
+    for each in order.cells:
+        selector: Selector = usable_selector(each.cell.selector, registry.selector)
+        plans.append(CellPlan(each.cell, each.protocol, selector, each.hashes))
+    requests = all_requests(plans)
+    looks = len({plan.protocol.statistics.items for plan in plans})
+    evidence = Load()
+    for _ in range(looks):
+        evidence += material.splits["identification"].plain(budget)
+    answers = material.splits["validation"].plain(budget) + material.splits["test"].plain(budget)
+    interventions = 0
+    for plan in plans:
+        found, load = _cell(plan.protocol, len(order.job.benchmark.labels), material, budget)
+        interventions += found
+        answers += load
+    gradients = any(statistic == ATTRIBUTION for _, _, statistic in requests)
+    return Workload(evidence, gradients, answers, interventions, material, len(requests))
+
+
+def _cell(protocol: InterventionProtocol, labels: int, material: Material, budget: int) -> tuple[int, Load]:
+    """Interventions of one cell, and the work of answering everything under them."""
+    conditions = len(protocol.arms.suppress.doses) + len(protocol.arms.amplify.doses)
+    targets, draws = labels * conditions, protocol.controls.random_draws * conditions
+    load = material.splits["validation"].swept(targets, budget)
+    load += material.splits["test"].swept(targets + draws, budget)
+    for kept in (material.neutral, material.capability, material.prompts):
+        load += kept.swept(targets + 1, budget)  # And the untouched model.
+    return targets + draws, load
+
+
+class Tokens(PromptTokens):
+    """Counts tokens as a model wrapper would make them."""
+
+    def __init__(self, tokenizer: Any, card: ModelCard) -> None:
+        self.tokenizer = tokenizer
+        self.card = card
+
+    def count(self, text: str) -> int:
+        return len(self._tokens(text)[0])
+
+
+def _material(registry: Registry, order: Order, options: Options, tokens: Tokens) -> Material:
+    benchmark = order.job.benchmark
+    splits = {name: _asked(benchmark, order.dataset, name, tokens) for name in SPLITS}
+    preservation = benchmark.preservation
+    capability = preservation.capability
+    if capability.kind == "benchmark":
+        control = registry.benchmark(capability.task)
+        asked = _asked(control, load_benchmark(control, options.data, options.limit), "test", tokens)
+    else:
+        shown: set[tuple[int, ...]] = set()
+        for item in choice_items(benchmark):
+            for choice in item.choices:
+                shown.add(tuple(tokens.tokenizer(item.context + choice)["input_ids"])[:-1])
+        asked = Asked(tuple(max(1, len(ids)) for ids in shown))
+    neutral = tuple(max(1, tokens.count(text)) for text in neutral_texts(benchmark))
+    prompts = tuple(1 + tokens.count(text) for text in preservation.prompts)
+    return Material(
+        splits,
+        Asked(neutral, columns=max(neutral)),
+        asked,
+        Asked(prompts, steps=preservation.max_new_tokens - 1),
+    )
+
+
+def _asked(benchmark: Benchmark, dataset: Dataset, split: SplitName, tokens: Tokens) -> Asked:
+    """The items of a split, by the tokens of their prompts, of their sounds and of answers laid behind."""
+    examples = dataset.splits[split]
+    heard = _seconds(examples)
+    answer = _answer(benchmark, examples[0], tokens)
+    behind = 0 if answer.max_new_tokens else answer.further
+    lengths = []
+    for place, example in enumerate(examples):
+        text, _ = tokens.render(prompt_text(benchmark, example))
+        sound = round(heard(place) * AUDIO_TOKENS_A_SECOND)
+        lengths.append(max(1, tokens.count(text) + sound + behind))
+    return Asked(tuple(lengths), columns=1 + behind, steps=max(0, answer.max_new_tokens - 1))
+
+
+def _answer(benchmark: Benchmark, example: Example, tokens: Tokens) -> Readout:
+    """How answers are read, as far as it decides what is computed."""
+    prompt = prompt_text(benchmark, example)
+    candidates = tuple(tuple(tokens.continuation(prompt, answer)) for answer in prompt.answer_options)
+    generated = benchmark.readout.max_new_tokens if benchmark.readout.kind == "generate" else 0
+    return Readout(benchmark.labels, candidates, generated)
+
+
+def _seconds(examples: Sequence[Example]) -> Callable[[int], float]:
+    """How long the sound of an item is, by its place: of a few that are read, and their mean for the rest."""
+    sounding = [place for place, example in enumerate(examples) if example.audio is not None]
+    if not sounding:
+        return lambda _place: 0.0
+    picked = sounding[:: max(1, len(sounding) // SOUNDS_HEARD)]
+    known = {place: len(examples[place].waveform()) / SAMPLE_RATE for place in picked}
+    mean = sum(known.values()) / len(known)
+    return lambda place: known.get(place, mean)

@@ -12,7 +12,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run site test check install dev clean
+.PHONY: help demo run site test check bench install dev clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 10
@@ -39,6 +39,9 @@ check: $(VENV)/.dev ## Lint, formatting, types, and all shipped content
 	$(PY) -m mypy
 	$(PY) harness.py check
 
+bench: $(VENV)/.bench ## Time the engine beside others (about 20 minutes); see benchmarks/README.md
+	$(PY) -m benchmarks
+
 install: $(VENV)/.installed ## Install what a run needs
 dev: $(VENV)/.dev ## Install what development needs too
 
@@ -52,6 +55,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.installed
 	$(PY) -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.installed
+	$(PY) -m pip install --quiet -c constraints.txt -e '.[bench]'
 	@touch $@
 
 clean: ## Remove the environment, the site and caches; results are kept

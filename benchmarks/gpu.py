@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from affectbench.batch import Prepared
 from affectbench.engine import Engine
 from affectbench.evidence import ATTRIBUTION, STATISTICS, EvidencePass, requests_of
 from affectbench.intervention import ANSWER, AUDIO, CONTENT, VALID, Intervention, scale
-from affectbench.model import Model, Prepared
+from affectbench.model import Model
 from affectbench.readout import Items, Readout
 from affectbench.registry import Registry
 from affectbench.task import ModelCard

@@ -18,15 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from affectbench.batch import Prepared
 from affectbench.cell import judged
 from affectbench.controls import layer_matched
 from affectbench.dataset import Dataset, load_benchmark
 from affectbench.engine import Engine
 from affectbench.evidence import EvidencePass, requests_of
 from affectbench.intervention import UNTOUCHED, Intervention, scale
-from affectbench.lm_harness import choice_task, kl_divergence
+from affectbench.lm_harness import choice_task
 from affectbench.lm_harness import requests_of as lm_requests_of
-from affectbench.model import Model, Prepared
+from affectbench.model import Model
 from affectbench.outcomes import Condition, Outcomes
 from affectbench.placement import load_model
 from affectbench.plan import Job
@@ -323,7 +324,8 @@ class Preserved:
                     self.known.append(logs)
                 counted = mask[:, 1:]
                 nll -= float(logs.gather(-1, ids[:, 1:, None]).squeeze(-1)[counted].double().sum())
-                divergence += float(kl_divergence(self.known[place], logs)[counted].double().sum())
+                each = torch.nn.functional.kl_div(logs, self.known[place], reduction="none", log_target=True)
+                divergence += float(each.sum(-1)[counted].double().sum())
         return divergence / sum(len(text) for texts in self.documents for text in texts), nll
 
     @staticmethod

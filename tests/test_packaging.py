@@ -128,3 +128,9 @@ def test_the_wheel_runs_a_cell_and_builds_the_site_outside_the_checkout(
     site = ["leaderboard", "--results", "found", "--output", "site"]
     python("-m", "affectbench", *site, cwd=tmp_path, path=installed)
     assert "reference-text" in (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_wheel_brings_its_fixture_to_every_pytest(installed: Path, tmp_path: Path) -> None:
+    said = python("-m", "pytest", "--fixtures", "-q", cwd=tmp_path, path=installed)
+    assert "affectbench_run [session scope]" in said

@@ -45,11 +45,16 @@ class Routed:
         return replace(self, values=self.values.detach())
 
     def summed(self, values: Tensor, rows: int) -> Tensor:
-        """Sum over the tokens of each row of `values`, shaped like ours: (rows, count * width)."""
+        """Sum over the tokens of each row of `values`, shaped like ours: (rows, count * width), float32."""
         tokens, slots, width = values.shape
         row = torch.arange(rows, device=values.device).repeat_interleave(tokens // rows * slots)
-        found = values.new_zeros(rows * self.count, width)
-        found.index_add_(0, row * self.count + self.experts.reshape(-1), values.reshape(-1, width))
+        places = row * self.count + self.experts.reshape(-1)
+        found = torch.zeros(rows * self.count, width, device=values.device)
+        flat = values.reshape(-1, width).float()
+        if values.is_cuda:  # There `index_add_` adds in another order each time; this one sorts.
+            found.index_put_((places,), flat, accumulate=True)
+        else:
+            found.index_add_(0, places, flat)
         return found.view(rows, -1)
 
     def edited(

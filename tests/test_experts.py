@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,8 @@ from torch import Tensor
 from affectbench.engine import Engine
 from affectbench.errors import AffectbenchError
 from affectbench.evidence import ATTRIBUTION, MEAN, MEAN_ABS, RATE, EvidencePass, requests_of
-from affectbench.experts import IMPLEMENTATION
-from affectbench.intervention import ROLE_BIT, UNTOUCHED, Intervention, mean_ablation, scale
+from affectbench.experts import IMPLEMENTATION, TAPS, Routed, Taps, expert_width, routed_forward, tap_of
+from affectbench.intervention import ROLE_BIT, UNTOUCHED, Intervention, hooked, mean_ablation, scale
 from affectbench.model import Model
 from affectbench.readout import UNPARSED, Readout
 
@@ -198,6 +200,72 @@ def test_longer_answers_and_generation_run_under_packed_edits() -> None:
         told.clear()
         Engine(model, tokens=100_000).predict(data, asked, [intervention])
         assert told == together[place].tolist()
+
+
+@pytest.mark.parametrize(
+    ("module", "kind", "settings"),
+    [
+        ("nemotron_h", "NemotronHExperts", {"n_routed_experts": 4, "moe_latent_size": None,
+                                            "mlp_hidden_act": "relu2"}),
+        ("muse_spark", "MuseSparkExperts", {"num_local_experts": 4, "moe_hidden_size": 16,
+                                            "post_norm_eps": 1e-5, "hidden_act": "silu"}),
+        ("aria", "AriaExperts", {"moe_num_experts": 4}),
+    ],
+)  # fmt: skip
+def test_rarer_kinds_of_experts_run_as_in_transformers(
+    module: str, kind: str, settings: dict[str, Any]
+) -> None:
+    """Without gates, with a norm behind each expert, and transposed."""
+    import importlib
+
+    made = importlib.import_module(f"transformers.models.{module}.modeling_{module}")
+    sizes = {"hidden_size": 16, "moe_intermediate_size": 24, "intermediate_size": 24}
+    torch.manual_seed(0)
+    experts = getattr(made, kind)(SimpleNamespace(**sizes, **settings, _experts_implementation="eager"))
+    for parameter in experts.parameters():
+        torch.nn.init.normal_(parameter)
+    hidden, shares = torch.randn(7, 16), torch.rand(7, 2)
+    sent = torch.tensor([[0, 1], [1, 0], [2, 3], [0, 3], [3, 1], [1, 2], [2, 0]])
+    setattr(experts, TAPS, Taps())
+    with torch.no_grad():
+        expected = experts(hidden, sent, shares)
+        torch.testing.assert_close(routed_forward(experts, hidden, sent, shares), expected)
+        with hooked([(tap_of(experts, "neuron"), "output", lambda routed: routed)]):
+            torch.testing.assert_close(routed_forward(experts, hidden, sent, shares), expected)
+        width = expert_width(experts)
+        weight = experts.down_proj if experts.is_transposed else experts.down_proj.transpose(1, 2)
+        assert width == weight.shape[1] == 24
+        weight[2, 5:] = 0
+        expected = experts(hidden, sent, shares)
+
+    def silence(routed: Routed) -> Routed:
+        values = routed.values.clone()
+        values[routed.experts == 2] *= (torch.arange(width) < 5).float()
+        return replace(routed, values=values)
+
+    with torch.no_grad(), hooked([(tap_of(experts, "neuron"), "output", silence)]):
+        torch.testing.assert_close(routed_forward(experts, hidden, sent, shares), expected)
+
+
+def test_experts_out_of_reach_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("Mixtral", 1, **EXPERTS["Mixtral"])
+    monkeypatch.setattr(model.experts[0], "_is_expert_parallel", True)
+    with pytest.raises(AffectbenchError, match="spread over processes"):
+        Engine(model).predict(items(model), readout(model), [UNTOUCHED])
+    monkeypatch.undo()
+    monkeypatch.setattr(type(model.network), "set_experts_implementation", lambda *_: None)
+    model.network.config._experts_implementation = "eager"
+    with pytest.raises(AffectbenchError, match=r"MixtralExperts.* run in a way of their own"):
+        type(model)(model.network, model.tokenizer, model.card, None)
+
+
+def test_experts_whose_answers_would_change_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("Mixtral", 1, **EXPERTS["Mixtral"])
+    model.network.set_experts_implementation("eager")
+    real = type(model.experts[0])._apply_gate
+    monkeypatch.setattr(type(model.experts[0]), "_apply_gate", lambda self, x: 1.5 * real(self, x))
+    with pytest.raises(AffectbenchError, match="run in a way of their own"):
+        type(model)(model.network, model.tokenizer, model.card, None)
 
 
 def test_a_gate_that_does_not_multiply_is_refused() -> None:

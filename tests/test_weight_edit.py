@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import re
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -188,6 +191,22 @@ def test_code_that_knows_nothing_of_us_runs_under_the_edit(model: Model) -> None
             eos_token_id=None, pad_token_id=0,
         )  # fmt: skip
     assert found.tolist() == steps.tolist()
+
+
+def test_the_example_in_the_guide_runs_under_the_edit() -> None:
+    page = Path(__file__).parents[1] / "docs" / "architecture.md"
+    (example,) = re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S)
+    model = tiny_qwen2()
+    ids = items(model).items[0].ids[None]
+    names: dict[str, Any] = {"scale": scale, "model": model, "engine": Engine(model), "units": np.arange(40)}
+    names["inputs"] = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "eos_token_id": None}
+    exec(example, names)
+    with folded(model, scale("neuron", model.shape, np.arange(40), 0.0)):
+        expected = model.network.generate(**names["inputs"], max_new_tokens=5, do_sample=False)
+    assert torch.equal(names["output"], expected)
+    assert not torch.equal(
+        expected, model.network.generate(**names["inputs"], max_new_tokens=5, do_sample=False)
+    )
 
 
 def test_the_engine_does_not_mistake_folded_answers_for_plain_ones() -> None:

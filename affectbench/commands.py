@@ -61,19 +61,21 @@ def rescore(console: Console, results: Path) -> None:
 
 def build_leaderboard(console: Console, results: Sequence[Path], output: Path) -> None:
     """Build the site from one or more results folders."""
-    from affectbench.leaderboard import build_site
+    from affectbench.leaderboard import build_site_of
 
-    records, damaged = [], []
     for folder in results:
         if not (folder / "records").is_dir():
             raise AffectbenchError(
                 f"{folder} holds no records", hint="run a suite first: python harness.py run quickstart"
             )
-        found, bad = Store(folder).read_all()
-        records += found
-        damaged += bad
-    site = build_site(records, output, damaged=damaged)
-    console.print(f"{len(records)} entries, {len(damaged)} damaged files left out")
+    with console.status("reading records") as status:
+        site = build_site_of(
+            results, output, progress=lambda done, total: status.update(f"entry pages: {done} of {total}")
+        )
+    for item in site.damaged:
+        console.print(escape(f"left out {item.path}: {item.reason}"), highlight=False, soft_wrap=True)
+    made = "" if site.n_made == len(site.entries) else f", {site.n_made} of their pages made again"
+    console.print(f"{len(site.entries)} entries{made}, {len(site.damaged)} damaged files left out")
     console.print(escape(f"Open {site.index}"), highlight=False, soft_wrap=True)
 
 

@@ -1,37 +1,39 @@
 """The leaderboard: a static site built from result records alone, the same bytes for the same records.
 
 The site opens from disk and under any path, and asks nothing of a network. It is written beside its final
-place and moved there when complete, so readers see the old site or the new one.
+place and moved there when complete, so readers see the old site or the new one. Pages of entries whose
+records did not change are taken over from the old site.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
 
 from affectbench import __version__
 from affectbench.content import builtin_root
 from affectbench.errors import AffectbenchError
-from affectbench.record import Provenance, Record, canonical_json, cell_id
-from affectbench.site_data import CONTROL_REASON, RANK_RULE, Group, Row, calibration_board, groups
-from affectbench.site_entry import Entry, entry
-from affectbench.site_format import general, interval, number, p_value, spread, thousands
+from affectbench.record import Provenance, Record
+from affectbench.site_entry import entry
+from affectbench.site_pages import Contents, board_files, page_environment
+from affectbench.site_summary import Source, Summary, read_sources, source_of
 from affectbench.store import Damaged
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
-    from markupsafe import Markup
+    from jinja2 import Template
 
-STATIC_ROWS = 200
-"""Rows in the page itself, shown without JavaScript; the rest is loaded by a script."""
-PAGE_SIZE = 100
 MARKER = ".affectbench-site"
+"""Marks a folder as a site, and remembers what its pages were made of."""
 
 Progress = Callable[[int, int], None]
 
@@ -42,11 +44,14 @@ class SiteError(AffectbenchError):
 
 @dataclass(frozen=True)
 class Site:
-    """What was written: the index page, the entry pages by cell id, and how many files in all."""
+    """What was written: the index page, the entry pages by cell id, how many files in all, and how many of
+    the entry pages had to be made."""
 
     index: Path
     entries: dict[str, Path]
     n_files: int
+    n_made: int
+    damaged: list[Damaged]
 
 
 def build_site(
@@ -62,40 +67,180 @@ def build_site(
         records: in any order, one a cell.
         output: the site's folder; it must be new, empty, or hold a site written by this function.
         damaged: result files that could not be trusted, listed on the index page.
-        progress: called with (pages written, pages in all).
+        progress: called with (entry pages written, entry pages in all).
 
     Raises:
         SiteError: two records of one cell, a folder that holds something else, or a failed write.
     """
-    records = _in_order(records)
+    return _write_site([source_of(record) for record in records], output, damaged, _memory(output), progress)
+
+
+def build_site_of(folders: Sequence[Path], output: Path, *, progress: Progress | None = None) -> Site:
+    """Write the site of all records in results folders; a record that the old site knows is not parsed again.
+
+    Raises:
+        SiteError: as `build_site`.
+    """
     _check_replaceable(output)
-    partial = output.parent / f".{output.name}.{secrets.token_hex(4)}.partial"
+    memory = _memory(output)
+    sources, damaged = read_sources(folders, memory.summaries)
+    return _write_site(sources, output, damaged, memory, progress)
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """What an older site was made of: summaries by their record's digest; by file, what it was made of and
+    the digest of its content."""
+
+    summaries: dict[str, Summary] = field(default_factory=dict)
+    pages: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+
+def _memory(output: Path) -> _Memory:
+    """The memory of the site in `output`; empty where it is missing, damaged, or of another version."""
     try:
-        n_files = 0
-        for name, content in _files(records, damaged, progress):
-            path = partial / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-            n_files += 1
-        _move_into_place(partial, output)
+        stored = json.loads((output / MARKER).read_bytes())
+        if stored["builder"] != _builder():
+            return _Memory()
+        summaries = {name: Summary.model_validate(value) for name, value in stored["summaries"].items()}
+        return _Memory(summaries, {name: (key, digest) for name, (key, digest) in stored["pages"].items()})
+    except (OSError, ValueError, KeyError, TypeError, ValidationError):
+        return _Memory()
+
+
+@cache
+def _builder() -> str:
+    """Digest of all that turns a record into a page: the site's modules, templates and the version."""
+    here = Path(__file__).parent
+    sources = [*here.glob("site_*.py"), *here.glob("figures*.py"), *here.glob("record.py"), Path(__file__)]
+    sources += (builtin_root() / "leaderboard" / "templates").iterdir()
+    digest = hashlib.sha256(__version__.encode())
+    for path in sorted(sources, key=lambda path: path.name):
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _write_site(
+    sources: Sequence[Source],
+    output: Path,
+    damaged: Sequence[Damaged],
+    memory: _Memory,
+    progress: Progress | None,
+) -> Site:
+    sources = _in_order(sources)
+    _check_replaceable(output)
+    scratch = output.parent / f".{output.name}.{secrets.token_hex(4)}.partial"
+    writer = _Writer(scratch, output, memory.pages)
+    try:
+        _write_files(writer, sources, damaged, progress)
+        _move_into_place(scratch, output)
     except OSError as error:
         raise SiteError(
             f"cannot write the site to {output}: {error.strerror or error}",
             hint="free space or choose another folder; a site that was there before is intact",
         ) from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    entries = {cell_id(r.cell): output / "entries" / f"{cell_id(r.cell)}.html" for r in records}
-    return Site(index=output / "index.html", entries=entries, n_files=n_files)
+        shutil.rmtree(scratch, ignore_errors=True)
+    entries = {source.summary.id: output / "entries" / f"{source.summary.id}.html" for source in sources}
+    return Site(output / "index.html", entries, writer.n_files, writer.n_made, list(damaged))
 
 
-def _in_order(records: Sequence[Record]) -> list[Record]:
-    by_id: dict[str, Record] = {}
-    for record in records:
-        name = cell_id(record.cell)
+def _write_files(
+    writer: _Writer, sources: Sequence[Source], damaged: Sequence[Damaged], progress: Progress | None
+) -> None:
+    folder = builtin_root() / "leaderboard"
+    environment = page_environment(folder / "templates")
+    contents = Contents([source.summary for source in sources], damaged)
+    for asset in sorted((folder / "assets").iterdir()):
+        writer.write(f"assets/{asset.name}", asset.read_bytes())
+    for name, content in board_files(environment, contents):
+        writer.write(name, content)
+    comparison = {row.id: group.id for group in contents.groups for row in group.rows}
+    template = environment.get_template("entry.html.j2")
+    for done, source in enumerate(sources, start=1):
+        name = source.summary.id
+        make_page = partial(_entry_page, template, source, comparison[name])
+        writer.keep_or_make(f"entries/{name}.html", source.digest, make_page)
+        writer.keep_or_make(f"records/{name}.json", source.digest, partial(_record_file, source))
+        if progress is not None:
+            progress(done, len(sources))
+    writer.remember({source.digest: source.summary for source in sources})
+
+
+def _entry_page(template: Template, source: Source, comparison: str) -> bytes:
+    return template.render(_entry_values(source.load(), comparison)).encode()
+
+
+def _record_file(source: Source) -> bytes:
+    return source.load().canonical().encode()
+
+
+@dataclass
+class _Writer:
+    """Writes a site into `scratch`; takes pages over from the site in `old` where their key is the same."""
+
+    scratch: Path
+    old: Path
+    pages: Mapping[str, tuple[str, str]]
+    n_files: int = 0
+    n_made: int = 0
+    made: dict[str, tuple[str, str]] = field(default_factory=dict)
+    _folders: set[Path] = field(default_factory=set)
+
+    def write(self, name: str, content: bytes) -> None:
+        path = self._path(name)
+        path.write_bytes(content)
+        self.n_files += 1
+
+    def keep_or_make(self, name: str, key: str, make: Callable[[], bytes]) -> None:
+        known_key, known_digest = self.pages.get(name, ("", ""))
+        if known_key == key and self._kept(name, known_digest):
+            self.made[name] = (key, known_digest)
+            self.n_files += 1
+            return
+        content = make()
+        self.made[name] = (key, hashlib.sha256(content).hexdigest())
+        self.n_made += name.startswith("entries/")
+        self.write(name, content)
+
+    def remember(self, summaries: Mapping[str, Summary]) -> None:
+        """Write the marker, with what the next build can take over."""
+        stored: dict[str, Any] = {
+            "builder": _builder(),
+            "pages": self.made,
+            "summaries": {digest: summary.model_dump(mode="json") for digest, summary in summaries.items()},
+        }
+        self.write(MARKER, json.dumps(stored, sort_keys=True, separators=(",", ":")).encode())
+
+    def _kept(self, name: str, digest: str) -> bool:
+        """Take an old file over if nobody changed it: as a hard link, or a copy where links are not had."""
+        try:
+            if hashlib.sha256((self.old / name).read_bytes()).hexdigest() != digest:
+                return False
+        except OSError:
+            return False
+        path = self._path(name)
+        try:
+            os.link(self.old / name, path)
+        except OSError:
+            shutil.copyfile(self.old / name, path)
+        return True
+
+    def _path(self, name: str) -> Path:
+        path = self.scratch / name
+        if path.parent not in self._folders:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._folders.add(path.parent)
+        return path
+
+
+def _in_order(sources: Sequence[Source]) -> list[Source]:
+    by_id: dict[str, Source] = {}
+    for source in sources:
+        name = source.summary.id
         if name in by_id:
             raise SiteError(f"two records of the cell {name}", hint="keep one of them; a cell has one page")
-        by_id[name] = record
+        by_id[name] = source
     return [by_id[name] for name in sorted(by_id)]
 
 
@@ -111,144 +256,29 @@ def _check_replaceable(output: Path) -> None:
         raise SiteError(f"{output} is not a folder", hint="choose a new or an empty folder")
 
 
-def _move_into_place(partial: Path, output: Path) -> None:
+def _move_into_place(scratch: Path, output: Path) -> None:
     if not output.exists():
-        os.rename(partial, output)
+        os.rename(scratch, output)
         return
-    old = partial.with_suffix(".old")
+    old = scratch.with_suffix(".old")
     os.rename(output, old)
     try:
-        os.rename(partial, output)
+        os.rename(scratch, output)
     except OSError:
         os.rename(old, output)
         raise
     shutil.rmtree(old)
 
 
-def _files(
-    records: Sequence[Record], damaged: Sequence[Damaged], progress: Progress | None
-) -> Iterator[tuple[str, bytes]]:
-    folder = builtin_root() / "leaderboard"
-    environment = _environment(folder / "templates")
-    yield MARKER, canonical_json({"records": len(records)}).encode()
-    for asset in sorted((folder / "assets").iterdir()):
-        yield f"assets/{asset.name}", asset.read_bytes()
-    yield from _index(environment, records, damaged)
-    template = environment.get_template("entry.html.j2")
-    for done, record in enumerate(records, start=1):
-        content = entry(record)
-        yield f"records/{content.id}.json", record.canonical().encode()
-        yield f"entries/{content.id}.html", template.render(_entry_values(content)).encode()
-        if progress is not None:
-            progress(done, len(records))
-
-
-def _index(
-    environment: Environment, records: Sequence[Record], damaged: Sequence[Damaged]
-) -> Iterator[tuple[str, bytes]]:
-    board = groups(records)
-    shown, more = _split_rows(board, STATIC_ROWS)
-    n_more = sum(len(rows) for _, rows in more)
-    values = {
-        "root": "",
-        "n_records": len(records),
-        "counts": _counts(records),
-        "all_instruments": bool(records) and all(record.model.instrument for record in records),
-        "damaged": sorted((item.path.name, item.reason) for item in damaged),
-        "filters": _filters(records),
-        "shown": shown,
-        "n_more": n_more,
-        "page_size": PAGE_SIZE,
-        "calibration": calibration_board(records),
-        "rank_rule": RANK_RULE,
-    }
-    yield "index.html", environment.get_template("index.html.j2").render(values).encode()
-    if n_more:
-        yield "assets/more-rows.js", _rows_script(environment, more).encode()
-
-
-def _split_rows(
-    board: Iterable[Group], n_first: int
-) -> tuple[list[tuple[Group, list[Row]]], list[tuple[Group, list[Row]]]]:
-    first: list[tuple[Group, list[Row]]] = []
-    rest: list[tuple[Group, list[Row]]] = []
-    for group in board:
-        room = max(0, n_first - sum(len(rows) for _, rows in first))
-        if group.rows[:room]:
-            first.append((group, group.rows[:room]))
-        if group.rows[room:]:
-            rest.append((group, group.rows[room:]))
-    return first, rest
-
-
-def _rows_script(environment: Environment, parts: Iterable[tuple[Group, list[Row]]]) -> str:
-    template = environment.get_template("rows.html.j2")
-    return f"window.affectbenchMoreRows = {json.dumps(template.render({'shown': parts}))};\n"
-
-
-def _counts(records: Sequence[Record]) -> list[str]:
-    def counted(number_of: int, singular: str, plural: str) -> str:
-        return f"{number_of} {singular if number_of == 1 else plural}"
-
-    counts = [
-        counted(len(records), "record", "records"),
-        counted(len({record.cell.model for record in records}), "model", "models"),
-        counted(len({record.cell.task for record in records}), "task", "tasks"),
-        counted(len({record.cell.selector for record in records}), "selector", "selectors"),
-        counted(sum(record.control for record in records), "control row", "control rows"),
-    ]
-    unscored = sum(record.status != "ok" for record in records)
-    return counts + ([counted(unscored, "row without a score", "rows without a score")] if unscored else [])
-
-
-def _filters(records: Sequence[Record]) -> list[tuple[str, str, list[str]]]:
-    names = ("model", "task", "selector", "intervention")
-    values = [sorted({getattr(record.cell, name) for record in records}) for name in names]
-    return [(name, name.capitalize(), found) for name, found in zip(names, values, strict=True)]
-
-
-def _entry_values(content: Entry) -> dict[str, Any]:
-    record = content.record
+def _entry_values(record: Record, comparison: str) -> dict[str, Any]:
+    content = entry(record)
     opened = next((panel.id for panel in content.panels if panel.operating), "d0")
     hidden = {"command", "seed"}
     return {
         "root": "../",
         "entry": content,
+        "comparison": comparison,
         "opened": opened,
         "hashes": list(record.hashes.model_dump().items()),
         "provenance_rows": [name for name in Provenance.model_fields if name not in hidden],
     }
-
-
-def _environment(templates: Path) -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(templates),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "number": number,
-        "general": general,
-        "p_value": p_value,
-        "interval": interval,
-        "spread": spread,
-        "heat": _heat,
-        "thousands": thousands,
-    }
-    environment.globals |= {"version": __version__, "control_reason": CONTROL_REASON}
-    return environment
-
-
-def _heat(values: Sequence[float], neutral: float) -> Markup:
-    """Attributes that colour a calibration cell by its least favourable value's distance from `neutral`."""
-    from markupsafe import Markup
-
-    if not values:
-        return Markup("")
-    distance = (min(values) - neutral) / (1 - neutral)
-    direction = "up" if distance >= 0 else "down"
-    return Markup(f'data-heat="{direction}" style="--heat:{0.6 * min(1.0, abs(distance)):.2f}"')

@@ -230,8 +230,13 @@ def cell_id(cell: Cell) -> str:
     """A readable name for a cell that is safe in file names and ends in 8 hex of the identity's hash."""
     digest = hashlib.sha256(canonical_json(cell.model_dump(mode="json")).encode()).hexdigest()[:8]
     parts = (cell.model, cell.task, cell.selector, cell.intervention, f"f{cell.fraction:g}", f"s{cell.seed}")
-    readable = "__".join(re.sub(r"[^A-Za-z0-9.]+", "-", part).strip("-.") for part in parts)
+    readable = "__".join(map(file_part, parts))
     return f"{readable[:150]}__{digest}"
+
+
+def file_part(text: str) -> str:
+    """One name within a cell's name, safe in file names."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")
 
 
 def rows(record: Record) -> list[dict[str, Any]]:

@@ -5,14 +5,16 @@ Rows compare only where model, task and protocol are the same by content, so a g
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Literal
 
-from affectbench.record import Record, cell_id
+from affectbench.record import Record, canonical_json
 from affectbench.score_models import Estimate
-from affectbench.site_format import Bar, bar, shared_scale, spread
+from affectbench.site_format import slug, spread
+from affectbench.site_summary import Summary
 
 Kind = Literal["scored", "control", "unscored"]
 
@@ -30,29 +32,42 @@ CONTROL_REASON = "control: shows what no knowledge of the emotions looks like; e
 class Row:
     """One record on the board. `rank` is None where `unranked` says why; `tied` rows share it with others."""
 
-    id: str
-    record: Record
+    record: Summary
     kind: Kind
     rank: int | None
     tied: bool
     unranked: str
-    spec: Bar | None
-    spec_amplify: Bar | None
-    strength: Bar | None
+
+    @property
+    def id(self) -> str:
+        return self.record.id
 
 
 @dataclass(frozen=True)
 class Group:
-    """Rows that may be compared: ranked rows, then other scored rows, then those without a score."""
+    """Rows that may be compared: ranked rows, then other scored rows, then those without a score.
+
+    `id` names the group's files: readable, and ending in a hash of all that the rows share.
+    """
 
     id: str
     rows: list[Row]
     baseline: str
 
     @property
-    def record(self) -> Record:
+    def record(self) -> Summary:
         """Any record of the group: model, task and protocol are the same in all."""
         return self.rows[0].record
+
+    @property
+    def pareto(self) -> bool:
+        """Whether an entry has both specificity and preservation, so that there is a figure of them."""
+        return any(
+            row.kind != "unscored"
+            and row.record.headline is not None
+            and row.record.headline.pres is not None
+            for row in self.rows
+        )
 
     @property
     def n_unscored(self) -> int:
@@ -78,14 +93,14 @@ class CalibrationBoard:
     rows: list[tuple[str, bool, list[CalibrationCell | None]]]
 
 
-def row_kind(record: Record) -> Kind:
+def row_kind(record: Summary) -> Kind:
     """Unscored whatever the reason for the missing score, control before scored otherwise."""
     if record.status != "ok":
         return "unscored"
     return "control" if record.control else "scored"
 
 
-def unranked_reason(record: Record) -> str:
+def unranked_reason(record: Summary | Record) -> str:
     """Why a record has no rank; empty if it has one."""
     if record.status != "ok" or record.headline is None:
         return f"{record.status}: {record.reason}"
@@ -114,80 +129,73 @@ def ranks(specs: Sequence[Estimate]) -> list[int]:
     return result
 
 
-def groups(records: Sequence[Record]) -> list[Group]:
-    """The overall board: groups of comparable rows, real models before calibration instruments."""
-    rows = _rows(records)
-    rows.sort(key=lambda row: (_group_key(row.record), _order(row)))
+def groups(records: Sequence[Summary]) -> list[Group]:
+    """The boards: groups of comparable rows, real models before calibration instruments."""
+    rows = [
+        Row(record, row_kind(record), rank=None, tied=False, unranked=unranked_reason(record))
+        for record in records
+    ]
+    keyed = sorted(((_group_key(row.record), _order(row), row) for row in rows), key=lambda item: item[:2])
     result = []
-    for index, (_, members) in enumerate(groupby(rows, key=lambda row: _group_key(row.record))):
-        ranked = _with_ranks(list(members))
-        baseline = spread(row.record.scores.baseline.uar for row in ranked if row.record.scores)
-        result.append(Group(id=f"g{index}", rows=ranked, baseline=baseline))
+    for key, members in groupby(keyed, key=lambda item: item[0]):
+        ranked = _with_ranks([row for *_, row in members])
+        baseline = spread(row.record.uar for row in ranked if row.record.uar is not None)
+        result.append(Group(id=group_id(ranked[0].record, key), rows=ranked, baseline=baseline))
     return result
 
 
-def calibration_board(records: Sequence[Record]) -> CalibrationBoard | None:
+def group_id(record: Summary, key: tuple[bool | str | float, ...]) -> str:
+    """A readable file name for a group that ends in 8 hex of the hash of all that its rows share."""
+    cell = record.cell
+    names = (cell.model, cell.task, cell.intervention, f"f{cell.fraction:g}", f"s{cell.seed}")
+    digest = hashlib.sha256(canonical_json(key).encode()).hexdigest()[:8]
+    return f"{'__'.join(slug(name) for name in names)[:150]}__{digest}"
+
+
+def calibration_board(records: Sequence[Summary]) -> CalibrationBoard | None:
     """Recovery of known units by selector and known-answer model; None if no record has any."""
-    known = [record for record in records if record.calibration is not None]
-    if not known:
+    by_row: dict[tuple[bool, str], dict[tuple[str, str], list[Summary]]] = {}
+    for record in records:
+        if record.calibration is not None:
+            cells = by_row.setdefault((record.control, record.cell.selector), {})
+            cells.setdefault((record.model.id, record.task.id), []).append(record)
+    if not by_row:
         return None
-    columns = sorted({(record.model.id, record.task.id) for record in known})
-    selectors = sorted({(record.control, record.cell.selector) for record in known})
-    rows = []
-    for control, selector in selectors:
-        own = [record for record in known if record.cell.selector == selector and record.control == control]
-        rows.append((selector, control, [_calibration_cell(own, column) for column in columns]))
+    columns = sorted({column for cells in by_row.values() for column in cells})
+    rows = [
+        (selector, control, [_calibration_cell(cells.get(column, [])) for column in columns])
+        for (control, selector), cells in sorted(by_row.items())
+    ]
     return CalibrationBoard(columns=columns, rows=rows)
 
 
-def _rows(records: Sequence[Record]) -> list[Row]:
-    headlines = [record.headline for record in records if record.headline is not None]
-    spec = shared_scale(item for headline in headlines for item in (headline.spec, headline.spec_amplify))
-    strength = shared_scale(headline.strength for headline in headlines)
-    return [
-        Row(
-            id=cell_id(record.cell),
-            record=record,
-            kind=row_kind(record),
-            rank=None,
-            tied=False,
-            unranked=unranked_reason(record),
-            spec=bar(record.headline.spec, spec) if record.headline else None,
-            spec_amplify=bar(record.headline.spec_amplify, spec) if record.headline else None,
-            strength=bar(record.headline.strength, strength) if record.headline else None,
-        )
-        for record in records
-    ]
-
-
-def _group_key(record: Record) -> tuple[bool | str | float, ...]:
+def _group_key(record: Summary) -> tuple[bool | str | float, ...]:
     cell, hashes = record.cell, record.hashes
     names = (cell.task, cell.model, cell.intervention, cell.targeting, cell.fraction, cell.seed)
-    return (record.model.instrument, *names, hashes.task, hashes.model, hashes.protocol)
+    where = (cell.site, cell.positions)
+    return (record.model.instrument, *names, *where, hashes.task, hashes.model, hashes.protocol)
 
 
 def _order(row: Row) -> tuple[bool, bool, float, str]:
-    spec = row.spec.value if row.spec else float("-inf")
+    spec = row.record.headline.spec.value if row.record.headline else float("-inf")
     return (row.kind == "unscored", bool(row.unranked), -spec, row.id)
 
 
 def _with_ranks(rows: list[Row]) -> list[Row]:
     ranked = [row for row in rows if not row.unranked]
-    specs = [row.record.headline.spec for row in ranked if row.record.headline]
-    found = ranks(specs)
+    found = ranks([row.record.headline.spec for row in ranked if row.record.headline])
     placed = [
         replace(row, rank=rank, tied=found.count(rank) > 1) for row, rank in zip(ranked, found, strict=True)
     ]
     return placed + [row for row in rows if row.unranked]
 
 
-def _calibration_cell(own: list[Record], column: tuple[str, str]) -> CalibrationCell | None:
-    members = [record for record in own if (record.model.id, record.task.id) == column]
+def _calibration_cell(members: list[Summary]) -> CalibrationCell | None:
     found = [record.calibration for record in members if record.calibration is not None]
     if not found:
         return None
     return CalibrationCell(
-        id=cell_id(members[0].cell),
+        id=members[0].id,
         auroc=[item.auroc for item in found],
         decoy_auroc=[item.decoy_auroc for item in found if item.decoy_auroc is not None],
         precision_at_k=[item.precision_at_k for item in found],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -44,6 +46,19 @@ def interval(estimate: Estimate | Interval | None, digits: int = 3) -> str:
     if estimate.low is None or estimate.high is None:
         return "no interval"
     return f"[{number(estimate.low, digits)}, {number(estimate.high, digits)}]"
+
+
+def thousandths(value: float | None) -> int | None:
+    """A value as shown to three places, as a whole number: what the tables' script gets."""
+    return None if value is None else round(float(f"{value:.3f}") * 1000)
+
+
+def slug(name: str) -> str:
+    """A name as a file name: itself where that is safe, else cleaned and told apart by 8 hex of its hash."""
+    if re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,80}", name):
+        return name
+    cleaned = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60]
+    return f"{cleaned}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def spread(values: Iterable[float | None], digits: int = 3) -> str:

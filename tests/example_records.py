@@ -24,7 +24,7 @@ from affectbench.record import (
 )
 from affectbench.recovery import recovery
 from affectbench.score import score_outcomes
-from affectbench.score_models import PreservationScore, Scores
+from affectbench.score_models import Estimate, PreservationScore, Scores
 from affectbench.store import Store
 
 LABELS = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
@@ -141,6 +141,19 @@ def failed(record: Record, status: str, reason: str) -> Record:
     emptied = {"scores": None, "headline": None, "preservation": [], "validation": [], "operating": None}
     changed = record.model_dump() | emptied | {"status": status, "reason": reason, "calibration": None}
     return Record.model_validate(changed).sealed()
+
+
+def renamed(record: Record, **names: object) -> Record:
+    """The record as that of another cell, sealed anew."""
+    return record.model_copy(update={"cell": record.cell.model_copy(update=names)})
+
+
+def with_spec(record: Record, low: float, value: float, high: float, **changes: object) -> Record:
+    """The record as it would be with this specificity, by default significant."""
+    assert record.headline is not None
+    estimate = Estimate(value=value, low=low, high=high, se=0.01)
+    headline = record.headline.model_copy(update={"spec": estimate, "significant": True, **changes})
+    return record.model_copy(update={"headline": headline})
 
 
 def _build(

@@ -13,18 +13,16 @@ from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import pytest
-from example_records import example_record, example_store, failed
+from example_records import example_record, example_store, renamed
 
-from affectbench import leaderboard
-from affectbench.leaderboard import SiteError, build_site
+from affectbench import site_static, site_summary
+from affectbench.leaderboard import SiteError, build_site, build_site_of
 from affectbench.record import Record, cell_id
-from affectbench.score_models import Estimate
-from affectbench.site_data import calibration_board, groups, ranks
 from affectbench.site_entry import entry, sentence
-from affectbench.site_format import number, spread
-from affectbench.store import Damaged
+from affectbench.site_format import number
+from affectbench.store import Damaged, Store
 
-VOID = {"meta", "link", "input", "br"}
+VOID = {"meta", "link", "input", "br", "img"}
 
 
 class Page(HTMLParser):
@@ -73,17 +71,6 @@ def tree(root: Path) -> dict[str, bytes]:
     return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
 
 
-def renamed(record: Record, **names: object) -> Record:
-    return record.model_copy(update={"cell": record.cell.model_copy(update=names)})
-
-
-def with_spec(record: Record, low: float, value: float, high: float, **changes: object) -> Record:
-    assert record.headline is not None
-    estimate = Estimate(value=value, low=low, high=high, se=0.01)
-    headline = record.headline.model_copy(update={"spec": estimate, "significant": True, **changes})
-    return record.model_copy(update={"headline": headline})
-
-
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
     found, damaged = example_store(tmp_path_factory.mktemp("store")).read_all()
@@ -99,8 +86,9 @@ def site(records: list[Record], tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def test_every_record_has_a_page_a_row_and_its_json(site: Path, records: list[Record]) -> None:
-    rows = read(site / "index.html").with_class("tr", "row")
-    assert len(rows) == len(records)
+    index = read(site / "index.html")
+    overall = {(record.cell.selector, record.model.instrument) for record in records}
+    assert len(index.with_class("tr", "row")) == len(records) + len(overall)
     for record in records:
         name = cell_id(record.cell)
         assert record.cell.selector in read(site / "entries" / f"{name}.html").text
@@ -114,10 +102,13 @@ def test_pages_are_well_formed_with_unique_ids_and_links_that_lead_somewhere(sit
         assert len(ids) == len(set(ids)), path
         for link in page.values("href", "src"):
             target, _, anchor = unquote(link).partition("#")
-            if target != "data:,":
+            if not target.startswith("data:"):
                 destination = (path.parent / target).resolve() if target else path
                 assert destination.is_file(), f"{path.name}: {link}"
-                assert not anchor or anchor in ids_of(destination), f"{path.name}: {link}"
+                if anchor and destination.suffix == ".svg":
+                    assert f'id="{anchor}"' in destination.read_text(encoding="utf-8")
+                else:
+                    assert not anchor or anchor in ids_of(destination), f"{path.name}: {link}"
         for svg in re.findall(r"<svg.*?</svg>", path.read_text(encoding="utf-8"), re.DOTALL):
             titles = [child.tag for child in ElementTree.fromstring(svg)][:2]
             assert titles == ["title", "desc"]
@@ -125,7 +116,8 @@ def test_pages_are_well_formed_with_unique_ids_and_links_that_lead_somewhere(sit
 
 def test_the_site_names_no_address_outside_itself(site: Path) -> None:
     for name, content in tree(site).items():
-        assert not re.search(rb"(https?:)?//[a-z0-9-]+\.[a-z]", content), name
+        outside = content.replace(b'xmlns="http://www.w3.org/2000/svg"', b"")
+        assert not re.search(rb"(https?:)?//[a-z0-9-]+\.[a-z]", outside), name
         assert b"@import" not in content, name
         assert b"fetch(" not in content, name
 
@@ -155,64 +147,6 @@ def test_numbers_of_the_entry_page_are_those_of_the_record(site: Path, records: 
     assert record.provenance.command in text
 
 
-def test_ranks_share_the_place_of_the_first_row_they_overlap() -> None:
-    def estimates(*triples: tuple[float, float, float]) -> list[Estimate]:
-        return [Estimate(value=v, low=low, high=high) for low, v, high in triples]
-
-    assert ranks([]) == []
-    assert ranks(estimates((0.4, 0.5, 0.6), (0.3, 0.45, 0.5), (0.1, 0.2, 0.39))) == [1, 1, 3]
-    # the third overlaps the second but not the first, so it starts a rank of its own
-    assert ranks(estimates((0.5, 0.6, 0.7), (0.3, 0.5, 0.6), (0.2, 0.35, 0.45))) == [1, 1, 3]
-    # touching is overlapping
-    assert ranks(estimates((0.4, 0.5, 0.6), (0.2, 0.3, 0.4))) == [1, 1]
-
-
-def test_rows_are_ranked_only_within_equal_task_model_and_protocol_hashes() -> None:
-    base = example_record(bootstrap_draws=100)
-    best = with_spec(renamed(base, selector="best"), 0.7, 0.8, 0.9)
-    worse = with_spec(renamed(base, selector="worse"), 0.1, 0.2, 0.3)
-    hashes = base.hashes.model_copy(update={"task": "another"})
-    elsewhere = with_spec(renamed(base, selector="elsewhere"), 0.0, 0.1, 0.2).model_copy(
-        update={"hashes": hashes}
-    )
-    board = groups([worse, elsewhere, best])
-    placed = [[(row.record.cell.selector, row.rank) for row in group.rows] for group in board]
-    assert sorted(placed) == [[("best", 1), ("worse", 2)], [("elsewhere", 1)]]
-
-
-def test_controls_oracles_and_insignificant_rows_have_no_rank_and_say_why() -> None:
-    base = with_spec(example_record(bootstrap_draws=100), 0.7, 0.8, 0.9)
-    control = renamed(base, selector="random").model_copy(update={"control": True})
-    weak = with_spec(renamed(base, selector="weak"), -0.1, 0.1, 0.3, significant=False)
-    oracle = renamed(base, selector="oracle", targeting="oracle")
-    broken = failed(renamed(base, selector="broken"), "error", "the selector ran out of memory")
-    rows = {
-        row.record.cell.selector: row
-        for group in groups([control, weak, oracle, broken, base])
-        for row in group.rows
-    }
-    assert rows[base.cell.selector].rank == 1
-    reasons = {name: row.unranked for name, row in rows.items() if row.rank is None}
-    assert set(reasons) == {"random", "weak", "oracle", "broken"}
-    assert "control" in reasons["random"]
-    assert "not significant" in reasons["weak"]
-    assert "gold label" in reasons["oracle"]
-    assert "ran out of memory" in reasons["broken"]
-
-
-def test_unscored_rows_come_after_scored_ones_with_their_reason(site: Path, records: list[Record]) -> None:
-    page = read(site / "index.html")
-    kinds: dict[str, list[str]] = {}
-    for row in page.with_class("tr", "row"):
-        kinds.setdefault(str(row["data-group"]), []).append(str(row["data-kind"]))
-    for order in kinds.values():
-        assert sorted(order, key="unscored".__eq__) == order
-    assert sum(order.count("unscored") for order in kinds.values()) == 2
-    assert "the selector ran out of memory" in page.text
-    name = next(cell_id(r.cell) for r in records if r.status == "error")
-    assert "No score: error." in read(site / "entries" / f"{name}.html").text
-
-
 def test_a_collapsed_record_shows_its_doses_but_no_aggregate(tmp_path: Path) -> None:
     record = example_record(bootstrap_draws=100)
     changed = record.model_dump() | {
@@ -228,8 +162,7 @@ def test_a_collapsed_record_shows_its_doses_but_no_aggregate(tmp_path: Path) -> 
     assert sum("checked" in attrs for tag, attrs in page.tags if tag == "input") == 1
 
 
-def test_names_that_hold_markup_are_shown_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leaderboard, "STATIC_ROWS", 1)
+def test_names_that_hold_markup_are_shown_as_text(tmp_path: Path) -> None:
     evil = '<script>alert("x")</script>&\'<img src=x onerror=y>'
     record = example_record(bootstrap_draws=100).model_dump()
     record["cell"] |= {"model": evil, "selector": evil, "task": evil, "intervention": evil}
@@ -239,30 +172,34 @@ def test_names_that_hold_markup_are_shown_as_text(tmp_path: Path, monkeypatch: p
     record |= {"flags": [evil], "reason": evil}
     record["provenance"]["command"] = evil
     many = [renamed(Record.model_validate(record), seed=seed) for seed in range(2)]
-    made = build_site(many, tmp_path / "site", damaged=[Damaged(Path("a") / f"{evil}.json", evil)])
-    for path in (made.index, *list(made.entries.values())[:1]):
+    build_site(many, tmp_path / "site", damaged=[Damaged(Path("a") / f"{evil}.json", evil)])
+    pages = list((tmp_path / "site").rglob("*.html"))
+    assert len(pages) == 2 + 2 + 2 + 3  # index, guide; entries; comparisons; method, model, task
+    for path in pages:
         page = read(path)
-        assert evil in page.text
-        assert all(str(attrs.get("src", "assets")).startswith("assets") for _, attrs in page.tags)
-        assert not [tag for tag, _ in page.tags if tag == "img"]
-    script = (tmp_path / "site/assets/more-rows.js").read_text()
-    more = Page(json.loads(script.removeprefix("window.affectbenchMoreRows = ").removesuffix(";\n")))
-    assert evil in more.text
-    assert not [tag for tag, _ in more.tags if tag in ("img", "script")]
+        assert evil in page.text or path.name == "guide.html"
+        sources = [str(attrs["src"]) for _, attrs in page.tags if "src" in attrs]
+        assert all(re.match(r"(\.\./)?(assets|comparisons|overlap)/", source) for source in sources), path
+        assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
+    for path in (tmp_path / "site").rglob("*.svg"):
+        tags = {element.tag.split("}")[1] for element in ElementTree.parse(path).iter()}
+        assert not tags & {"script", "img"}
+    script = (tmp_path / "site/assets/boards.js").read_text()
+    assert "</script" not in script
+    payload = json.loads(script.removeprefix("window.affectbenchBoards=").removesuffix(";\n"))
+    assert {c["key"]: c["data"] for c in payload["cells"]["columns"]}["selector"]["d"] == [evil]
 
 
-def test_rows_beyond_the_first_are_loaded_by_script_and_announced(
+def test_a_page_holds_the_first_rows_and_says_how_many_there_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leaderboard, "STATIC_ROWS", 5)
+    monkeypatch.setattr(site_static, "STATIC_ROWS", 5)
     record = example_record(bootstrap_draws=100)
-    many = [renamed(record, seed=seed) for seed in range(12)]
+    many = [renamed(record, selector=f"own_{n}") for n in range(12)]
     build_site(many, tmp_path / "site")
     page = read(tmp_path / "site/index.html")
-    assert len(page.with_class("tr", "row")) == 5
-    assert "The first 5 of 12 rows" in page.text
-    script = (tmp_path / "site/assets/more-rows.js").read_text()
-    assert script.count('class=\\"row ') == 7
+    assert len(page.with_class("tr", "row")) == 5 + 5
+    assert page.text.count("The first 5 of 12 rows") == 2
 
 
 def test_an_empty_site_says_what_to_run(tmp_path: Path) -> None:
@@ -290,22 +227,6 @@ def test_instruments_are_marked_and_the_page_warns_when_there_is_nothing_else(
     assert warning in read(made.index).text
     for path in made.entries.values():
         assert "calibration instrument: no evidence about real models" in read(path).text
-
-
-def test_calibration_cells_give_the_range_where_records_disagree() -> None:
-    one = example_record("reference-text", "mad", bootstrap_draws=100)
-    assert one.calibration is not None
-    other = renamed(one, seed=5).model_copy(
-        update={"calibration": one.calibration.model_copy(update={"auroc": 0.25, "decoy_auroc": None})}
-    )
-    board = calibration_board([one, other, example_record("small-text", "mad", bootstrap_draws=100)])
-    assert board is not None
-    assert board.columns == [("reference-text", "reference-text")]
-    cell = board.rows[0][2][0]
-    assert cell is not None
-    assert spread(cell.auroc) == f"0.250 to {one.calibration.auroc:.3f}"
-    assert len(cell.decoy_auroc) == 1
-    assert calibration_board([example_record("small-text", bootstrap_draws=100)]) is None
 
 
 def test_the_sentence_counts_the_draws_below() -> None:
@@ -353,6 +274,60 @@ def test_a_full_disk_leaves_the_old_site_and_nothing_partial(
     with pytest.raises(SiteError, match="No space left"):
         build_site(records, tmp_path / "site")
     assert tree(tmp_path) == before
+
+
+def test_only_pages_of_changed_records_are_made_again(records: list[Record], tmp_path: Path) -> None:
+    output = tmp_path / "site"
+    assert build_site(records[:4], output).n_made == 4
+    changed = records[0].model_copy(update={"flags": ["failed_items"]}).sealed()
+    now = [changed, *records[1:3], records[5]]
+    assert build_site(now, output).n_made == 2
+    fresh = build_site(now, tmp_path / "fresh")
+    assert fresh.n_made == 4
+    assert tree(output) == tree(tmp_path / "fresh")
+
+
+def test_a_page_that_somebody_changed_is_made_again(records: list[Record], tmp_path: Path) -> None:
+    made = build_site(records[:2], tmp_path / "site")
+    page = next(iter(made.entries.values()))
+    whole = page.read_text()
+    page.write_text("graffiti")
+    assert build_site(records[:2], tmp_path / "site").n_made == 1
+    assert page.read_text() == whole
+
+
+def test_records_are_read_from_folders_and_known_ones_are_not_parsed_again(
+    records: list[Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = Store(tmp_path / "one"), Store(tmp_path / "two")
+    for record in records[:2]:
+        one.write(record)
+    two.write(records[2])
+    folders, output = [one.root, two.root], tmp_path / "site"
+    assert set(build_site_of(folders, output).entries) == {cell_id(r.cell) for r in records[:3]}
+    first = tree(output)
+    parsed: list[Path] = []
+    read_one = site_summary.read_record
+    monkeypatch.setattr(site_summary, "read_record", lambda path: (parsed.append(path), read_one(path))[1])
+    assert build_site_of(folders, output).n_made == 0
+    assert not parsed
+    assert tree(output) == first
+    path = two.record_path(records[2].cell)
+    path.write_text(path.read_text().replace('"ok"', '"okay"'))
+    site = build_site_of(folders, output)
+    assert parsed == [path]
+    assert [item.path for item in site.damaged] == [path]
+    assert len(site.entries) == 2
+
+
+def test_a_damaged_memory_of_the_old_site_is_ignored(records: list[Record], tmp_path: Path) -> None:
+    output = tmp_path / "site"
+    build_site(records[:2], output)
+    before = tree(output)
+    for content in ("", "{}", '{"builder": 1}', "[]"):
+        (output / ".affectbench-site").write_text(content)
+        assert build_site(records[:2], output).n_made == 2
+        assert tree(output) == before
 
 
 def test_pages_of_records_that_are_gone_go_too(records: list[Record], tmp_path: Path) -> None:

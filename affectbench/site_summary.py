@@ -1,0 +1,129 @@
+"""What the boards need of a record: all of it but its doses, so that 10,000 of them fit and load at once.
+
+A summary may come from an earlier build of the site, if the record's file still holds the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from affectbench.record import (
+    Cell,
+    Hashes,
+    Headline,
+    ModelInfo,
+    Operating,
+    Part,
+    Record,
+    SelectionInfo,
+    Status,
+    TaskInfo,
+    cell_id,
+)
+from affectbench.score_models import Calibration
+from affectbench.store import Damaged, Store, read_record
+
+FAMILIES = {
+    "mean": "mean activation",
+    "mean_abs": "absolute activation",
+    "rate": "firing rate",
+    "attribution": "attribution",
+}
+
+
+class Summary(Part):
+    """A record without its doses, validation, preservation, cost and provenance; `uar` is the baseline's."""
+
+    id: str
+    cell: Cell
+    status: Status
+    reason: str
+    flags: list[str]
+    control: bool
+    evidence: list[str]
+    hashes: Hashes
+    model: ModelInfo
+    task: TaskInfo
+    selection: SelectionInfo | None
+    operating: Operating | None
+    headline: Headline | None
+    calibration: Calibration | None
+    uar: float | None
+
+    @property
+    def family(self) -> str:
+        """The selector's family: what it ranks units by."""
+        if not self.evidence:
+            return "no evidence"
+        return " + ".join(FAMILIES.get(name, name) for name in self.evidence)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A record to be shown: its summary, the SHA-256 of its file's bytes, and how to get all of it."""
+
+    summary: Summary
+    digest: str
+    load: Callable[[], Record]
+
+
+def summary_of(record: Record) -> Summary:
+    """The summary of a record."""
+    shared = set(Summary.model_fields) & set(Record.model_fields)
+    uar = record.scores.baseline.uar if record.scores else None
+    parts = {name: getattr(record, name) for name in shared}
+    return Summary(id=cell_id(record.cell), uar=uar, **parts)
+
+
+def source_of(record: Record) -> Source:
+    """A record that is already in memory."""
+    digest = hashlib.sha256(record.canonical().encode()).hexdigest()
+    return Source(summary_of(record), digest, lambda: record)
+
+
+def read_sources(
+    folders: Sequence[Path], known: Mapping[str, Summary] | None = None
+) -> tuple[list[Source], list[Damaged]]:
+    """All records of results folders, and the files that cannot be trusted.
+
+    Args:
+        folders: results folders, each with a folder `records`.
+        known: summaries by the SHA-256 of a record file that was found valid before; such a file is not
+            parsed again.
+    """
+    sources: list[Source] = []
+    damaged: list[Damaged] = []
+    for folder in folders:
+        for path in sorted(Store(folder).records.glob("*.json")):
+            found = _read_source(path, known or {})
+            if isinstance(found, Damaged):
+                damaged.append(found)
+            else:
+                sources.append(found)
+    return sources, damaged
+
+
+def _read_source(path: Path, known: Mapping[str, Summary]) -> Source | Damaged:
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        return Damaged(path, f"cannot be read: {error}")
+    summary = known.get(digest)
+    if summary is None or summary.id != path.stem:
+        record = read_record(path)
+        if isinstance(record, Damaged):
+            return record
+        summary = summary_of(record)
+    return Source(summary, digest, lambda: _record_at(path, digest))
+
+
+def _record_at(path: Path, digest: str) -> Record:
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != digest:
+        from affectbench.errors import RecordError
+
+        raise RecordError(f"{path} changed while the site was built", hint="build the site again")
+    return Record.model_validate_json(content)

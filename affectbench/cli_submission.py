@@ -1,4 +1,4 @@
-"""The command line of submissions: `new`, `submit`, `verify`, `gates`."""
+"""The command line of submissions: `new`, `submit`, `verify`, `gates`; and `export`."""
 
 from __future__ import annotations
 
@@ -138,3 +138,27 @@ def gates(
 
     if not gate_change(out, base, head, markdown=markdown, include=include or [], data=data):
         raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    results: Annotated[Path, typer.Argument(help="Folder of records.")] = Path("results/quickstart"),
+    format: Annotated[str, typer.Option("--format", "-f", help="csv, parquet or eee.")] = "csv",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A file; a folder for eee. Default: export/.")
+    ] = None,
+    organization: Annotated[
+        str, typer.Option(help="Who publishes these results; eee asks for it.")
+    ] = "affectbench contributors",
+) -> None:
+    """Write records for other tools: flat rows as CSV or Parquet, or the schema of Every Eval Ever.
+
+    Examples:
+
+        python harness.py export results/quickstart --format parquet --output quickstart.parquet
+
+        python harness.py export results/quickstart --format eee --output interchange
+    """
+    from affectbench.submission_commands import export_records
+
+    export_records(out, results, format, output, organization)

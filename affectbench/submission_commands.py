@@ -1,4 +1,4 @@
-"""What `new`, `submit` and `verify` do once their arguments are read."""
+"""What `new`, `submit`, `verify`, `gates` and `export` do once their arguments are read."""
 
 from __future__ import annotations
 
@@ -201,6 +201,21 @@ def gate_change(
         write_atomically(markdown, report(change, gates).encode())
         _say(console, f"Report: {markdown}")
     return all(gate.passed for gate in gates)
+
+
+def export_records(
+    console: Console, results: Path, form: str, output: Path | None, organization: str
+) -> None:
+    """Write records for other tools. Damaged files are named and left out."""
+    from affectbench.export import export
+    from affectbench.tables import read_records
+
+    records, damaged = read_records(results)
+    for sentence in damaged:
+        Console(stderr=True).print(f"[yellow]left out[/] {escape(sentence)}", soft_wrap=True)
+    target = output or Path("export") / (results.name if form == "eee" else f"{results.name}.{form}")
+    for path in export(records, form, target, organization=organization):
+        _say(console, str(path))
 
 
 def _say(console: Console, text: str) -> None:

@@ -31,6 +31,7 @@ COMMANDS = (
     "submit",
     "verify",
     "gates",
+    "export",
 )
 NUMBERS = "dose fraction self cross spec spec_low spec_high p strength pres agg"
 COLUMNS: dict[str, type] = {

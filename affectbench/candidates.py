@@ -48,6 +48,17 @@ def candidate_scores(model: Model, hidden: Tensor, readout: Readout) -> Tensor:
 
 
 @torch.no_grad()
+def logits_hold(model: Model) -> bool:
+    """Whether what is read of `model` are the logits of its own forward: families scale and cap them."""
+    prompt = torch.tensor([1, 2, 3])
+    item = Prepared("probe", prompt, torch.full((3,), VALID, dtype=torch.uint8))
+    found = model.logits(model.decode(model.collate([item])))
+    expected = model.network(input_ids=prompt[None].to(model.device), use_cache=False).logits.float()
+    rounding = torch.finfo(model.dtype).eps ** 0.5
+    return torch.allclose(found, expected, rtol=rounding, atol=rounding, equal_nan=True)
+
+
+@torch.no_grad()
 def branches_hold(model: Model, readout: Readout) -> bool:
     """Whether `model` minds the tree's mask and positions: candidates in one row score as in rows of their
     own. That is not read from names: it is tried out."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from affectbench.batch import Batch, Prefix, Prepared, Watched
-from affectbench.candidates import branches_hold, candidate_scores, with_candidates
+from affectbench.candidates import branches_hold, candidate_scores, logits_hold, with_candidates
 from affectbench.errors import AffectbenchError
 from affectbench.folding import foldable_sites
 from affectbench.generation import generate
@@ -134,7 +134,14 @@ class Engine:
 
     def _check(self, readout: Readout) -> None:
         """Raises `AffectbenchError` where this model cannot answer `readout`."""
-        if readout.prefixes and readout.prefixes not in self._tried:
+        if not self._tried:
+            if not logits_hold(self.model):
+                raise AffectbenchError(
+                    f"{self.model.card.name} gives other logits than are read from its last hidden states",
+                    hint="the family file must override `logits`, or `decode` where hidden states differ",
+                )
+            self._tried.add(())
+        if readout.prefixes not in self._tried:
             if not branches_hold(self.model, readout):
                 raise AffectbenchError(
                     f"{self.model.card.name} attends to tokens that it is told to pass over, so answers of "

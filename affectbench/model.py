@@ -112,7 +112,8 @@ class Model(PromptTokens):
         if self.experts[layer] is not None:
             return self.experts[layer]
         mlp = self.mlp(layer)
-        found = getattr(mlp, "down_proj", getattr(mlp, "c_proj", None))
+        named = (getattr(mlp, name, None) for name in ("down_proj", "c_proj", "dense_4h_to_h"))
+        found = next((module for module in named if module is not None), None)
         if found is None:
             raise AffectbenchError(
                 f"layer {layer}: {type(mlp).__name__} has no `down_proj` to read or edit",
@@ -256,8 +257,9 @@ class Model(PromptTokens):
         cap = getattr(self.text_config, "final_logit_softcapping", None)
         if cap:
             logits = torch.tanh(logits / cap) * cap
+        factor = getattr(self.text_config, "logit_scale", None)
         divisor = getattr(self.text_config, "logits_scaling", None)
-        return logits if divisor is None else logits.div(divisor)
+        return logits.mul(1.0 if factor is None else factor).div(1.0 if divisor is None else divisor)
 
     @cached_property
     def trimmable(self) -> bool:

@@ -59,10 +59,11 @@ def tiny_model(prefix: str, seed: int, **settings: Any) -> Model:
 
     torch.manual_seed(seed)
     words = tokenizer()
-    config = getattr(transformers, f"{prefix}Config")(
+    kind = f"{prefix}TextConfig" if prefix == "Gemma3" else f"{prefix}Config"
+    config = getattr(transformers, kind)(
         vocab_size=len(words), hidden_size=32, intermediate_size=24, num_hidden_layers=3,
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64, initializer_range=0.3,
-        **settings,
+        **{"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1} | settings,
     )  # fmt: skip
     network = transformers.AutoModelForCausalLM.from_config(config)
     card = SimpleNamespace(name=f"tiny-{prefix.lower()}", revision=None)
@@ -128,6 +129,74 @@ def tiny_qwen3_omni(seed: int = 0) -> Model:
     card = SimpleNamespace(name="tiny-qwen3-omni", revision=None)
     model = kind(network, words, card, None)  # type: ignore[arg-type]
     model.features = lambda clip: clip  # type: ignore[attr-defined]
+    return model
+
+
+WINDOWS = {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "sliding_window": 5}
+"""Windows shorter than the tests' prompts, in two layers of three."""
+DENSE: dict[str, dict[str, Any]] = {
+    "Llama": {},
+    "Mistral": {"sliding_window": 5},
+    "Qwen2": {},
+    "Qwen2 with windows": {"use_sliding_window": True, **WINDOWS},
+    "Qwen3": {"head_dim": 8},
+    "Gemma": {"head_dim": 8},
+    "Gemma2": {"head_dim": 8, **WINDOWS},
+    "Gemma3": {"head_dim": 8, **WINDOWS},
+    "Olmo2": {},
+    "Olmo3": WINDOWS,
+    "Phi3": {},
+    "BitNet": {},
+    "Granite": {"logits_scaling": 2.0, "residual_multiplier": 0.5},
+    "Cohere2": WINDOWS,
+    "Nemotron": {},
+    "GPTNeoX": {},
+}
+"""Families of dense decoders. Phi-3 has gate and up in one matrix, the last two have no gate, Cohere 2 and
+GPT-NeoX run attention and MLP side by side."""
+
+
+@cache
+def tiny_dense(name: str) -> Model:
+    """A random-weight decoder of one of the families of `DENSE`."""
+    return tiny_model(name.split()[0], 0, **DENSE[name])
+
+
+@cache
+def tiny_omni() -> Model:
+    """The thinker of Qwen2.5-Omni with its audio tower; `features` takes log-mel frames as they are."""
+    from transformers import Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
+
+    torch.manual_seed(0)
+    words = tokenizer()
+    spare = len(words)
+    text = {
+        "vocab_size": spare + 8, "hidden_size": 32, "intermediate_size": 24, "num_hidden_layers": 3,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
+        "initializer_range": 0.3, "eos_token_id": 1, "pad_token_id": 0,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [1, 1, 2]},
+    }  # fmt: skip
+    audio = {
+        "num_mel_bins": 16, "d_model": 16, "encoder_layers": 1, "encoder_attention_heads": 2,
+        "encoder_ffn_dim": 16, "max_source_positions": 100, "n_window": 20, "output_dim": 32,
+        "initializer_range": 0.3,
+    }  # fmt: skip
+    vision = {
+        "depth": 1, "hidden_size": 16, "num_heads": 2, "intermediate_size": 16, "out_hidden_size": 32,
+        "patch_size": 4, "fullatt_block_indexes": [0],
+    }  # fmt: skip
+    names = (
+        *("audio_token_index", "audio_start_token_id", "audio_end_token_id", "image_token_index"),
+        *("video_token_index", "vision_start_token_id", "vision_end_token_id", "vision_token_id"),
+    )
+    special = {name: spare + place for place, name in enumerate(names)}
+    config = Qwen2_5OmniThinkerConfig(
+        text_config=text, audio_config=audio, vision_config=vision, pad_token_id=0, **special
+    )
+    network = Qwen2_5OmniThinkerForConditionalGeneration(config)
+    card = SimpleNamespace(name="tiny-omni", revision=None)
+    model = family("qwen2_5_omni_thinker")(network, words, card, None)  # type: ignore[arg-type]
+    model.features = lambda frames: frames  # type: ignore[attr-defined]
     return model
 
 

@@ -14,6 +14,7 @@ from affectbench.content import builtin_root
 from affectbench.errors import AffectbenchError
 from affectbench.registry import Registry
 from affectbench.store import Store, write_atomically
+from affectbench.tables import WIDE
 
 if TYPE_CHECKING:
     from affectbench.submission import Submission
@@ -58,7 +59,7 @@ def submit_folder(
     with staged(folder) as checked:
         submission = checked.submission
         parts = parts_of(checked, registry)
-        console.print(judged_table(parts))
+        wide(console).print(judged_table(parts))
         for line in terms(submission, parts):
             _say(console, line)
         if dry_run:
@@ -82,7 +83,8 @@ def submit_folder(
     if packed is None:
         _say(console, "Not packed: results of a limited run are those of another task.")
     else:
-        _say(console, f"Packed:  {packed}  (check it: python harness.py verify {packed})")
+        trust = " --trust-code" if submission.selector is not None else ""
+        _say(console, f"Packed:  {packed}  (check it: python harness.py verify {packed}{trust})")
 
 
 def judged_table(parts: Sequence[Part]) -> Table:
@@ -160,7 +162,7 @@ def verify_submission(
         row = (cell.model, cell.task, cell.intervention, each.result, spec, each.worthless)
         table.add_row(*map(escape, row))
     if found.cells:
-        console.print(table)
+        wide(console).print(table)
     colour = {"accept": "green", "accept_with_note": "yellow", "reject": "red"}[found.decision]
     console.print(f"\n[bold {colour}]{found.decision.replace('_', ' ')}[/]")
     for text in [*found.reasons, *found.notes]:
@@ -216,6 +218,11 @@ def export_records(
     target = output or Path("export") / (results.name if form == "eee" else f"{results.name}.{form}")
     for path in export(records, form, target, organization=organization):
         _say(console, str(path))
+
+
+def wide(console: Console) -> Console:
+    """The terminal as it is; for a file or a pipe, one whose tables are not cut."""
+    return console if console.is_terminal else Console(width=WIDE)
 
 
 def _say(console: Console, text: str) -> None:

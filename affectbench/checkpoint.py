@@ -18,7 +18,8 @@ def load_checkpoint(
 ) -> tuple[Any, Any, Path | None]:
     """Network, tokenizer and, where `source` is one, the folder. `network_class` is a class of transformers.
 
-    Raises `AffectbenchError` where transformers cannot read it.
+    Where the card has a `device_map`, accelerate spreads the layers over devices, memory and disk. Raises
+    `AffectbenchError` where transformers cannot read it.
     """
     import transformers
 
@@ -26,10 +27,36 @@ def load_checkpoint(
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, revision=card.revision)
         loader = getattr(transformers, network_class)
-        network = loader.from_pretrained(source, revision=card.revision, dtype=dtype)
+        network = loader.from_pretrained(source, revision=card.revision, dtype=dtype, **_spread(card))
     except (OSError, ValueError) as error:
         raise AffectbenchError(
             f"model {card.name!r} could not be loaded from {source}: {str(error).splitlines()[0]}",
             hint="give a folder with config, safetensors weights and tokenizer, or a hub id within reach",
         ) from error
-    return network.to(device), tokenizer, folder
+    return network if card.device_map else network.to(device), tokenizer, folder
+
+
+def _spread(card: ModelCard) -> dict[str, Any]:
+    """What `from_pretrained` is told of devices."""
+    if not card.device_map:
+        return {}
+    told: dict[str, Any] = {"device_map": card.device_map}
+    if card.max_memory:
+        told["max_memory"] = card.max_memory
+    if card.offload_folder:
+        told["offload_folder"] = str((card.path.parent if card.path else Path()) / card.offload_folder)
+    return told
+
+
+def running_device(module: Any) -> torch.device:
+    """Where a module is computed. Accelerate may keep its weights elsewhere, and fetch them for a pass."""
+    device = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
+    if device is None:
+        device = next(module.parameters()).device
+    return torch.device(device)
+
+
+def devices_of(network: Any) -> str:
+    """The devices that a network's layers are spread over, by name, for people: ``cuda:0, cuda:1, disk``."""
+    found = dict.fromkeys(getattr(network, "hf_device_map", {}).values())
+    return ", ".join(f"cuda:{device}" if isinstance(device, int) else str(device) for device in found)

@@ -101,6 +101,10 @@ def run(
         int | None, typer.Option(min=1, help="At most so many items of each label in each split.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    device_map: Annotated[
+        str | None,
+        typer.Option(help="Spread a model that is larger than one GPU: auto, balanced or sequential."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Default: the suite's, or 0.")] = None,
     tokens: Annotated[int, typer.Option(min=0, help="Tokens in one forward pass; 0 chooses by device.")] = 0,
     threads: Annotated[
@@ -144,7 +148,7 @@ def run(
             What(suite, model, task, selector or (), intervention or (), seed),
             Where(executor, workers, gpus_per_worker, ray_address, threads),
             include=include or [], data=data, limit=limit, device=device, tokens=tokens, output=output,
-            plan=format if plan else None,
+            plan=format if plan else None, device_map=device_map,
         )  # fmt: skip
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped; finished cells are kept: the same command goes on from here")

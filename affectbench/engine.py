@@ -293,7 +293,7 @@ class Engine:
                     changed = changed * torch.as_tensor(factors, dtype=neurons.dtype, device=neurons.device)
                 if edit.positions != "all":
                     here = (roles[:, -neurons.shape[1] :] & ROLE_BIT[edit.positions]).bool()
-                    changed = changed * here.unsqueeze(-1)
+                    changed = changed * here.unsqueeze(-1).to(neurons.device)
                 written = changed @ weight[:, channels].T
                 known = units if uniform else None
             block[:, -neurons.shape[1] :].add_(written, alpha=float(factors[0]) if uniform else 1.0)

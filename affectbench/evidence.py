@@ -262,7 +262,7 @@ def _pooled(
     mask = (roles & ROLE_BIT[positions]).bool()
     if isinstance(activation, Routed):
         value = _measured(activation.values, slope, statistic)
-        return activation.summed(value * mask.view(-1, 1, 1), mask.shape[0])
+        return activation.summed(value * mask.view(-1, 1, 1).to(value.device), mask.shape[0])
     if ROLE_BIT[positions] == ANSWER:
         activation, mask = activation[:, -1:], mask[:, -1:]
         slope = None if slope is None else slope[:, -1:]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from affectbench.checkpoint import running_device
 from affectbench.errors import AffectbenchError
 from affectbench.sites import GATE, NEURON
 
@@ -160,7 +161,10 @@ def _answer(experts: Any) -> Tensor:
     tokens = torch.linspace(-1, 1, 4 * width, dtype=torch.float32).view(4, width).sin() * 3
     sent = torch.tensor([[0, 1], [1, 0], [1, 2], [0, 2]]) % experts.num_experts
     shares = torch.tensor([0.75, 0.25]).expand(4, 2)
-    output: Tensor = experts(tokens.to(weight), sent.to(weight.device), shares.to(weight))
+    device = running_device(experts)
+    output: Tensor = experts(
+        tokens.to(device, weight.dtype), sent.to(device), shares.to(device, weight.dtype)
+    )
     return output.float()
 
 
@@ -170,7 +174,7 @@ def _gates(experts: Any) -> bool:
         return True
     if not hasattr(experts, "act_fn"):
         return False
-    probe = torch.linspace(-9, 9, 4 * expert_width(experts), device=experts.down_proj.device).view(2, -1)
+    probe = torch.linspace(-9, 9, 4 * expert_width(experts), device=running_device(experts)).view(2, -1)
     gate, up = probe.chunk(2, dim=-1)
     return torch.equal(experts._apply_gate(probe), experts.act_fn(gate) * up)
 

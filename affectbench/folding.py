@@ -23,13 +23,18 @@ from affectbench.sites import GATE, NEURON
 def foldable_sites(model: Model) -> frozenset[str]:
     """The sites whose scaling can be folded into the layer's output, in all layers of `model`."""
     layers = range(len(model.layers))
-    if not all(type(model.down(layer)) in (nn.Linear, OneDnnLinear) for layer in layers):
+    if not all(_at_hand(model.down(layer)) for layer in layers):
         return frozenset()
     batch = _probe(model)
     if not all(_adds_neurons(model, layer, batch) for layer in layers):
         return frozenset()
     gated = all(gates_neurons(model, layer) for layer in layers)
     return frozenset({NEURON, GATE} if gated else {NEURON})
+
+
+def _at_hand(module: nn.Module) -> bool:
+    """Whether a module is plain linear, with weights that are in memory."""
+    return type(module) in (nn.Linear, OneDnnLinear) and module.weight.device.type != "meta"
 
 
 def _probe(model: Model) -> Batch:
@@ -63,9 +68,9 @@ def _adds_neurons(model: Model, layer: int, batch: Batch) -> bool:
 @torch.no_grad()
 def gates_neurons(model: Model, layer: int) -> bool:
     """Whether doubling every other gate doubles just these inputs of down_proj."""
-    embeds = _probe(model).embeds
+    embeds = _probe(model).embeds.to(model.down(layer).weight.device)
     neurons: list[Tensor] = []
-    factors = torch.ones(model.shape.width, dtype=model.dtype, device=model.device)
+    factors = torch.ones(model.shape.width, dtype=model.dtype, device=embeds.device)
     factors[::2] = 2.0
 
     def keep(_module: Any, args: tuple[Tensor, ...]) -> None:

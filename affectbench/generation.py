@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from typing import Any
 
@@ -46,7 +46,7 @@ def generate(
             break
         if going.numel() < alive.numel():
             alive, mask, token = alive[going], mask[going], token[going]
-            cache.batch_select_indices(going)
+            _select(cache.layers, going)
             edits.keep(alive, items)
         mask = pad(mask, (0, 1), value=True)
         hidden = model.decode(Batch(model.embed(token)[:, None], mask, edits.roles), cache=cache)
@@ -65,5 +65,12 @@ def _prefill(model: Model, rows: Batch, prefix: Prefix | None) -> tuple[Tensor, 
         )
         for layer, shared in enumerate(prefix.cache.layers[: prefix.layer]):
             cache.layers[layer] = copy(shared)
-            cache.layers[layer].batch_select_indices(repeated)
+        _select(cache.layers[: prefix.layer], repeated)
     return hidden, cache
+
+
+def _select(layers: Sequence[Any], rows: Tensor) -> None:
+    """Keep these rows of the cache of each layer, on whatever device it is."""
+    for layer in layers:
+        keys = getattr(layer, "keys", None)
+        layer.batch_select_indices(rows if keys is None else rows.to(keys.device))

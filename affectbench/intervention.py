@@ -139,6 +139,10 @@ class BlockEdit:
     value: torch.Tensor
     bit: int
 
+    def on(self, device: torch.device) -> BlockEdit:
+        """The same edit on the device of what it edits."""
+        return replace(self, channels=self.channels.to(device), value=self.value.to(device))
+
     def where(self, roles: torch.Tensor | None, tokens: int) -> torch.Tensor | None:
         """Which of a block's `tokens` are edited, item by item, shape (tokens,); None where all are."""
         if self.bit == VALID:
@@ -146,6 +150,7 @@ class BlockEdit:
         assert roles is not None, "roles are set before each forward pass"
         # The last layer may see fewer columns: the ones that are read, at the end.
         found = (roles[:, -(tokens // roles.shape[0]) :] & self.bit).bool().flatten()
+        found = found.to(self.channels.device)
         return found.expand(tokens) if found.numel() == 1 else found
 
 
@@ -200,14 +205,22 @@ class PackedEdits:
         times = length // bounds[-1]
         return slice(bounds[number] * times, bounds[number + 1] * times)
 
+    def _on(self, point: tuple[str, int], device: torch.device) -> list[BlockEdit]:
+        """The edits of a point, moved once to where its layer is run."""
+        found = self._points[point]
+        if found[0].channels.device != device:
+            found = self._points[point] = [edit.on(device) for edit in found]
+        return found
+
     def apply(self, site: str, layer: int, activation: torch.Tensor | Routed) -> torch.Tensor | Routed:
         """Edit `activation` (rows, T, width) block by block; returns a tensor of the same shape."""
         import torch
 
         if not isinstance(activation, torch.Tensor):
-            return activation.edited(self._points[site, layer], self.block, self.roles)
+            edits = self._on((site, layer), activation.values.device)
+            return activation.edited(edits, self.block, self.roles)
         blocks = activation.clone() if torch.is_grad_enabled() else activation
-        for edit in self._points[site, layer]:
+        for edit in self._on((site, layer), blocks.device):
             rows = blocks[self.block(edit.block, blocks.shape[0])]
             chosen = rows[..., edit.channels]
             changed = chosen * edit.value if edit.operation == "scale" else edit.value.expand_as(chosen)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from affectbench.batch import Batch, Prefix, Prepared
+from affectbench.checkpoint import running_device
 from affectbench.errors import AffectbenchError
 from affectbench.experts import expert_width, experts_in, tap_experts, tap_of
 from affectbench.intervention import ANSWER, AUDIO, CONTENT, VALID
@@ -46,7 +47,7 @@ class Model(PromptTokens):
         self.tokenizer = tokenizer
         self.card = card
         self.folder = folder
-        self.device = next(network.parameters()).device
+        self.device = running_device(network.get_input_embeddings())
         self.dtype = next(network.parameters()).dtype
         self.tuple_layers = False
         self.folds: tuple[str, ...] = ()
@@ -249,11 +250,11 @@ class Model(PromptTokens):
                 past_key_values=cache,
                 use_cache=cache is not None,
             )
-        return output.last_hidden_state  # type: ignore[no-any-return]
+        return output.last_hidden_state.to(self.device)  # type: ignore[no-any-return]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Vocabulary logits (..., V) in float32."""
-        logits: Tensor = self.network.get_output_embeddings()(hidden).float()
+        logits: Tensor = self.network.get_output_embeddings()(hidden).to(self.device).float()
         cap = getattr(self.text_config, "final_logit_softcapping", None)
         if cap:
             logits = torch.tanh(logits / cap) * cap

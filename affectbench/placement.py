@@ -19,7 +19,7 @@ from affectbench.identity import checkpoint_digest, digest_of
 from affectbench.plan import Job
 from affectbench.record import Cell, Cost, Hashes, ModelInfo, Provenance, Record, TaskInfo
 from affectbench.registry import Registry, source_digest
-from affectbench.task import SPLITS, Benchmark, InterventionProtocol, SplitName
+from affectbench.task import SPLITS, Benchmark, InterventionProtocol, Placing, SplitName
 
 if TYPE_CHECKING:
     from affectbench.cell import CellPlan, CellResult
@@ -37,6 +37,7 @@ class Options:
     limit: int | None = None
     tokens: int = 0
     command: str = ""
+    device_map: Placing | None = None
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,9 @@ class Placement:
         from affectbench.selector import usable_selector
         from affectbench.session import Session
 
-        job, options = self.order.job, self.options
-        self.phase(f"loading {job.card.name}")
+        options = self.options
+        self.phase(f"loading {self.order.job.card.name}")
+        job = self.order.job.spread(options.device_map)
         model = load_model(self.registry, job, options.device)
         self.session = Session(
             model,
@@ -275,6 +277,8 @@ def _task_info(session: Session) -> TaskInfo:
 
 
 def _model_info(job: Job, model: Model, device: str) -> ModelInfo:
+    from affectbench.checkpoint import devices_of
+
     return ModelInfo(
         id=job.card.name,
         version=job.card.version,
@@ -282,7 +286,7 @@ def _model_info(job: Job, model: Model, device: str) -> ModelInfo:
         revision=job.card.revision or "",
         modality=job.card.modality,
         dtype=job.card.dtype,
-        device=device,
+        device=devices_of(model.network) if job.card.device_map else device,
         n_layers=model.shape.layers,
         width=model.shape.width,
         n_parameters=model.parameters,

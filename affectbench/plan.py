@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from affectbench.errors import AffectbenchError
 from affectbench.registry import Registry
-from affectbench.task import Benchmark, InterventionProtocol, ModelCard
+from affectbench.task import Benchmark, InterventionProtocol, ModelCard, Placing
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,12 @@ class Job:
     selectors: tuple[str, ...]
     protocols: tuple[InterventionProtocol, ...]
     seed: int
+
+    def spread(self, device_map: Placing | None) -> Job:
+        """The same job with its model spread over devices, where that is asked for."""
+        if device_map is None:
+            return self
+        return replace(self, card=self.card.model_copy(update={"device_map": device_map}))
 
     @property
     def size(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast, get_args
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,6 +13,7 @@ from rich.markup import escape
 from affectbench.errors import AffectbenchError
 from affectbench.record import Record
 from affectbench.registry import Registry
+from affectbench.task import Placing
 from affectbench.yaml_loading import suggest
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ def run_cells(
     tokens: int,
     output: Path | None,
     plan: str | None = None,
+    device_map: str | None = None,
 ) -> None:
     """Run a suite or a single job and say where to look; or print the `plan` in that format, no more.
 
@@ -126,7 +128,7 @@ def run_cells(
     name = what.suite or f"{jobs[0].card.name}-{jobs[0].benchmark.name}"
     # A limited run is another task: it must not take the place of a full one.
     folder = output or Path("results") / (name if limit is None else f"{name}-limit{limit}")
-    options = Options(folder, device, data, limit, tokens, command_line())
+    options = Options(folder, device, data, limit, tokens, command_line(), _placing(device_map))
     if plan is not None:
         from affectbench.plan_command import print_plan
 
@@ -138,6 +140,19 @@ def run_cells(
     if records:
         _summary(console, records, folder)
     _raise_failures(records, run.failures, len(jobs))
+
+
+def _placing(name: str | None) -> Placing | None:
+    """What accelerate is asked for. Raises `AffectbenchError` for a name that it does not know."""
+    for known in get_args(Placing):
+        if name == known:
+            return cast("Placing", known)
+    if name is not None:
+        raise AffectbenchError(
+            f"device map {name!r} does not exist{suggest(name, get_args(Placing))}",
+            hint=f"one of {', '.join(get_args(Placing))}; a map of one's own is a key of the model card",
+        )
+    return None
 
 
 def _raise_failures(records: Sequence[Record], failed: Sequence[str], jobs: int) -> None:

@@ -45,6 +45,7 @@ __all__ = ["SPLITS", "Benchmark", "InterventionProtocol", "ModelCard", "SplitNam
 
 PROSE = {"title", "description", "licence", "citation"}
 Modality = Literal["text", "audio"]
+Placing = Literal["auto", "balanced", "balanced_low_0", "sequential"]
 
 
 class TaskFile(Frozen):
@@ -265,7 +266,9 @@ class ModelCard(TaskFile):
     """One checkpoint of a known family.
 
     `checkpoint` is a folder relative to the card, or a hub id. `instrument` marks a calibration model that is
-    no evidence about real models; `instrument_note` says so to readers.
+    no evidence about real models; `instrument_note` says so to readers. For a model that is larger than one
+    device, `device_map` (accelerate's: `auto`, or a device for each part) spreads its layers, within
+    `max_memory` of each device, and over `offload_folder` (relative to the card) for those on `disk`.
     """
 
     kind: Literal["model"]
@@ -280,6 +283,9 @@ class ModelCard(TaskFile):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     planted: Text | None = None
     default_task: Name | None = None
+    device_map: Placing | dict[str, str | int] | None = None
+    max_memory: dict[str | int, str] = Field(default_factory=dict)
+    offload_folder: Text | None = None
 
     @model_validator(mode="after")
     def _note(self) -> ModelCard:

@@ -6,19 +6,20 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from affectbench.controls import layer_matched
-from affectbench.engine import Cost as EngineCost
 from affectbench.errors import AffectbenchError
 from affectbench.evidence import MEAN, EvidencePass, Key, merged, requests_of
 from affectbench.intervention import ROLE_BIT, Intervention, mean_ablation, scale
 from affectbench.operating import choose_operating, headline_of
 from affectbench.outcomes import Condition, Outcomes, content_digest
 from affectbench.overlap import listed_units
+from affectbench.pieces import Cost as EngineCost
 from affectbench.preservation import Preserver
 from affectbench.readout import margins_of
 from affectbench.record import (
@@ -49,6 +50,9 @@ CHECK_DRAWS = 200
 
 Started = tuple[float, float, EngineCost]
 """Wall clock, CPU clock and engine cost when a cell began."""
+
+
+Measured = tuple[Selection, dict[str, Outcomes], list[PreservationScore]]
 
 
 @dataclass(frozen=True)
@@ -106,20 +110,43 @@ class CellRun:
             reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
             return CellResult(self._record(started, "error", reason=reason), {}, None)
 
+    def replay(self) -> None:
+        """Bring the session to where this cell left it when it was run by a process that was stopped.
+
+        Its work is taken from the session's journal; what is damaged there is done again.
+        """
+        with suppress(AffectbenchError, RuntimeError, ValueError, ArithmeticError):
+            found, _ = self._pass()
+            study = self._study(found)
+            if not self._too_few(study):
+                self._measured(found, study)
+
     def _run(self, started: Started) -> CellResult:
         found, fell_back = self._pass()
         study = self._study(found)
         flags = [FELL_BACK] if fell_back else []
         if self.session.failures:
             flags.append(FAILED_ITEMS)
-        least = int(study.evidence.items.min())
-        if least < self.plan.protocol.statistics.minimum_items:
-            label = study.labels[int(study.evidence.items.argmin())]
-            reason = (
-                f"{least} usable identification items for {label!r}, "
-                f"{self.plan.protocol.statistics.minimum_items} needed"
-            )
+        reason = self._too_few(study)
+        if reason:
             return CellResult(self._record(started, "insufficient", reason=reason, flags=flags), {}, None)
+        selection, outcomes, kept = self._measured(found, study)
+        record = self._scored(started, selection, outcomes, kept, flags, int(study.evidence.items.sum()))
+        return CellResult(record, outcomes, selection)
+
+    def _too_few(self, study: Study) -> str:
+        """Why there is too little to select from; empty where there is enough."""
+        least = int(study.evidence.items.min())
+        if least >= self.plan.protocol.statistics.minimum_items:
+            return ""
+        label = study.labels[int(study.evidence.items.argmin())]
+        return (
+            f"{least} usable identification items for {label!r}, "
+            f"{self.plan.protocol.statistics.minimum_items} needed"
+        )
+
+    def _measured(self, found: EvidencePass, study: Study) -> Measured:
+        """The selection, and all that is asked of the model under its interventions."""
         self._check_positions()
         preserver = self.session.preserver  # What is wrong with its files shows before the long part.
         selection = self._select(study)
@@ -132,9 +159,7 @@ class CellRun:
             "validation": self._outcomes("validation", selection, [], means),
             "test": self._outcomes("test", selection, draws, means),
         }
-        kept = self._preservation(preserver, selection, means)
-        record = self._scored(started, selection, outcomes, kept, flags, int(study.evidence.items.sum()))
-        return CellResult(record, outcomes, selection)
+        return selection, outcomes, self._preservation(preserver, selection, means)
 
     def _pass(self) -> tuple[EvidencePass, bool]:
         """The evidence pass, and whether too few correct answers made it use all items."""
@@ -303,8 +328,8 @@ class CellRun:
         wall, cpu, spent = started
         now = self.session.engine.cost
         cost = Cost(
-            wall_s=time.monotonic() - wall,
-            cpu_s=time.process_time() - cpu,
+            wall_s=time.monotonic() - wall + now.wall_s - spent.wall_s,
+            cpu_s=time.process_time() - cpu + now.cpu_s - spent.cpu_s,
             forward_passes=now.forward_passes - spent.forward_passes,
             items_forwarded=now.items_forwarded - spent.items_forwarded,
             identification_items=identified,

@@ -10,31 +10,36 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+<<<<<<< HEAD
 from affectbench.batch import Batch, Prefix, Prepared, Watched
 from affectbench.candidates import branches_hold, candidate_scores, logits_hold, with_candidates
+=======
+from affectbench.batch import Batch, Prefix, Watched
+from affectbench.candidates import branches_hold, candidate_scores, with_candidates
+>>>>>>> 0258a9a (Go on from the last finished batch where a run was stopped)
 from affectbench.errors import AffectbenchError
 from affectbench.folding import foldable_sites
 from affectbench.generation import generate
+from affectbench.identity import digest_of
 from affectbench.intervention import ROLE_BIT, Edit, Intervention, PackedEdits, hooked
-from affectbench.memory import ran_out, release
+from affectbench.journal import Arrays, Journal
+from affectbench.memory import ran_out
 from affectbench.model import Model
 from affectbench.passes import watching
+from affectbench.pieces import Cost, PieceWork, Progress
 from affectbench.readout import FAILED, Codes, Items, Readout, Scores, codes_of, decode_texts, to_labels
 from affectbench.weight_edit import folded
 
-Progress = Callable[[int], None]
-"""Told how much was done since the last call; below 0 where memory ran out and a batch is done again."""
 Reader = Callable[[Batch, PackedEdits, Prefix | None], Tensor]
 """Reads packed rows under their edits, from an optional prefix, into one result a row."""
 CPU_TOKENS, GPU_TOKENS = 4096, 65536
-ITEMS_A_BATCH = 32
 
 
 class Start(NamedTuple):
@@ -49,15 +54,6 @@ class Start(NamedTuple):
         return self.layer + self.folded
 
 
-@dataclass
-class Cost:
-    """What has been spent: model calls, rows put through them, and how often memory ran out."""
-
-    forward_passes: int = 0
-    items_forwarded: int = 0
-    halvings: int = 0
-
-
 @dataclass(frozen=True)
 class Predictions:
     """`codes` (K, N) prediction codes; `scores` (K, N, E) label log-likelihoods, NaN for generation."""
@@ -67,15 +63,16 @@ class Predictions:
 
 
 @dataclass
-class Engine:
-    """Runs interventions on one model. `tokens` bounds the tokens (rows x length) of a forward pass."""
+class Engine(PieceWork):
+    """Runs interventions on one model. `tokens` bounds the tokens (rows x length) of a forward pass; what is
+    in the `journal` is taken from there."""
 
     model: Model
     tokens: int = 0
+    journal: Journal | None = None
     cost: Cost = field(default_factory=Cost)
     _known: dict[tuple[Hashable, ...], tuple[Codes, Scores]] = field(default_factory=dict)
     _tried: set[tuple[tuple[int, ...], ...]] = field(default_factory=set)
-    _refused: bool = False
 
     def __post_init__(self) -> None:
         if self.tokens <= 0:
@@ -110,27 +107,43 @@ class Engine:
     def _run(
         self, items: Items, readout: Readout, interventions: list[Intervention], progress: Progress | None
     ) -> tuple[Codes, Scores]:
+        self._check(readout)
         shape = (len(interventions), len(items))
         codes = np.full(shape, FAILED, dtype=np.int8)
         scores = np.full((*shape, len(readout.labels)), np.nan, dtype=np.float32)
-        self._check(readout)
-        last, grow = 1 + len(readout.prefixes), readout.max_new_tokens
+        under = digest_of(intervention.digest for intervention in interventions)
+        about = "answers", items.digest, repr((readout.candidates, readout.max_new_tokens)), under
         for places in self.batches(items.items, readout.further):
-            with self.taking(places, progress) as tell:
-                batch = self.model.collate([items.items[place] for place in places])
-                batch = with_candidates(self.model, batch, readout)
-                orders = None if items.orders is None else items.orders[places]
-                read = self._answers(readout)
-                for chosen, rows in self.sweep(batch, interventions, read, last=last, grow=grow):
-                    at = np.ix_(chosen, places)
-                    if readout.max_new_tokens:
-                        codes[at] = _parsed(self.model, rows, readout, orders, len(chosen))
-                    else:
-                        values = rows.cpu().numpy().reshape(len(chosen), len(places), -1)
-                        scores[at] = to_labels(values, orders)
-                        codes[at] = codes_of(scores[at])
-                    tell(len(chosen) * len(places))
+            work = partial(self._batch, items, places, readout, interventions)
+            found = self.piece(about, places, work, progress, answers=len(interventions) * len(places))
+            if found is not None:
+                codes[:, places], scores[:, places] = found["codes"], found["scores"]
         return codes, scores
+
+    def _batch(
+        self,
+        items: Items,
+        places: list[int],
+        readout: Readout,
+        interventions: list[Intervention],
+        tell: Progress,
+    ) -> Arrays:
+        """`codes` (K, B) and `scores` (K, B, E) of one batch of items."""
+        shape = (len(interventions), len(places))
+        codes = np.full(shape, FAILED, dtype=np.int8)
+        scores = np.full((*shape, len(readout.labels)), np.nan, dtype=np.float32)
+        batch = with_candidates(self.model, self.model.collate([items.items[p] for p in places]), readout)
+        orders = None if items.orders is None else items.orders[places]
+        last, grow = 1 + len(readout.prefixes), readout.max_new_tokens
+        for chosen, rows in self.sweep(batch, interventions, self._answers(readout), last=last, grow=grow):
+            if readout.max_new_tokens:
+                codes[chosen] = _parsed(self.model, rows, readout, orders, len(chosen))
+            else:
+                values = rows.cpu().numpy().reshape(len(chosen), len(places), -1)
+                scores[chosen] = to_labels(values, orders)
+                codes[chosen] = codes_of(scores[chosen])
+            tell(len(chosen) * len(places))
+        return {"codes": codes, "scores": scores}
 
     def _check(self, readout: Readout) -> None:
         """Raises `AffectbenchError` where this model cannot answer `readout`."""
@@ -149,49 +162,6 @@ class Engine:
                     hint="use answers of one token each, the readout `letters` or the readout `generate`",
                 )
             self._tried.add(readout.prefixes)
-
-    def batches(self, items: Sequence[Prepared], further: int = 0) -> Iterator[list[int]]:
-        """Places of items of like length, so that little is padded; a batch holds at most `tokens`, the
-        `further` columns that are added to each item included."""
-        todo = sorted(range(len(items)), key=lambda place: (len(items[place]), items[place].id))
-        while todo:
-            size, most = 1, min(len(todo), ITEMS_A_BATCH)
-            while size < most and (size + 1) * (len(items[todo[size]]) + further) <= self.tokens:
-                size += 1
-            yield todo[:size]
-            if self._refused:
-                self._refused = False
-                self._halve(size * (len(items[todo[size - 1]]) + further))
-            else:
-                del todo[:size]
-
-    @contextmanager
-    def taking(self, places: list[int], progress: Progress | None = None) -> Iterator[Progress]:
-        """All that is done with one of `batches`, reporting to what the block is given.
-
-        Where memory runs out in the block the batch comes again in smaller ones, so the block may keep
-        nothing before its end. Raises `AffectbenchError` where a single item does not fit.
-        """
-        told = 0
-
-        def tell(done: int) -> None:
-            nonlocal told
-            told += done
-            if progress is not None:
-                progress(done)
-
-        try:
-            yield tell
-        except (RuntimeError, MemoryError) as error:
-            if not ran_out(error):
-                raise
-            if len(places) == 1:
-                raise AffectbenchError(
-                    f"one item under one intervention does not fit into the memory of {self.model.device}",
-                    hint="use a larger device, dtype bfloat16, or shorter items",
-                ) from error
-            tell(-told)
-            self._refused = True
 
     def sweep(
         self, batch: Batch, interventions: Sequence[Intervention], read: Reader, *, last: int, grow: int = 0
@@ -235,12 +205,6 @@ class Engine:
         here, _ = intervention.parted(first)
         simple = len(here) == 1 and here[0].operation == "scale" and here[0].site in self.foldable
         return Start(first, folded=simple)
-
-    def _halve(self, used: int) -> None:
-        """From here on use half of the tokens with which memory ran out."""
-        self.tokens = max(1, min(self.tokens, used) // 2)
-        self.cost.halvings += 1
-        release()
 
     @torch.no_grad()
     def _watched(self, batch: Batch, starts: Iterable[Start], last: int, cached: bool) -> Watched:
@@ -325,11 +289,6 @@ class Engine:
         """Scale weights instead, for the length of a block: whatever runs the model then runs it under the
         intervention, at no cost. See `weight_edit.folded` for what can be folded."""
         return folded(self.model, intervention)
-
-    def spent(self, rows: int) -> None:
-        """Count one model call with `rows` rows."""
-        self.cost.forward_passes += 1
-        self.cost.items_forwarded += rows
 
 
 def _applied(edits: PackedEdits, site: str, layer: int) -> Callable[[Any], Any]:

@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 
-from affectbench.engine import CPU_TOKENS, GPU_TOKENS, ITEMS_A_BATCH
+from affectbench.engine import CPU_TOKENS, GPU_TOKENS
 from affectbench.errors import AffectbenchError
+from affectbench.pieces import ITEMS_A_BATCH
 from affectbench.placement import Options, Order
 from affectbench.record import Record
 from affectbench.registry import Registry

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from affectbench.engine import Engine
 from affectbench.errors import AffectbenchError
 from affectbench.experts import Routed
 from affectbench.intervention import ANSWER, ROLE_BIT, UNTOUCHED, hooked
+from affectbench.journal import Arrays
+from affectbench.pieces import Meter
 from affectbench.readout import FAILED, Codes, IntArray, Items, Readout, codes_of, to_labels
 from affectbench.sites import FloatArray, SiteShape
 
@@ -129,10 +132,18 @@ class EvidencePass:
             else self.engine.predict(self.items, self.readout, [UNTOUCHED]).codes[0]
         )
         shuffled = np.random.default_rng([self.seed, 0x5AFF1E]).permutation(self.items.gold)
-        for places in self.engine.batches(self.items.items):
+        name, meter = self._name(), Meter(self.engine)
+        taken = self._taken_up(name)
+        if progress is not None:
+            progress(taken)
+        for places in self.engine.batches(self.items.items, start=taken):
+            before = taken
             with self.engine.taking(places, progress) as tell:
                 self._batch(places, known, shuffled)
                 tell(len(places))
+                taken += len(places)
+            if taken > before:
+                self._keep(name, meter, taken)
         if (self.codes == FAILED).all():
             raise AffectbenchError(
                 f"model {self.engine.model.card.name} gave no finite score for any of the "
@@ -154,6 +165,37 @@ class EvidencePass:
         counts = self._tokens.get(positions)
         tokens = np.zeros(len(labels)) if counts is None else counts[rows].cpu().numpy()
         return Evidence(labels, site, positions, self.engine.model.shape, self.counted[rows], tokens, sums)
+
+    def _name(self) -> str:
+        options = repr((sorted(self.requests), self.correct_only, self.per_emotion, self.seed))
+        return self.engine.key(["evidence", self.items.digest, repr(self.readout.candidates), options])
+
+    def _taken_up(self, name: str) -> int:
+        """Go on from the sums that a stopped run left; returns how many items they are of."""
+        found = self.engine.journal.find(name) if self.engine.journal is not None else None
+        if found is None:
+            return 0
+        self.engine.repeat(found.facts)
+        self.counted, self.codes = found.arrays["counted"].copy(), found.arrays["codes"].copy()
+        for each, total in self._totals().items():
+            total.copy_(torch.as_tensor(found.arrays[each].copy()))
+        return int(found.facts["items"])
+
+    def _keep(self, name: str, meter: Meter, taken: int) -> None:
+        """Leave the sums of the first `taken` items to a run that goes on from here."""
+
+        def state() -> tuple[Arrays, dict[str, Any]]:
+            arrays = {each: total.cpu().numpy() for each, total in self._totals().items()}
+            arrays |= {"counted": self.counted, "codes": self.codes}
+            return arrays, {**meter.facts(), "items": taken}
+
+        if self.engine.journal is not None:
+            self.engine.journal.snapshot(name, state, taken == len(self.items))
+
+    def _totals(self) -> dict[str, Tensor]:
+        """All running sums by name."""
+        sums = {f"sums {' '.join(key)}": total for key, total in self._sums.items()}
+        return sums | {f"tokens {positions}": total for positions, total in self._tokens.items()}
 
     def _batch(self, places: list[int], known: Codes | None, shuffled: IntArray) -> None:
         model = self.engine.model

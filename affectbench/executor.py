@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from affectbench.errors import AffectbenchError, RecordError
+from affectbench.journal import Journal
 from affectbench.placement import Options, Order, Placement
-from affectbench.record import Cell, Record
+from affectbench.record import Cell, Record, cell_id
 from affectbench.registry import Registry
+from affectbench.resume import cells_to_pass, forget, open_journal
 
 if TYPE_CHECKING:
     from affectbench.cell import CellResult
@@ -75,9 +78,35 @@ class LocalExecutor:
             gc.collect()
 
     def _run(self, order: Order, host: Host) -> None:
-        placement = Placement(host.registry, order, host.options, host.reporter.phase)
+        journal = open_journal(order, host.options, host.reporter.note)
+        try:
+            sound = self._pass_cells(order, host, journal)
+        finally:
+            journal.close()
+        if sound:
+            forget(host.options.output, order.job)
+
+    def _pass_cells(self, order: Order, host: Host, journal: Journal) -> bool:
+        """Run what is left of an order; returns whether no cell ended in an error."""
+        report = host.reporter
+        way = cells_to_pass(order, journal)
+        placement = Placement(host.registry, replace(order, cells=way), host.options, report.phase, journal)
         for note in placement.notes:
-            host.reporter.note(note)
-        for planned in order.cells:
-            host.reporter.cell(planned.cell, placement.answers(planned))
-            host.finished(placement.run(planned, host.reporter.advance))
+            report.note(note)
+        if journal.found:
+            answers = sum(placement.answers(planned) for planned in way)
+            report.note(f"going on: {journal.answers:,} of {answers:,} answers were already there")
+        journal.begin(cell_id(planned.cell) for planned in way)
+        left = [planned.cell for planned in order.cells]
+        sound = True
+        for planned in way:
+            if planned.cell in left:
+                report.cell(planned.cell, placement.answers(planned))
+                result = placement.run(planned, report.advance)
+                host.finished(result)
+                sound = sound and result.record.status != "error"
+                left.remove(planned.cell)
+            elif left:
+                report.phase(f"taking up {planned.cell.selector}, finished before")
+                placement.replay(planned)
+        return sound

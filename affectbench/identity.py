@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 
@@ -22,6 +23,15 @@ def file_digest(path: Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()[:16]
+
+
+@cache
+def code_digest() -> str:
+    """Hash of this package's own code, 16 hex."""
+    folder = Path(__file__).parent
+    return digest_of(
+        f"{path.relative_to(folder)} {file_digest(path)}" for path in sorted(folder.rglob("*.py"))
+    )
 
 
 def checkpoint_digest(folder: Path) -> str:

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
+from functools import partial
 from io import StringIO
 from typing import Any
 
@@ -23,7 +24,10 @@ from torch import Tensor
 
 from affectbench.batch import Batch, Prefix, Prepared
 from affectbench.engine import Engine
+from affectbench.identity import digest_of
 from affectbench.intervention import ANSWER, CONTENT, UNTOUCHED, VALID, Intervention, PackedEdits
+from affectbench.journal import Arrays
+from affectbench.pieces import Progress
 
 Pair = tuple[tuple[int, ...], tuple[int, ...]]
 """(context token ids, continuation token ids)"""
@@ -91,14 +95,21 @@ class PackedLM(HFLM):  # type: ignore[misc]
             _prepared(ids, min(len(context) for context, _ in wanted)) for ids, wanted in rows.items()
         ]
         wanted = list(rows.values())
+        under = digest_of(intervention.digest for intervention in self.interventions)
         for places in self.engine.batches(prepared):
-            with self.engine.taking(places):
-                self._batch([prepared[place] for place in places], [wanted[place] for place in places])
+            items = [prepared[place] for place in places]
+            flat = [(row, pair) for row, place in enumerate(places) for pair in wanted[place]]
+            about = "likelihoods", under, repr(flat)
+            found = self.engine.piece(about, places, partial(self._batch, items, flat))
+            if found is not None:
+                total, greedy, divergence = found["table"]
+                for column, (_, pair) in enumerate(flat):
+                    self.answers[pair] = (total[:, column], greedy[:, column] > 0.5, divergence[:, column])
 
-    def _batch(self, items: list[Prepared], wanted: list[list[Pair]]) -> None:
+    def _batch(self, items: list[Prepared], flat: list[tuple[int, Pair]], _tell: Progress) -> Arrays:
+        """`table` (3, K + 1, pairs): log-likelihood, whether greedy, summed KL to the base."""
         batch = self.engine.model.collate(items)
-        last = max(len(continuation) for pairs in wanted for _, continuation in pairs)
-        flat = [(row, pair) for row, pairs in enumerate(wanted) for pair in pairs]
+        last = max(len(continuation) for _, (_, continuation) in flat)
         scored = _Scored.of(
             [(row, continuation) for row, (_, continuation) in flat], last, batch.embeds.device
         )
@@ -113,8 +124,7 @@ class PackedLM(HFLM):  # type: ignore[misc]
 
         for chosen, values in self.engine.sweep(batch, self.interventions, read, last=last):
             table[:, chosen] = values.permute(1, 0, 2).cpu().numpy()
-        for column, (_, pair) in enumerate(flat):
-            self.answers[pair] = (table[0, :, column], table[1, :, column] > 0.5, table[2, :, column])
+        return {"table": table}
 
     @torch.no_grad()
     def _columns(self, batch: Batch, last: int, scored: _Scored) -> Tensor:

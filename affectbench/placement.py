@@ -16,13 +16,14 @@ from affectbench import __version__
 from affectbench.dataset import Dataset, generator_digest
 from affectbench.errors import AffectbenchError
 from affectbench.identity import checkpoint_digest, digest_of
+from affectbench.journal import Journal
 from affectbench.plan import Job
 from affectbench.record import Cell, Cost, Hashes, ModelInfo, Provenance, Record, TaskInfo
 from affectbench.registry import Registry, source_digest
 from affectbench.task import SPLITS, Benchmark, InterventionProtocol, Placing, SplitName
 
 if TYPE_CHECKING:
-    from affectbench.cell import CellPlan, CellResult
+    from affectbench.cell import CellPlan, CellResult, CellRun
     from affectbench.model import Model
     from affectbench.session import Session
 
@@ -51,11 +52,13 @@ class PlannedCell:
 
 @dataclass(frozen=True)
 class Order:
-    """The cells of one job that have to be run, with the items they are run on."""
+    """The cells of one job that have to be run, with the items they are run on; `planned` are all of its
+    cells, with those that are finished."""
 
     job: Job
     dataset: Dataset
     cells: tuple[PlannedCell, ...]
+    planned: tuple[PlannedCell, ...]
 
     @property
     def name(self) -> str:
@@ -107,13 +110,15 @@ def _control(registry: Registry, job: Job) -> list[Benchmark]:
 class Placement:
     """Loads the model of an order and prepares its items; then `run` gives one cell after another.
 
-    `phase` is told what is being done. Raises `AffectbenchError` where the model or the items are no use.
+    `phase` is told what is being done; what is in the `journal` is not computed again. Raises
+    `AffectbenchError` where the model or the items are no use.
     """
 
     registry: Registry
     order: Order
     options: Options
     phase: Callable[[str], None]
+    journal: Journal | None = None
     session: Session = field(init=False)
     task: TaskInfo = field(init=False)
     model: ModelInfo = field(init=False)
@@ -136,6 +141,7 @@ class Placement:
             options.limit,
             options.tokens,
             options.data,
+            self.journal,
         )
         self._plans = {
             each.cell: CellPlan(
@@ -163,6 +169,13 @@ class Placement:
 
     def run(self, planned: PlannedCell, progress: Callable[[int], None] | None = None) -> CellResult:
         """Run one cell of the order; `progress` is called with the (item, intervention) pairs just done."""
+        return self._cell_run(planned, progress).run()
+
+    def replay(self, planned: PlannedCell) -> None:
+        """Bring the session to where a cell left it that a stopped process had finished."""
+        self._cell_run(planned, None).replay()
+
+    def _cell_run(self, planned: PlannedCell, progress: Callable[[int], None] | None) -> CellRun:
         from affectbench.cell import CellRun
 
         return CellRun(
@@ -173,7 +186,7 @@ class Placement:
             self.provenance(),
             self._requests,
             progress,
-        ).run()
+        )
 
     def broken_off(self, planned: PlannedCell, reason: str) -> Record:
         """The record of a cell that did not live to make its own."""
@@ -208,7 +221,7 @@ class Placement:
         return Provenance(
             affectbench=__version__,
             python=platform.python_version(),
-            **{name: _version(name) for name in ("torch", "transformers", "lm_eval", "numpy")},
+            **library_versions(),
             platform=platform.platform(),
             threads=torch.get_num_threads(),
             batch_size=self.session.engine.tokens,
@@ -293,6 +306,11 @@ def _model_info(job: Job, model: Model, device: str) -> ModelInfo:
         instrument=job.card.instrument,
         instrument_note=job.card.instrument_note,
     )
+
+
+def library_versions() -> dict[str, str]:
+    """The versions of the libraries that compute."""
+    return {name: _version(name) for name in ("torch", "transformers", "lm_eval", "numpy")}
 
 
 def _version(name: str) -> str:

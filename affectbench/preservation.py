@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,11 @@ from torch import Tensor
 from affectbench.batch import Batch, Prefix, Prepared
 from affectbench.engine import Engine
 from affectbench.generation import generate
+from affectbench.identity import digest_of
 from affectbench.intervention import UNTOUCHED, Intervention, PackedEdits
+from affectbench.journal import Arrays
 from affectbench.lm_harness import PackedLM, choice_answers, neutral_text
+from affectbench.pieces import Progress
 from affectbench.preservation_score import PreservationOutcomes, score_preservation
 from affectbench.readout import Items, Readout, decode_texts
 from affectbench.score_models import Arm, PreservationScore
@@ -91,23 +95,34 @@ class Preserver:
     def _degenerate(self, swept: Sequence[Intervention]) -> np.ndarray:
         """Whether each open continuation is degenerate, (K + 1, prompts), 0 or 1."""
         interventions = [UNTOUCHED, *swept]
-        chat = bool(getattr(self.engine.model.tokenizer, "chat_template", None))
         found = np.zeros((len(interventions), len(self.prompts)), dtype=np.int64)
+        under = digest_of(intervention.digest for intervention in interventions)
+        for places in self.engine.batches(self.prompts, self.max_new_tokens):
+            prompts = [self.prompts[place] for place in places]
+            about = ("generations", under, repr((self.max_new_tokens, [p.ids.tolist() for p in prompts])))
+            judged = self.engine.piece(about, places, partial(self._judged, prompts, interventions))
+            if judged is not None:
+                found[:, places] = judged["degenerate"]
+        return found
+
+    def _judged(
+        self, prompts: list[Prepared], interventions: Sequence[Intervention], _tell: Progress
+    ) -> Arrays:
+        """`degenerate` (K + 1, B), 0 or 1, of the continuations of one batch of prompts."""
+        model, most = self.engine.model, self.max_new_tokens
+        chat = bool(getattr(model.tokenizer, "chat_template", None))
+        found = np.zeros((len(interventions), len(prompts)), dtype=np.int64)
 
         def read(rows: Batch, edits: PackedEdits, prefix: Prefix | None) -> Tensor:
-            model = self.engine.model
-            return generate(model, rows, edits, prefix, self.max_new_tokens, self.engine.spent)
+            return generate(model, rows, edits, prefix, most, self.engine.spent)
 
-        for places in self.engine.batches(self.prompts, self.max_new_tokens):
-            with self.engine.taking(places):
-                batch = self.engine.model.collate([self.prompts[place] for place in places])
-                packed = self.engine.sweep(batch, interventions, read, last=1, grow=self.max_new_tokens)
-                for chosen, tokens in packed:
-                    capped = (tokens >= 0).all(-1)
-                    for row, text in enumerate(decode_texts(self.engine.model, tokens)):
-                        at = chosen[row // len(places)], places[row % len(places)]
-                        found[at] = degenerate(text, endless=chat and bool(capped[row]))
-        return found
+        batch = model.collate(prompts)
+        for chosen, tokens in self.engine.sweep(batch, interventions, read, last=1, grow=most):
+            capped = (tokens >= 0).all(-1)
+            for row, text in enumerate(decode_texts(model, tokens)):
+                at = chosen[row // len(prompts)], row % len(prompts)
+                found[at] = degenerate(text, endless=chat and bool(capped[row]))
+        return {"degenerate": found}
 
 
 def degenerate(text: str, *, endless: bool = False) -> bool:

@@ -16,6 +16,7 @@ from affectbench.placement import Options, Order, PlannedCell, planned_cells
 from affectbench.plan import Job
 from affectbench.record import Hashes, Record, cell_id
 from affectbench.registry import Registry
+from affectbench.resume import forget
 from affectbench.store import Damaged, Store, read_record
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Run:
     store: Store = field(init=False)
     failures: list[str] = field(init=False, default_factory=list)
     _records: dict[str, Record | None] = field(init=False, default_factory=dict)
+    _finished: list[Job] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         self.store = Store(self.options.output)
@@ -46,6 +48,8 @@ class Run:
         self.store.prepare()
         self.reporter.start(sum(job.size for job in jobs))
         self.executor.run(self.orders(jobs), self)
+        for job in self._finished:  # A process that was killed at its very end has not tidied up.
+            forget(self.options.output, job)
         return [record for record in self._records.values() if record is not None]
 
     def finished(self, result: CellResult) -> None:
@@ -87,14 +91,17 @@ class Run:
         self.reporter.phase(f"reading {job.benchmark.name}")
         dataset = load_benchmark(job.benchmark, self.options.data, self.options.limit)
         pending = []
-        for planned in planned_cells(self.registry, job, dataset, weights):
+        cells = planned_cells(self.registry, job, dataset, weights)
+        for planned in cells:
             record = self._kept(planned)
             self._records[cell_id(planned.cell)] = record
             if record is None:
                 pending.append(planned)
             else:
                 self.reporter.done(record, skipped=True)
-        return Order(job, dataset, tuple(pending))
+        if not pending:
+            self._finished.append(job)
+        return Order(job, dataset, tuple(pending), cells)
 
     def _kept(self, each: PlannedCell) -> Record | None:
         """The stored record of a cell, with its predictions; a note where one is there that is no use."""

@@ -16,6 +16,7 @@ from affectbench.errors import AffectbenchError
 from affectbench.evidence import EvidencePass, Key
 from affectbench.examples import Example, ItemError, RenderedPrompt
 from affectbench.intervention import UNTOUCHED
+from affectbench.journal import Journal
 from affectbench.memory import ran_out, release
 from affectbench.model import Model
 from affectbench.preservation import Capability, Preserver
@@ -27,7 +28,7 @@ from affectbench.task import Benchmark, SplitName
 @dataclass
 class Session:
     """One model on one benchmark. `lookup` finds a benchmark by name, for capability controls; `data` is the
-    directory of benchmarks whose data are not shipped."""
+    directory of benchmarks whose data are not shipped; what is in the `journal` is not computed again."""
 
     model: Model
     benchmark: Benchmark
@@ -36,13 +37,14 @@ class Session:
     limit: int | None = None
     tokens: int = 0
     data: Path | None = None
+    journal: Journal | None = None
     engine: Engine = field(init=False)
     failures: list[ItemError] = field(init=False)
     _passes: dict[tuple[bool, int | None, int], EvidencePass] = field(init=False, default_factory=dict)
     _items: dict[str, Items] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.engine = Engine(self.model, self.tokens)
+        self.engine = Engine(self.model, self.tokens, self.journal)
         self.failures = list(self.dataset.errors)
         self._check_modality(self.benchmark)
 

@@ -139,8 +139,19 @@ def parse_record(path: Path, text: str) -> Record | Damaged:
     return record
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def set_aside(path: Path) -> Path:
+    """Move a damaged file to a name beside it that nothing reads; returns where it is then."""
+    aside = path.with_name(f"{path.name}.damaged")
+    with suppress(FileNotFoundError):  # Another process was quicker.
+        os.replace(path, aside)
+    return aside
+
+
+def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Write a file so that any reader, at any moment, sees the old content or the new, never a part.
+
+    Without `durable`, that holds through a kill but not through a power failure, and nothing waits for the
+    disk.
 
     Raises:
         RecordError: the file cannot be written, e.g. on a full disk; nothing partial is left behind.
@@ -151,7 +162,8 @@ def write_atomically(path: Path, content: bytes) -> None:
         with partial.open("xb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError as error:
         raise RecordError(

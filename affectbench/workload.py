@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from affectbench.dataset import Dataset, load_benchmark, prompt_text
-from affectbench.engine import ITEMS_A_BATCH
 from affectbench.examples import SAMPLE_RATE, Example
+from affectbench.pieces import ITEMS_A_BATCH
 from affectbench.placement import Options, Order
 from affectbench.preservation_items import choice_items, neutral_texts
 from affectbench.prompt_tokens import PromptTokens

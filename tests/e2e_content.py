@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +16,7 @@ import pytest
 import yaml
 
 from affectbench.__main__ import main
+from affectbench.errors import AffectbenchError
 from affectbench.placement import Options
 from affectbench.plan import Job, job_of_names, jobs_of_suite
 from affectbench.record import Cell, Record
@@ -330,6 +333,28 @@ def contents(output: Path) -> dict[str, str]:
         path.stem: json.loads(path.read_text())["hashes"]["record"]
         for path in sorted((output / "records").glob("*.json"))
     }
+
+
+def in_child(action: Callable[[], object]) -> int:
+    """Start `action` in a forked process; returns its id. It exits with 0, or 1 after an exception."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        import torch
+
+        torch.set_num_threads(1)  # The pool of the parent's threads is gone.
+        action()
+        code = 0
+    except AffectbenchError:
+        code = 3
+    finally:
+        os._exit(code)
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 Outcome = tuple[int, str, str]

@@ -17,13 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-<<<<<<< HEAD
-from affectbench.batch import Batch, Prefix, Prepared, Watched
-from affectbench.candidates import branches_hold, candidate_scores, logits_hold, with_candidates
-=======
 from affectbench.batch import Batch, Prefix, Watched
-from affectbench.candidates import branches_hold, candidate_scores, with_candidates
->>>>>>> 0258a9a (Go on from the last finished batch where a run was stopped)
+from affectbench.candidates import branches_hold, candidate_scores, logits_hold, with_candidates
 from affectbench.errors import AffectbenchError
 from affectbench.folding import foldable_sites
 from affectbench.generation import generate

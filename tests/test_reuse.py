@@ -1,0 +1,209 @@
+"""What is computed once and used again: it is, and no score changes by it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from e2e_content import BENCHMARK, Bench
+from tiny_models import items, long_readout, readout, tiny_qwen2
+from torch import Tensor
+
+from affectbench.dataset import load_benchmark
+from affectbench.engine import Engine, Start
+from affectbench.intervention import UNTOUCHED, Edit, Intervention, scale
+from affectbench.model import Model
+from affectbench.placement import load_model
+from affectbench.readout import Readout
+from affectbench.registry import Registry
+from affectbench.session import Session
+
+
+@pytest.fixture
+def model() -> Model:
+    return tiny_qwen2()
+
+
+def spoken(model: Model) -> Readout:
+    asked = readout(model)
+    return Readout(asked.labels, asked.candidates, 4, lambda text, _order: len(text) % 100)
+
+
+def late(model: Model, count: int = 5) -> list[Intervention]:
+    """Edits of the last layer alone."""
+    units = 2 * model.shape.width + np.arange(6)
+    return [scale("gate", model.shape, units, dose) for dose in np.linspace(-2, 0.5, count)]
+
+
+@contextmanager
+def seen(module: Any) -> Iterator[list[tuple[int, ...]]]:
+    """The shape of the first input of each call."""
+    shapes: list[tuple[int, ...]] = []
+
+    def hook(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = args[0] if args else kwargs["hidden_states"]
+        shapes.append(tuple(given.shape))
+
+    handle = module.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        yield shapes
+    finally:
+        handle.remove()
+
+
+def ready(model: Model) -> Engine:
+    """An engine that has tried its model out already."""
+    engine = Engine(model)
+    _ = engine.foldable
+    engine.predict(items(model, count=2, seed=9), long_readout(model), [UNTOUCHED])
+    return engine
+
+
+def attention(model: Model, layer: int) -> Any:
+    return model.layers[layer].self_attn.q_proj
+
+
+@pytest.mark.parametrize("asked", [readout, long_readout])
+def test_layers_below_the_edits_run_once_a_batch(model: Model, asked: Any) -> None:
+    engine, data = ready(model), items(model)
+    with seen(attention(model, 0)) as first, seen(attention(model, 2)) as last:
+        found = engine.predict(data, asked(model), late(model)).scores
+    assert sum(shape[0] for shape in first) == len(data)
+    assert sum(shape[0] for shape in last) <= 2 * len(data), "a folded layer is corrected, not run"
+    engine = ready(model)
+    engine._start = lambda *_args, **_options: Start(0)  # type: ignore[method-assign]
+    whole = engine.predict(data, asked(model), late(model)).scores
+    np.testing.assert_allclose(found, whole, atol=2e-5)
+
+
+def test_prompts_run_once_below_the_edits_for_generation_too(model: Model) -> None:
+    data, asked = items(model), spoken(model)
+    engine = ready(model)
+    with seen(attention(model, 0)) as first:
+        found = engine.predict(data, asked, late(model)).codes
+    assert sum(shape[0] for shape in first if shape[1] > 1) == len(data), "prompts"
+    engine = ready(model)
+    engine._start = lambda *_args, **_options: Start(0)  # type: ignore[method-assign]
+    with seen(attention(model, 0)) as first:
+        whole = engine.predict(data, asked, late(model)).codes
+    assert sum(shape[0] for shape in first if shape[1] > 1) == 5 * len(data)
+    np.testing.assert_array_equal(found, whole)
+
+
+def test_folding_changes_no_score(model: Model) -> None:
+    data, asked = items(model), readout(model)
+    folded = ready(model)
+    plain = ready(model)
+    vars(plain)["foldable"] = frozenset()
+    np.testing.assert_allclose(
+        folded.predict(data, asked, late(model)).scores,
+        plain.predict(data, asked, late(model)).scores,
+        atol=2e-5,
+    )
+    assert folded.foldable
+
+
+def test_logits_are_read_at_the_answer_alone(model: Model) -> None:
+    data, head = items(model), model.network.get_output_embeddings()
+    engine = ready(model)
+    for asked, columns in ((readout(model), 1), (long_readout(model), 3)):
+        with seen(head) as shapes:
+            engine.predict(data, asked, [UNTOUCHED, *late(model, 2)])
+        assert sum(int(np.prod(shape[:-1])) for shape in shapes) == 3 * len(data) * columns
+
+
+def test_answers_with_a_common_beginning_share_its_tokens(model: Model) -> None:
+    shared = Readout(("a", "b", "c"), ((5, 6, 7), (5, 6, 8), (5, 9)))
+    assert shared.prefixes == ((5,), (5, 6))
+    data = items(model)
+    with seen(attention(model, 0)) as shapes:
+        ready(model).predict(data, shared, [UNTOUCHED])
+    width = max(len(item) for item in data.items) + 2
+    assert (len(data), width, 32) in shapes, "one pass with the prompt and two columns more"
+
+
+def test_the_same_intervention_is_run_once_whoever_asks(model: Model) -> None:
+    engine, data, asked = ready(model), items(model), readout(model)
+    units = np.array([3, 50, 9])
+    one = scale("gate", model.shape, units, 2.0)
+    same = [
+        scale("gate", model.shape, units[::-1].copy(), 2.0),
+        Intervention((*one.edits, Edit("neuron", model.shape, units, "scale", np.ones(3)))),
+    ]
+    alone = ready(model)
+    alone.predict(data, asked, [one])
+    first = engine.predict(data, asked, [one, *same, one])
+    assert engine.cost == alone.cost
+    again = engine.predict(data, asked, same[::-1])
+    assert engine.cost == alone.cost
+    for row in (*first.scores, *again.scores):
+        assert row.tobytes() == first.scores[0].tobytes()
+    fresh = ready(model).predict(data, asked, [same[0]]).scores[0]
+    np.testing.assert_allclose(first.scores[0], fresh, atol=2e-5)
+
+
+@pytest.fixture
+def session(bench: Bench) -> Session:
+    registry = bench.registry()
+    benchmark = registry.benchmark(BENCHMARK)
+    job = bench.suite()[0]
+    model = load_model(registry, job, "cpu")
+    dataset = load_benchmark(benchmark, bench.root / "data", None)
+    return Session(model, benchmark, dataset, registry.benchmark)
+
+
+def test_the_baseline_is_computed_once_a_model_and_task(session: Session) -> None:
+    codes, margins = session.base("test")
+    spent = replace(session.engine.cost)
+    again, found = session.base("test")
+    session.engine.predict(session.items("test"), session.readout, [UNTOUCHED])
+    assert session.engine.cost == spent
+    np.testing.assert_array_equal(codes, again)
+    np.testing.assert_array_equal(margins, found)
+
+
+def test_evidence_is_collected_once_for_all_cells(session: Session) -> None:
+    both = frozenset({("gate", "answer", "mean"), ("gate", "answer", "rate")})
+    first = session.collect(both, correct_only=False, seed=0, progress=None)
+    spent = replace(session.engine.cost)
+    part = frozenset({("gate", "answer", "mean")})
+    assert session.collect(part, correct_only=False, seed=0, progress=None) is first
+    assert session.engine.cost == spent
+    alone = Session(session.model, session.benchmark, session.dataset, session.lookup)
+    found = alone.collect(part, correct_only=False, seed=0, progress=None).evidence("gate", "answer").mean
+    np.testing.assert_array_equal(found, first.evidence("gate", "answer").mean)
+
+
+def test_an_audio_tower_runs_once_an_item(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = Registry()
+    card = registry.model("reference-audio")
+    benchmark = registry.benchmark(card.default_task)
+    folder = Path(registry.find("model", "reference-audio").path).parent / card.checkpoint
+    model = registry.family(card.family).load(card, str(folder), device="cpu", dtype=torch.float32)
+    dataset = load_benchmark(benchmark, None, 1)
+    heard: list[int] = []
+    real = model.audio_embeddings
+
+    def counted(waveform: Any) -> Tensor:
+        heard.append(len(waveform))
+        return real(waveform)
+
+    monkeypatch.setattr(model, "audio_embeddings", counted)
+    session = Session(model, benchmark, dataset, registry.benchmark)
+    units = np.arange(9)
+    edits = [scale("gate", model.shape, units, dose) for dose in (0.0, 2.0)]
+    for _ in range(2):
+        session.base("test")
+        session.engine.predict(session.items("test"), session.readout, edits)
+    found = session.engine.predict(session.items("test"), session.readout, [UNTOUCHED, *edits]).scores
+    assert len(heard) == len(session.items("test"))
+    again = Session(model, benchmark, dataset, registry.benchmark)
+    np.testing.assert_allclose(
+        again.engine.predict(again.items("test"), again.readout, [UNTOUCHED, *edits]).scores, found, atol=2e-5
+    )

@@ -93,17 +93,21 @@ def write_submission_schemas(folder: Path) -> list[Path]:
     return written
 
 
-def worthless(record: Record) -> str:
-    """Why a record can win nothing on the board; empty where it can."""
+def hollow(record: Record) -> str:
+    """What is wrong with an effect whatever its size: it ignores the target, or it is a collapse."""
     reasons = []
     doses = record.scores.doses if record.scores is not None else []
     if doses and all(dose.spec.value == 0 for dose in doses):
         reasons.append("specificity is exactly 0 at every dose: the answers do not depend on the target")
-    if record.operating is not None and None in (
-        record.operating.suppress_dose, record.operating.amplify_dose
-    ):  # fmt: skip
-        reasons.append(f"no aggregate: {record.operating.reason}")
-    return "; ".join(reasons) or unranked_reason(record)
+    chosen = record.operating
+    if chosen is not None and None in (chosen.suppress_dose, chosen.amplify_dose):
+        reasons.append(f"no aggregate: {chosen.reason}")
+    return "; ".join(reasons)
+
+
+def worthless(record: Record) -> str:
+    """Why a record can win nothing on the board; empty where it can."""
+    return hollow(record) or unranked_reason(record)
 
 
 def markdown(text: str) -> str:

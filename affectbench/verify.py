@@ -33,7 +33,7 @@ from affectbench.store import Store, write_atomically
 from affectbench.submission import CARD, RESULTS, Folder, SubmissionError, read_folder
 from affectbench.submission_archive import pack, staged
 from affectbench.submitted import Part, cells_of, check_not_peeked, evaluate, parts_of
-from affectbench.verification import CellVerdict, Decision, Result, Verification, worthless
+from affectbench.verification import CellVerdict, Decision, Result, Verification, hollow, worthless
 
 TOLERANCE = 0.02
 CHANGED = 0.01
@@ -182,6 +182,7 @@ def _judged(
     if any(record.control for record in done.records):
         reasons.append("the selector calls itself a control, which is never ranked")
     notes = _notes(cells, near, folder)
+    notes += [f"{_name(each.cell)}: wins nothing: {hollow(each)}" for each in done.records if hollow(each)]
     decision: Decision = "reject" if reasons else "accept_with_note" if notes else "accept"
     return Verification(
         submission=folder.submission.name,
@@ -214,7 +215,17 @@ def _verdict(found: Record, claim: Record | None, store: Store, claimed: Store) 
     if moved or share:
         result = "close" if _within(moved) and (share is None or share <= CHANGED) else "differs"
     large = [each for each in moved if each.size > PRECISION]
-    return CellVerdict(**common, result=result, differences=large, changed_answers=share)
+    reason = "" if result == "same" else _environment(claim, found)
+    return CellVerdict(**common, result=result, reason=reason, differences=large, changed_answers=share)
+
+
+def _environment(claim: Record, found: Record) -> str:
+    """What differs between the two machines: a difference in scores without one is no rounding."""
+    names = ("platform", "torch", "transformers", "numpy", "threads", "batch_size")
+    pairs = {name: (getattr(claim.provenance, name), getattr(found.provenance, name)) for name in names}
+    pairs["device"] = (claim.model.device, found.model.device)
+    changed = [f"{name.replace('_', ' ')} {old} → {new}" for name, (old, new) in pairs.items() if old != new]
+    return ", ".join(changed) or "claimed on an equal machine with equal versions"
 
 
 def _within(moved: Sequence[Difference]) -> bool:
@@ -262,7 +273,8 @@ def _reasons(cells: Sequence[CellVerdict]) -> list[str]:
     found = []
     for each in cells:
         if each.result in ("differs", "failed", "unknown"):
-            why = each.reason or "; ".join(_told(d) for d in each.differences[:3]) or "other answers"
+            told = [_told(difference) for difference in each.differences[:3]]
+            why = "; ".join(filter(None, [*told, each.reason])) or "other answers"
             found.append(f"{_name(each.cell)}: {each.result}: {why}")
     if not any(each.result in ("same", "close", "unclaimed") for each in cells) and not found:
         found.append("no cell could be evaluated")
@@ -273,12 +285,11 @@ def _notes(cells: Sequence[CellVerdict], near: Sequence[Overlap], folder: Folder
     notes = []
     counts = {result: sum(each.result == result for each in cells) for result in ("close", "not_covered")}
     if counts["close"]:
-        notes.append(f"{counts['close']} cells are within the tolerance, not equal: another platform?")
+        notes.append(f"{counts['close']} cells are within the tolerance, not equal")
     if counts["not_covered"]:
         notes.append(f"{counts['not_covered']} cells of the suite are not covered: no aggregate over them")
     if not folder.has_results:
         notes.append("no results were claimed, so there was nothing to compare")
-    notes += [f"{_name(each.cell)}: wins nothing: {each.worthless}" for each in cells if each.worthless]
     notes += [
         f"{each.cell} shares {each.share:.0%} of its units with {each.selector} ({each.original})"
         for each in near

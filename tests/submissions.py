@@ -16,6 +16,8 @@ from affectbench.sites import SiteShape
 LABELS = tuple(CUES)
 SHAPE = SiteShape(2, 40)
 FILE = "selections/toy.safetensors"
+UNITS = ((0, 4, 7, 11), (10, 12, 18, 26), (43, 0, 1, 2))
+"""Units that carry something in the toy model."""
 
 
 def card(**changes: Any) -> dict[str, Any]:
@@ -37,8 +39,8 @@ def card(**changes: Any) -> dict[str, Any]:
 
 
 def selection(*units: Sequence[int], **changes: Any) -> Selection:
-    """Units of the toy model, a list for each emotion; by default four each, all different."""
-    chosen = units or tuple(range(start, start + 4) for start in (0, 20, 50))
+    """Units of the toy model, a list for each emotion; by default UNITS."""
+    chosen = units or UNITS
     arrays = tuple(np.array(each, dtype=np.int64) for each in chosen)
     return Selection(changes.pop("site", "gate"), changes.pop("shape", SHAPE), LABELS, arrays, **changes)
 

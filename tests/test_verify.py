@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from e2e_content import BENCHMARK, MODEL, Bench, Log, Outcome, suite_file, write_protocol
-from submissions import FILE, SHAPE, code, folder, members, selection, zipped
+from submissions import FILE, SHAPE, UNITS, code, folder, members, selection, zipped
 
 from affectbench.copies import common_share
 from affectbench.outcomes import Condition, Outcomes
@@ -101,7 +101,7 @@ def test_a_submission_is_judged_like_any_selector(bench: Bench, packed: Path, tm
     assert not damaged
     assert (record.cell.selector, record.status, record.control) == ("mine", "ok", False)
     assert record.hashes.selection == selection().digest
-    body = "        units = tuple(np.arange(s, s + 4) for s in (0, 20, 50))\n"
+    body = f"        units = tuple(map(np.array, {UNITS}))\n"
     source = SELECTOR.format(top="", body="").replace("        return", f"{body}        return")
     submitted(bench, code(tmp_path / "code", source), tmp_path / "out", trust=True)
     (other,), _ = Store(tmp_path / "out").read_all()
@@ -113,7 +113,7 @@ def test_what_was_submitted_is_accepted(bench: Bench, packed: Path, published: S
     found = verified(bench, packed, tmp_path, published=published.read_all()[0])
     (cell,) = found.cells
     assert (cell.result, cell.changed_answers, cell.differences) == ("same", 0.0, [])
-    assert found.reasons == []
+    assert (found.decision, found.reasons, found.notes) == ("accept", [], [])
     assert found.submission == "mine"
     assert Verification.model_validate_json(found.as_json()) == found
 
@@ -298,7 +298,18 @@ def test_a_small_difference_is_accepted_with_a_note(bench: Bench, packed: Path, 
         content["headline"]["spec"]["value"] += 0.01
 
     found = verified(bench, tampered(packed, tmp_path / "x.zip", nearly), tmp_path / "out")
-    assert (found.decision, found.cells[0].result) == ("accept_with_note", "close")
+    (cell,) = found.cells
+    assert (found.decision, cell.result) == ("accept_with_note", "close")
+    assert cell.reason == "claimed on an equal machine with equal versions"
+
+
+def test_another_machine_is_named(bench: Bench, packed: Path, tmp_path: Path) -> None:
+    def elsewhere(content: dict[str, Any]) -> None:
+        content["headline"]["spec"]["value"] += 0.01
+        content["provenance"]["torch"] = "2.99"
+
+    found = verified(bench, tampered(packed, tmp_path / "x.zip", elsewhere), tmp_path / "out")
+    assert found.cells[0].reason.startswith("torch 2.99 → ")
 
 
 def test_a_claim_for_other_units_is_found_out(bench: Bench, packed: Path, tmp_path: Path) -> None:

@@ -73,8 +73,8 @@ def check_baseline(console: Console, request: Request) -> int:
             raise AffectbenchError(
                 "no baseline written: the suite did not run to its end:\n" + "\n".join(failures)
             )
-        size = write_baseline(path, results)
-        _say(console, f"wrote {path}: {len(results.records)} cells, {size / 1000:.0f} kB")
+        size, count = write_baseline(path, results), len(results.records)
+        _say(console, f"wrote {path}: {count} {'cell' if count == 1 else 'cells'}, {size / 1000:.0f} kB")
         return 0
     return 0 if passed else 1
 

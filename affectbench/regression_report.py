@@ -28,7 +28,8 @@ def headline(check: Check) -> str:
     counts = check.counts
     found = ", ".join(f"{counts[verdict]} {verdict}" for verdict in WORST_FIRST if verdict in counts)
     said = "passed" if check.passed else "FAILED"
-    return f"{said}: {len(check.cells)} cells against {check.baseline}: {found}"
+    number = f"{len(check.cells)} {'cell' if len(check.cells) == 1 else 'cells'}"
+    return f"{said}: {number} against {check.baseline}: {found}"
 
 
 def print_check(console: Console, check: Check) -> None:

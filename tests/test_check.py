@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from test_regression import record_of, results, world
 from affectbench.regression import Check, compare
 from affectbench.regression_report import as_junit, as_markdown, headline
 
+ROOT = Path(__file__).resolve().parent.parent
 Cli = Callable[..., Outcome]
 
 
@@ -107,6 +110,19 @@ def test_a_job_that_cannot_run_is_missing_and_makes_no_baseline(check: Cli, cont
     code, _, said = check("--update")
     assert code == 2
     assert "the suite did not run to its end" in said
+
+
+def test_the_commands_of_the_readme_do_what_it_says(
+    run_cli: Cli, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    write, compare_again = re.findall(r"^python harness.py (check .*--baseline.*)$", text, re.MULTILINE)
+    own = ["--include", bench.root, "--data", bench.root / "data"]
+    for command, said in ((write, "wrote baseline.parquet: 2 cells"), (compare_again, "passed: 2 cells")):
+        code, out, _ = run_cli(*shlex.split(command.replace("quickstart", SUITE)), *own)
+        assert code == 0
+        assert said in out
 
 
 def test_two_folders_compare(check: Cli, run_cli: Cli, tmp_path: Path) -> None:

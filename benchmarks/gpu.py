@@ -175,10 +175,8 @@ class Bench:
         difference = float(np.abs(packed() - single()).max())
         allowed = 1e-3 if self.model.dtype == torch.float32 else 0.25
         agree(difference <= allowed, f"packed and single scores differ by {difference:.3g} nats")
-        name = (
-            f"grid of {len(edits)} interventions on {len(self.items)} items, units in {where}: one at a time"
-        )
-        result = self._timed(f"{name} over packed", packed, single)
+        name = f"{len(edits)} interventions on {len(self.items)} items, units in {where}"
+        result = self._timed(f"{name}: one at a time over packed", packed, single)
         tokens = len(edits) * sum(len(item) for item in self.items.items)
         self.notes.append(
             f"{name}: {tokens / result.ours:,.0f} tokens/s, one at a time {tokens / result.other:,.0f}. "

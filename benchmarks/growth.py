@@ -63,7 +63,7 @@ def _exponents(
         other.append(_slope(sizes, [found[size]["other"][0] for size in sizes]))
     name = f"exponent of cost in {what} ({sizes[0]} to {sizes[-1]}), one at a time over ours"
     result = compared(name, ours, other, "exponent of CPU s")
-    settings.say(f"{name}: ours {min(ours):.2f} to {max(ours):.2f}, {min(other):.2f} to {max(other):.2f}")
+    settings.say(f"{name}: {min(ours):.2f} to {max(ours):.2f}; other {min(other):.2f} to {max(other):.2f}")
     return result
 
 

@@ -207,3 +207,29 @@ def test_an_audio_tower_runs_once_an_item(monkeypatch: pytest.MonkeyPatch) -> No
     np.testing.assert_allclose(
         again.engine.predict(again.items("test"), again.readout, [UNTOUCHED, *edits]).scores, found, atol=2e-5
     )
+
+
+def test_a_clip_too_large_for_the_tower_is_a_failed_item(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Preparing an item has no batch to halve: the item fails, the others are answered."""
+    real, made = session.model.prepare, []
+
+    def prepare(example: Any, prompt: Any) -> Any:
+        made.append(example.id)
+        if len(made) == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return real(example, prompt)
+
+    monkeypatch.setattr(session.model, "prepare", prepare)
+    assert len(session.items("test")) == len(session.dataset.splits["test"]) - 1
+    assert [failure.id for failure in session.failures] == [made[2]]
+    assert "out of memory" in session.failures[0].reason
+
+
+def test_a_random_draw_serves_all_emotions(bench: Bench, tmp_path: Path) -> None:
+    """Answers are asked for once a (condition, target) and once a (condition, draw), not for each pair."""
+    _, log = bench.run(bench.job("magnitude"), tmp_path)
+    labels, draws, doses, tested, validated = 3, 6, 3, 36, 12
+    most = doses * ((labels + draws) * tested + labels * validated)
+    assert 0 < log.passes <= most + tested + validated

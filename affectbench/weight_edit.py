@@ -82,7 +82,6 @@ def _planned(model: Model, intervention: Intervention) -> list[tuple[_Columns, F
         for layer, (channels, places) in edit.shape.by_layer(edit.units).items():
             for channel, value in zip(channels.tolist(), edit.value[places].tolist(), strict=True):
                 factors[layer][channel] = factors[layer].get(channel, 1.0) * value
-    _check_unshared(model, list(factors))
     found = []
     for layer, units in sorted(factors.items()):
         view = _by_unit(model, layer)
@@ -90,6 +89,7 @@ def _planned(model: Model, intervention: Intervention) -> list[tuple[_Columns, F
         one = view.shape[-2]
         where = (flat,) if view.ndim == 2 else (flat // one, flat % one)
         found.append((_Columns(view, where, view[where].clone()), np.array(list(units.values()))))
+    _check_unshared(model, list(factors))
     return found
 
 
@@ -167,7 +167,7 @@ def _check_unshared(model: Model, layers: list[int]) -> None:
     spans = [
         (parameter.data_ptr(), parameter.data_ptr() + parameter.nbytes, name)
         for name, parameter in model.network.named_parameters(remove_duplicate=False)
-        if parameter.nbytes
+        if parameter.nbytes and not parameter.is_meta
     ]
     for layer in layers:
         module = model.down(layer)

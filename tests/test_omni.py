@@ -96,7 +96,7 @@ def test_a_saved_checkpoint_loads_and_hears(model: Model, tmp_path: Path) -> Non
     model.tokenizer.save_pretrained(tmp_path)
     settings = {"feature_extractor_type": "AffectbenchLogMel", "feature_size": 16, "floor": -8.0}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
-    card = SimpleNamespace(name="saved", revision=None)
+    card = SimpleNamespace(name="saved", revision=None, device_map=None)
     loaded = type(model).load(card, str(tmp_path), device="cpu", dtype=torch.float32)  # type: ignore[arg-type]
     waveform = np.random.default_rng(0).normal(size=16000).astype(np.float32)
     expected = model.audio_embeddings(log_mel(waveform, n_mels=16, floor=-8.0))

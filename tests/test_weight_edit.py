@@ -280,6 +280,7 @@ def test_weights_that_are_not_plain_numbers_are_refused() -> None:
     model.mlp(0).down_proj.weight = nn.Parameter(weight.to(torch.int8), requires_grad=False)
     refused(model, some(model, 0.0), "Parameter of torch.int8")
     model = own_copy()
-    model.mlp(0).down_proj.to("meta")
+    for layer in range(model.shape.layers):
+        model.mlp(layer).down_proj.to("meta")
     with pytest.raises(AffectbenchError, match="on meta, not plain"), folded(model, some(model, 0.0)):
         pytest.fail("the block was entered")

@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 RESULTS ?= results/quickstart
+WORKERS ?= 2
 SITE ?= leaderboard/site
 
 PY := $(VENV)/bin/python
@@ -25,7 +26,7 @@ demo: run site ## Install, run the quick start, build the site, print the headli
 	@echo "The site:     $(SITE)/index.html   (opens from disk)"
 
 run: $(VENV)/.installed ## Run the quick start; finished cells are kept
-	$(PY) harness.py run quickstart --output $(RESULTS)
+	$(PY) harness.py run quickstart --workers $(WORKERS) --output $(RESULTS)
 
 site: $(VENV)/.installed ## Build the site from the records of the quick start
 	$(PY) harness.py leaderboard --results $(RESULTS) --output $(SITE)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from affectbench.cell_result import CellResult
 from affectbench.controls import layer_matched
 from affectbench.errors import AffectbenchError
 from affectbench.evidence import MEAN, EvidencePass, Key, merged, requests_of
@@ -75,15 +76,6 @@ class CellPlan:
     def replaces_by_mean(self) -> bool:
         """Whether units are replaced by their mean, over the positions that are edited."""
         return self.protocol.arms.suppress.operation == "mean"
-
-
-@dataclass(frozen=True)
-class CellResult:
-    """A finished cell: its record, and what it was made from where it got that far."""
-
-    record: Record
-    outcomes: dict[str, Outcomes]
-    selection: Selection | None
 
 
 @dataclass

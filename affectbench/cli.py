@@ -116,7 +116,8 @@ def run(
     format: Annotated[str, typer.Option("--format", "-f", help="Of the plan: text or json.")] = "text",
     executor: Annotated[str, typer.Option(help="local, or ray for a cluster.")] = "local",
     workers: Annotated[
-        int, typer.Option(min=0, help="ray: models held at a time; 0 for as many as fit.")
+        int,
+        typer.Option(min=0, help="Jobs run side by side, in a process each. ray: 0 for as many as fit."),
     ] = 0,
     gpus_per_worker: Annotated[
         float | None, typer.Option(min=0, help="ray: GPUs of each worker. Default: 1 with --device cuda.")

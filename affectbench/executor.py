@@ -18,7 +18,7 @@ from affectbench.registry import Registry
 from affectbench.resume import cells_to_pass, forget, open_journal
 
 if TYPE_CHECKING:
-    from affectbench.cell import CellResult
+    from affectbench.cell_result import CellResult
 
 
 class Reporter(Protocol):

@@ -23,7 +23,8 @@ from affectbench.registry import Registry, source_digest
 from affectbench.task import SPLITS, Benchmark, InterventionProtocol, Placing, SplitName
 
 if TYPE_CHECKING:
-    from affectbench.cell import CellPlan, CellResult, CellRun
+    from affectbench.cell import CellPlan, CellRun
+    from affectbench.cell_result import CellResult
     from affectbench.model import Model
     from affectbench.session import Session
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
-from affectbench.cell import CellResult
+from affectbench.cell_result import CellResult
 from affectbench.errors import AffectbenchError
 from affectbench.executor import Host
 from affectbench.placement import Order, PlannedCell

@@ -17,7 +17,7 @@ from affectbench.record import Cell, Record
 from affectbench.registry import Registry
 
 if TYPE_CHECKING:
-    from affectbench.cell import CellResult
+    from affectbench.cell_result import CellResult
 
 Event = str | int
 """What is being done now, or how many pairs were done."""

@@ -20,7 +20,7 @@ from affectbench.resume import forget
 from affectbench.store import Damaged, Store, read_record
 
 if TYPE_CHECKING:
-    from affectbench.cell import CellResult
+    from affectbench.cell_result import CellResult
 
 
 @dataclass

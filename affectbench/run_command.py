@@ -73,7 +73,7 @@ class Where:
                 hint=f"executors: {', '.join(EXECUTORS)}",
             )
         if self.executor == "local":
-            return self._local()
+            return self._local(device)
         from affectbench.ray_executor import RayExecutor
 
         if ":" in device:
@@ -85,14 +85,22 @@ class Where:
             gpus = 1.0 if device.startswith("cuda") else 0.0
         return RayExecutor(self.ray_address, self.workers, gpus, self.threads)
 
-    def _local(self) -> Executor:
+    def _local(self, device: str) -> Executor:
+        if self.ray_address or self.gpus_per_worker is not None:
+            raise AffectbenchError(
+                "--gpus-per-worker and --ray-address are of the executor `ray`", hint="add --executor ray"
+            )
+        if self.workers > 1:
+            from affectbench.process_executor import ProcessExecutor
+
+            if device != "cpu":
+                raise AffectbenchError(
+                    f"several local workers would share device {device!r}",
+                    hint="add --executor ray, which gives each worker its own GPU",
+                )
+            return ProcessExecutor(self.workers, self.threads)
         from affectbench.executor import LocalExecutor
 
-        if self.workers or self.ray_address or self.gpus_per_worker is not None:
-            raise AffectbenchError(
-                "--workers, --gpus-per-worker and --ray-address are of the executor `ray`",
-                hint="add --executor ray",
-            )
         if self.threads:
             import torch
 

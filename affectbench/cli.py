@@ -129,7 +129,7 @@ def run(
         Path | None, typer.Option("--output", "-o", help="Folder for records. Default: results/NAME.")
     ] = None,
 ) -> None:
-    """Run a suite, or one model on one task. Finished cells are kept, so a stopped run can be repeated.
+    """Run a suite, or one model on one task. What is done is kept: repeated, a stopped run goes on.
 
     Exits with 0 where every cell has a result, 1 where a cell ended in an error or could not run.
 
@@ -152,7 +152,7 @@ def run(
             plan=format if plan else None, device_map=device_map,
         )  # fmt: skip
     except KeyboardInterrupt:
-        Console(stderr=True).print("stopped; finished cells are kept: the same command goes on from here")
+        Console(stderr=True).print("stopped; what is done is kept: the same command goes on from here")
         raise typer.Exit(130) from None
 
 
@@ -306,7 +306,7 @@ def check(
         print_error(error)
         code = 2
     except KeyboardInterrupt:
-        Console(stderr=True).print("stopped; finished cells are kept: the same command goes on from here")
+        Console(stderr=True).print("stopped; what is done is kept: the same command goes on from here")
         code = 130
     raise typer.Exit(code)
 

@@ -79,8 +79,8 @@ class Journal:
         for path in sorted([*self.folder.glob("*.journal"), *self.folder.glob("*.snapshot")]):
             try:
                 self._read(path)
-            except OSError as error:
-                self.note(f"{path} cannot be read: {error.strerror}; what it holds is computed again")
+            except (OSError, RecordError) as error:
+                self.note(f"{path} cannot be used: {error}; what it holds is computed again")
         for frame in self._frames.values():
             self.cells.update(frame.head.get("cells", ()))
 

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 from affectbench.dataset import load_benchmark
 from affectbench.errors import AffectbenchError, RecordError
 from affectbench.executor import Executor, LocalExecutor, Reporter
+from affectbench.outcomes import content_digest
 from affectbench.placement import Options, Order, PlannedCell, planned_cells
 from affectbench.plan import Job
 from affectbench.record import Hashes, Record, cell_id
 from affectbench.registry import Registry
 from affectbench.resume import forget
-from affectbench.store import Damaged, Store, read_record
+from affectbench.store import Damaged, Store, read_record, set_aside
 
 if TYPE_CHECKING:
     from affectbench.cell_result import CellResult
@@ -110,14 +111,37 @@ class Run:
             return None
         found = self.store.finished(each.cell, each.hashes)
         if found is None:
-            self.reporter.note(f"{path}: {_unusable(read_record(path), each.hashes)}; the cell is run again")
-        elif found.scores is not None:
-            try:
-                self.store.read_predictions(each.cell)
-            except RecordError as error:
-                self.reporter.note(f"{error.message}; the cell is run again")
-                return None
+            stored = read_record(path)
+            aside = f" (the file is now {set_aside(path).name})" if isinstance(stored, Damaged) else ""
+            self.reporter.note(f"{path}: {_unusable(stored, each.hashes)}; the cell is run again{aside}")
+            return None
+        damage = self._damage(found)
+        if damage is not None:
+            aside = f" (the file is now {set_aside(damage.path).name})" if damage.path.exists() else ""
+            self.reporter.note(f"{damage.reason}; the cell is run again{aside}")
+            return None
         return found
+
+    def _damage(self, record: Record) -> Damaged | None:
+        """What is wrong with the predictions or the selection that a record was made with."""
+        from affectbench.selector import Selection
+
+        if record.scores is None:
+            return None
+        path = self.store.predictions_path(record.cell)
+        try:
+            outcomes = self.store.read_predictions(record.cell)
+        except RecordError as error:
+            return Damaged(path, error.message)
+        if content_digest(outcomes) != record.hashes.predictions:
+            return Damaged(path, f"{path}: these are not the answers of its record")
+        path = self.store.selections / f"{cell_id(record.cell)}.safetensors"
+        try:
+            intact = Selection.load(path).digest == record.hashes.selection
+        except Exception as error:  # Whatever the reader makes of bytes that are no selection.
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            return Damaged(path, f"the selection in {path} is damaged: {reason}")
+        return None if intact else Damaged(path, f"{path}: this is not the selection of its record")
 
 
 def _unusable(found: Record | Damaged, hashes: Hashes) -> str:

@@ -140,10 +140,21 @@ def parse_record(path: Path, text: str) -> Record | Damaged:
 
 
 def set_aside(path: Path) -> Path:
-    """Move a damaged file to a name beside it that nothing reads; returns where it is then."""
+    """Move a damaged file to a name beside it that nothing reads; returns where it is then.
+
+    Raises:
+        RecordError: the folder cannot be written.
+    """
     aside = path.with_name(f"{path.name}.damaged")
-    with suppress(FileNotFoundError):  # Another process was quicker.
+    try:
         os.replace(path, aside)
+    except FileNotFoundError:  # Another process was quicker.
+        pass
+    except OSError as error:
+        raise RecordError(
+            f"{path} is damaged and cannot be set aside: {error.strerror or error}",
+            hint="make the folder writable, or choose another with --output",
+        ) from error
     return aside
 
 

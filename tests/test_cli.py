@@ -116,7 +116,7 @@ def test_an_interrupted_run_says_what_is_kept(
     more = ("--include", bench.root, "--data", bench.root / "data", "-o", tmp_path)
     code, _, err = run_cli("run", SUITE, *more)
     assert code == 130
-    assert "stopped; finished cells are kept" in err
+    assert "stopped; what is done is kept" in err
 
 
 # Lists.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -11,12 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from e2e_content import Bench, Log, die, in_child, write_selector
 
 from affectbench.engine import Engine
-from affectbench.journal import Journal
+from affectbench.journal import Journal, remove_pieces
+from affectbench.model import Model
 from affectbench.pieces import PieceWork
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks a process that ran torch")
@@ -187,3 +190,180 @@ def test_pieces_of_all_kinds_are_kept(whole: Whole) -> None:
     counts = Counter(whole.pieces)
     assert all(counts[kind] > count for kind, count in POINTS)
     assert counts["evidence"] > 1
+
+
+def test_a_run_may_be_killed_again_and_again(go: Callable[..., Log], whole: Whole, tmp_path: Path) -> None:
+    for kind, count in (("answers", 1), ("likelihoods", 1), ("generations", 1)):
+        killed_after(go, kind, count)
+    log = go()
+    assert files(tmp_path / "out") == whole.files
+    assert len([note for note in log.notes if note.startswith("going on")]) == 1
+
+
+def test_a_piece_that_was_half_written_is_dropped(
+    go: Callable[..., Log], whole: Whole, tmp_path: Path
+) -> None:
+    real, frames = Journal._append, []  # type: ignore[var-annotated]
+
+    def append(self: Journal, frame: bytes) -> None:
+        frames.append(frame)
+        real(self, frame if len(frames) < 7 else frame[: len(frame) // 2])
+        if len(frames) == 7:
+            die()
+
+    def run() -> None:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(Journal, "_append", append)
+            go()
+
+    killed(run)
+    log = go()
+    assert files(tmp_path / "out") == whole.files
+    assert len([note for note in log.notes if "its last piece was cut off" in note]) == 1
+
+
+@pytest.mark.parametrize(
+    "stop", [KeyboardInterrupt, SystemExit, MemoryError("of another kind"), signal.SIGTERM]
+)
+def test_other_ends_lose_no_more(
+    go: Callable[..., Log], whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: Any
+) -> None:
+    class Stopped(Log):
+        def phase(self, text: str) -> None:
+            pass
+
+        def done(self, record: Any, *, skipped: bool) -> None:
+            if record.cell.selector == "curious":
+                if isinstance(stop, signal.Signals):
+                    os.kill(os.getpid(), stop)
+                raise stop
+
+    _, status = os.waitpid(in_child(lambda: go(log=Stopped())), 0)
+    assert status != 0
+    kept = kept_passes(tmp_path / "out")
+    passes = counted(monkeypatch)
+    go()
+    assert files(tmp_path / "out") == whole.files
+    assert len(passes) == whole.passes - kept < whole.passes / 2
+
+
+def flip(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_damaged_journal_is_set_aside_and_mended(
+    go: Callable[..., Log], whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    killed_after(
+        go, "likelihoods", 5
+    )  # In the last cell, so that the damage reaches cells that are finished.
+    (path,) = (tmp_path / "out" / "partial").glob("*/*.journal")
+    flip(path, int(share * path.stat().st_size))
+    passes = counted(monkeypatch)
+    log = go()
+    assert len([note for note in log.notes if "is damaged: set aside as" in note]) == 1
+    (aside,) = (tmp_path / "out" / "partial").rglob("*.damaged")
+    found = files(tmp_path / "out")
+    del found[str(aside.relative_to(tmp_path / "out"))]
+    assert found == whole.files
+    assert len(passes) < whole.passes / 2
+
+
+def test_a_damaged_snapshot_is_set_aside(go: Callable[..., Log], whole: Whole, tmp_path: Path) -> None:
+    killed_after(go, "evidence", 1)
+    (path,) = (tmp_path / "out" / "partial").glob("*/*.snapshot")
+    flip(path, 100)
+    log = go()
+    assert [note for note in log.notes if "is damaged: set aside as" in note]
+    assert {
+        name: content for name, content in files(tmp_path / "out").items() if "partial" not in name
+    } == whole.files
+
+
+def test_nothing_is_taken_from_a_run_with_other_settings(
+    go: Callable[..., Log], whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed_after(go, "answers", 9)
+    with monkeypatch.context() as patched:
+        passes = counted(patched)
+        log = go(tokens=400)
+        fewer = len(passes)
+    assert not [note for note in log.notes if note.startswith("going on")]
+    passes = counted(monkeypatch)
+    go(tmp_path / "fresh", tokens=400)
+    assert fewer < len(passes), "the finished cell was kept"
+    assert not (tmp_path / "out" / "partial").exists(), "a finished job leaves no journal of another version"
+
+
+def test_a_full_disk_ends_the_journal_not_the_run(
+    go: Callable[..., Log], whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = Journal._append, iter(range(1000))
+
+    def append(self: Journal, frame: bytes) -> None:
+        if next(calls) >= 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(self, frame)
+
+    monkeypatch.setattr(Journal, "_append", append)
+    log = go()
+    assert [note for note in log.notes if "No space left on device" in note] == log.notes[-1:]
+    assert files(tmp_path / "out") == whole.files
+
+
+def test_two_processes_go_on_in_one_folder(go: Callable[..., Log], whole: Whole, tmp_path: Path) -> None:
+    killed_after(go, "likelihoods", 2)
+    children = [in_child(go) for _ in range(2)]
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+    assert files(tmp_path / "out") == whole.files
+
+
+def test_a_live_process_keeps_its_file(tmp_path: Path) -> None:
+    folder = tmp_path / "job__0123456789abcdef"
+    mine, other = (Journal(folder, "0123456789abcdef", lambda _: None) for _ in range(2))
+    for journal in (mine, other):
+        journal.add(f"of {id(journal)}", {}, {"cost": {}})
+    mine.close()
+    remove_pieces(tmp_path, "job")
+    assert len(list(folder.glob("*.journal"))) == 1
+    found = Journal(folder, "0123456789abcdef", lambda _: None)
+    assert found.find(f"of {id(other)}") is not None
+    assert found.find(f"of {id(mine)}") is None
+    other.close()
+    remove_pieces(tmp_path, "job")
+    assert not folder.exists()
+
+
+def test_a_frame_of_another_job_never_passes(tmp_path: Path) -> None:
+    told: list[str] = []
+    journal = Journal(tmp_path / "a", "a" * 16, told.append)
+    journal.add("key", {"x": np.arange(3)}, {"cost": {}})
+    journal.close()
+    assert Journal(tmp_path / "a", "a" * 16, told.append).find("key") is not None
+    assert not told
+    assert Journal(tmp_path / "a", "b" * 16, told.append).find("key") is None
+    assert "damaged" in told[0]
+
+
+def test_halved_batches_are_halved_again(
+    go: Callable[..., Log], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Model.decode
+
+    def small_memory(self: Model, batch: Any, **options: Any) -> Any:
+        if batch.embeds.shape[0] > 12:
+            raise torch.OutOfMemoryError("pretend")
+        return real(self, batch, **options)
+
+    monkeypatch.setattr(Model, "decode", small_memory)
+    go(tmp_path / "undisturbed")
+    expected = files(tmp_path / "undisturbed")
+    halved = [json.loads(expected[name])["cost"]["halvings"] for name in expected if "records/" in name]
+    assert max(halved) > 0
+    for kind, count in (("answers", 0), ("answers", 2), ("likelihoods", 3)):
+        killed_after(go, kind, count)
+    go()
+    assert files(tmp_path / "out") == expected

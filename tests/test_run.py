@@ -174,6 +174,9 @@ def empty(path: Path) -> None:
         (truncate, "predictions", "are damaged"),
         (empty, "predictions", "are damaged"),
         (Path.unlink, "predictions", "no predictions are stored"),
+        (truncate, "selections", "is damaged"),
+        (empty, "selections", "is damaged"),
+        (Path.unlink, "selections", "is damaged"),
     ],
 )
 def test_damage_is_told_and_mended(
@@ -187,6 +190,9 @@ def test_damage_is_told_and_mended(
     assert said in log.notes[0]
     assert path.name in log.notes[0]
     assert contents(copy) == contents(done)
+    aside = path.with_name(f"{path.name}.damaged")
+    assert aside.exists() == (damage is not Path.unlink)
+    assert (aside.name in log.notes[0]) == aside.exists()
 
 
 def test_an_error_is_tried_again(bench: Bench, tmp_path: Path) -> None:

@@ -150,18 +150,19 @@ def _write_files(
 ) -> None:
     folder = builtin_root() / "leaderboard"
     environment = page_environment(folder / "templates")
-    contents = Contents([source.summary for source in sources], damaged)
+    digests = {source.summary.id: source.digest for source in sources}
+    contents = Contents([source.summary for source in sources], digests, damaged)
     for asset in sorted((folder / "assets").iterdir()):
         writer.write(f"assets/{asset.name}", asset.read_bytes())
-    for name, content in board_files(environment, contents):
-        writer.write(name, content)
+    for file in board_files(environment, contents):
+        writer.keep_or_make(file.name, file.key, file.make)
     comparison = {row.id: group.id for group in contents.groups for row in group.rows}
     template = environment.get_template("entry.html.j2")
     for done, source in enumerate(sources, start=1):
         name = source.summary.id
         make_page = partial(_entry_page, template, source, comparison[name])
         writer.keep_or_make(f"entries/{name}.html", source.digest, make_page)
-        writer.keep_or_make(f"records/{name}.json", source.digest, partial(_record_file, source))
+        writer.keep_or_make(f"records/{name}.json", source.digest, source.content)
         if progress is not None:
             progress(done, len(sources))
     writer.remember({source.digest: source.summary for source in sources})
@@ -171,13 +172,12 @@ def _entry_page(template: Template, source: Source, comparison: str) -> bytes:
     return template.render(_entry_values(source.load(), comparison)).encode()
 
 
-def _record_file(source: Source) -> bytes:
-    return source.load().canonical().encode()
-
-
 @dataclass
 class _Writer:
-    """Writes a site into `scratch`; takes pages over from the site in `old` where their key is the same."""
+    """Writes a site into `scratch`; takes files over from the site in `old` where their key is the same.
+
+    `pages` is what the old site remembers; a file without a key is made each time.
+    """
 
     scratch: Path
     old: Path
@@ -194,12 +194,13 @@ class _Writer:
 
     def keep_or_make(self, name: str, key: str, make: Callable[[], bytes]) -> None:
         known_key, known_digest = self.pages.get(name, ("", ""))
-        if known_key == key and self._kept(name, known_digest):
+        if key and known_key == key and self._kept(name, known_digest):
             self.made[name] = (key, known_digest)
             self.n_files += 1
             return
         content = make()
-        self.made[name] = (key, hashlib.sha256(content).hexdigest())
+        if key:
+            self.made[name] = (key, hashlib.sha256(content).hexdigest())
         self.n_made += name.startswith("entries/")
         self.write(name, content)
 

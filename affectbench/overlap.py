@@ -32,7 +32,7 @@ def listed_units(units: Iterable[int]) -> str:
 
 def parse_units(text: str) -> list[int]:
     """The inverse of `listed_units`."""
-    return [int(part) for part in text.split()]
+    return list(map(int, text.split()))
 
 
 def comparable(lists: Sequence[tuple[Sequence[int], int]]) -> list[frozenset[int]]:

@@ -13,6 +13,8 @@ from affectbench.sites import FloatArray
 
 NEAREST = 10
 """Overlaps shown on an entry's page: the largest ones."""
+COLUMNS = 4096
+"""Units that are counted at a time, so that memory stays small."""
 MATRIX = 16
 """Rows of the table of a comparison: the first of its board, controls included."""
 
@@ -73,11 +75,14 @@ def _shared_units(records: list[Summary], emotion: int) -> FloatArray:
     """Numbers of shared units (records, records) where all lists are complete; own ones on the diagonal."""
     parts = [record.selection for record in records if record.selection]
     lists = [(parse_units(part.units[emotion]), part.units_per_emotion[emotion]) for part in parts]
-    holders: dict[int, list[int]] = {}
-    for place, units in enumerate(comparable(lists)):
-        for unit in units:
-            holders.setdefault(unit, []).append(place)
-    both = np.zeros((len(records), len(records)))
-    for places in holders.values():
-        both[np.ix_(places, places)] += 1
+    sets = comparable(lists)
+    holders = np.repeat(np.arange(len(sets)), [len(units) for units in sets])
+    units = np.fromiter((unit for own in sets for unit in own), dtype=np.int64, count=len(holders))
+    _, columns = np.unique(units, return_inverse=True)
+    both = np.zeros((len(sets), len(sets)))
+    for first in range(0, int(columns.max(initial=-1)) + 1, COLUMNS):
+        inside = (columns >= first) & (columns < first + COLUMNS)
+        held = np.zeros((len(sets), COLUMNS), dtype=np.float32)
+        held[holders[inside], columns[inside] - first] = 1
+        both += held @ held.T
     return both

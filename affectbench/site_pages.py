@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from affectbench import __version__
 from affectbench.figures_board import Mark, Overlap, overlap_bars, pareto
@@ -30,14 +31,28 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
-Files = Iterator[tuple[str, bytes]]
+
+class File(NamedTuple):
+    """A file of the site: its name, what its content follows from, and how to make it.
+
+    A file with the key of the last build is taken over; one without a key is made each time.
+    """
+
+    name: str
+    key: str
+    make: Callable[[], bytes]
+
+
+Files = Iterator[File]
 
 
 @dataclass(frozen=True)
 class Contents:
-    """All that the boards are made of. Summaries come in the order of their cells' names."""
+    """All that the boards are made of: summaries in the order of their cells' names, and the digests of their
+    records by cell name."""
 
     records: Sequence[Summary]
+    digests: Mapping[str, str]
     damaged: Sequence[Damaged]
 
     @cached_property
@@ -80,12 +95,10 @@ class Contents:
 def board_files(environment: Environment, contents: Contents) -> Files:
     """Index, guide, the boards' data, and the pages of comparisons, methods, models and tasks."""
     boards = [contents.cells, *(board for _, board in contents.overall)] if contents.records else []
-    yield "assets/boards.js", boards_script(boards).encode()
-    yield "index.html", _page(environment, "index", _index_values(contents))
-    yield (
-        "guide.html",
-        _page(environment, "guide", {"root": "", "rank_rule": RANK_RULE, "overall_rule": OVERALL_RULE}),
-    )
+    guide = {"root": "", "rank_rule": RANK_RULE, "overall_rule": OVERALL_RULE}
+    yield File("assets/boards.js", "", lambda: boards_script(boards).encode())
+    yield _page(environment, "index", "index.html", _index_values(contents))
+    yield _page(environment, "guide", "guide.html", guide)
     for group in contents.groups:
         yield from _comparison(environment, contents, group)
     yield from _models(environment, contents)
@@ -112,21 +125,29 @@ def _index_values(contents: Contents) -> dict[str, Any]:
 
 
 def _comparison(environment: Environment, contents: Contents, group: Group) -> Files:
-    found = overlaps(group)
-    marks = _marks(group)
-    shown, matrix = found.matrix()
-    values = {
-        "root": "../",
-        "group": group,
-        "overlap": list(zip(shown, matrix, strict=True)) if len(shown) > 1 else [],
-        "n_units": len(found.records),
-        "table": static_table(contents.cells, contents.rows(lambda other: other is group)),
-        "hashes": {name: getattr(group.record.hashes, name) for name in ("task", "protocol", "model")},
-    }
-    yield f"comparisons/{group.id}.html", _page(environment, "comparison", values)
-    if marks:
-        yield f"comparisons/{group.id}.svg", pareto(marks).encode()
-    yield from _overlap_figures(found)
+    digests = "".join(contents.digests[row.id] for row in group.rows)
+    key = hashlib.sha256(digests.encode()).hexdigest()
+    found = cache(lambda: overlaps(group))
+    table = static_table(contents.cells, contents.rows(lambda other: other is group))
+
+    def page() -> bytes:
+        shown, matrix = found().matrix()
+        values = {
+            "root": "../",
+            "group": group,
+            "overlap": list(zip(shown, matrix, strict=True)) if len(shown) > 1 else [],
+            "n_units": len(found().records),
+            "table": table,
+            "hashes": {name: getattr(group.record.hashes, name) for name in ("task", "protocol", "model")},
+        }
+        return environment.get_template("comparison.html.j2").render(values).encode()
+
+    yield File(f"comparisons/{group.id}.html", key, page)
+    if group.pareto:
+        yield File(f"comparisons/{group.id}.svg", key, lambda: pareto(_marks(group)).encode())
+    selected = [row.record for row in group.rows if row.record.selection]
+    for place, record in enumerate(selected):
+        yield File(f"overlap/{record.id}.svg", key, partial(_overlap_figure, found, place))
 
 
 def _marks(group: Group) -> list[Mark]:
@@ -139,18 +160,18 @@ def _marks(group: Group) -> list[Mark]:
     return found
 
 
-def _overlap_figures(found: Overlaps) -> Files:
-    for place, record in enumerate(found.records):
-        others = [
-            Overlap(
-                found.records[other].cell.selector,
-                found.records[other].control,
-                float(found.jaccard[place, other]),
-                float(found.chance[place, other]),
-            )
-            for other in found.nearest(place)
-        ]
-        yield f"overlap/{record.id}.svg", overlap_bars(record.cell.selector, others).encode()
+def _overlap_figure(found: Callable[[], Overlaps], place: int) -> bytes:
+    whole = found()
+    others = [
+        Overlap(
+            whole.records[other].cell.selector,
+            whole.records[other].control,
+            float(whole.jaccard[place, other]),
+            float(whole.chance[place, other]),
+        )
+        for other in whole.nearest(place)
+    ]
+    return overlap_bars(whole.records[place].cell.selector, others).encode()
 
 
 def _models(environment: Environment, contents: Contents) -> Files:
@@ -160,7 +181,7 @@ def _models(environment: Environment, contents: Contents) -> Files:
         records = [group.record for group in own]
         values = {"root": "../", "name": name, "groups": own, "model": records[0].model, "table": table}
         values["revisions"] = sorted({(r.model.revision, r.model.dtype, r.hashes.model) for r in records})
-        yield f"models/{slug(name)}.html", _page(environment, "model", values)
+        yield _page(environment, "model", f"models/{slug(name)}.html", values)
 
 
 def _tasks(environment: Environment, contents: Contents) -> Files:
@@ -171,7 +192,7 @@ def _tasks(environment: Environment, contents: Contents) -> Files:
         variants = {record.hashes.task: record.task for record in records}
         values = {"root": "../", "name": name, "groups": own, "task": records[0].task, "table": table}
         values["variants"] = sorted(variants.items(), key=lambda item: (item[1].version, item[0]))
-        yield f"tasks/{slug(name)}.html", _page(environment, "task", values)
+        yield _page(environment, "task", f"tasks/{slug(name)}.html", values)
 
 
 def _methods(environment: Environment, contents: Contents) -> Files:
@@ -193,7 +214,7 @@ def _methods(environment: Environment, contents: Contents) -> Files:
             "calibration": list(zip(found.columns, known.get(name, []), strict=False)) if found else [],
             "table": static_table(contents.cells, places[name]),
         }
-        yield f"methods/{slug(name)}.html", _page(environment, "method", values)
+        yield _page(environment, "method", f"methods/{slug(name)}.html", values)
 
 
 def _by(own: Iterable[Group], key: Callable[[Group], str]) -> list[tuple[str, list[Group]]]:
@@ -218,8 +239,8 @@ def _counts(records: Sequence[Summary]) -> list[str]:
     return counts + ([counted(unscored, "row without a score", "rows without a score")] if unscored else [])
 
 
-def _page(environment: Environment, name: str, values: dict[str, Any]) -> bytes:
-    return environment.get_template(f"{name}.html.j2").render(values).encode()
+def _page(environment: Environment, template: str, name: str, values: dict[str, Any]) -> File:
+    return File(name, "", lambda: environment.get_template(f"{template}.html.j2").render(values).encode())
 
 
 def page_environment(templates: Path) -> Environment:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from affectbench.errors import RecordError
 from affectbench.record import (
     Cell,
     Hashes,
@@ -63,11 +64,15 @@ class Summary(Part):
 
 @dataclass(frozen=True)
 class Source:
-    """A record to be shown: its summary, the SHA-256 of its file's bytes, and how to get all of it."""
+    """A record to be shown: its summary, its file's bytes and their SHA-256."""
 
     summary: Summary
     digest: str
-    load: Callable[[], Record]
+    content: Callable[[], bytes]
+
+    def load(self) -> Record:
+        """All of the record; that it is valid was checked before."""
+        return Record.model_validate_json(self.content())
 
 
 def summary_of(record: Record) -> Summary:
@@ -80,8 +85,8 @@ def summary_of(record: Record) -> Summary:
 
 def source_of(record: Record) -> Source:
     """A record that is already in memory."""
-    digest = hashlib.sha256(record.canonical().encode()).hexdigest()
-    return Source(summary_of(record), digest, lambda: record)
+    content = record.canonical().encode()
+    return Source(summary_of(record), hashlib.sha256(content).hexdigest(), lambda: content)
 
 
 def read_sources(
@@ -117,13 +122,11 @@ def _read_source(path: Path, known: Mapping[str, Summary]) -> Source | Damaged:
         if isinstance(record, Damaged):
             return record
         summary = summary_of(record)
-    return Source(summary, digest, lambda: _record_at(path, digest))
+    return Source(summary, digest, lambda: _content_at(path, digest))
 
 
-def _record_at(path: Path, digest: str) -> Record:
+def _content_at(path: Path, digest: str) -> bytes:
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != digest:
-        from affectbench.errors import RecordError
-
         raise RecordError(f"{path} changed while the site was built", hint="build the site again")
-    return Record.model_validate_json(content)
+    return content

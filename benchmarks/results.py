@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -112,7 +113,7 @@ def _bootstrap_growth(settings: Settings) -> Result:
 
 def _site_growth(settings: Settings) -> Result:
     small, large = (2, 4) if settings.quick else (32, 512)
-    records = _records(large)
+    records = small_run(large)
 
     def build(count: int) -> None:
         with TemporaryDirectory() as folder:
@@ -127,7 +128,7 @@ def _site_growth(settings: Settings) -> Result:
     return compared(name, ours, other, "CPU ms a record")
 
 
-def _records(count: int) -> list[Record]:
+def small_run(count: int) -> list[Record]:
     """Records of a small real run, repeated under other seeds."""
     registry = Registry([CONTENT])
     with TemporaryDirectory() as folder:
@@ -140,7 +141,7 @@ def _records(count: int) -> list[Record]:
     ][:count]
 
 
-def made_up(items: int, seed: int = 0) -> Outcomes:
+def made_up(items: int, seed: int = 0, labels: Sequence[str] = "abcdefg") -> Outcomes:
     """Random outcomes of a cell: 4 conditions, 7 emotions, 20 random draws, every item its own cluster."""
     rng = np.random.default_rng(seed)
     gold = np.arange(items) % EMOTIONS
@@ -155,7 +156,7 @@ def made_up(items: int, seed: int = 0) -> Outcomes:
         margin = rng.normal(size=moved.shape)
         conditions.append(Condition(arm, dose, abs(dose - 1), predictions, margin, draws))
     return Outcomes(
-        labels=tuple("abcdefg"),
+        labels=tuple(labels),
         items=np.array([f"item-{place:05d}" for place in range(items)]),
         gold=gold,
         clusters=np.arange(items),

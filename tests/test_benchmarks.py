@@ -19,8 +19,9 @@ from affectbench.engine import Engine
 from affectbench.intervention import UNTOUCHED, Intervention, scale
 from affectbench.model import Model
 from affectbench.score import score_outcomes
+from affectbench.store import Store
 from benchmarks import __main__ as command
-from benchmarks import gpu, growth, results
+from benchmarks import gpu, growth, leaderboard_size, results
 from benchmarks.measuring import BenchmarkError, agree, compared, in_turn
 from benchmarks.one_at_a_time import answers, inputs_of
 from benchmarks.ways import Hooks, NNsight, Pyvene, installed_peers
@@ -155,3 +156,17 @@ def test_the_last_results_are_well_formed() -> None:
     if not latest.is_file():
         pytest.skip("benchmarks/latest.json is written by `make bench`")
     check_rows(json.loads(latest.read_text(encoding="utf-8")))
+
+
+def test_generated_records_are_valid_and_fill_a_leaderboard(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        leaderboard_size.main(["--entries", "3", "--cells", "5", "--records", str(tmp_path / "results")]) == 0
+    )
+    records, damaged = Store(tmp_path / "results").read_all()
+    assert not damaged
+    assert len(records) == len({record.hashes.record for record in records}) == 15
+    assert len({(record.cell.model, record.cell.task) for record in records}) == 5
+    found = capsys.readouterr().out
+    assert [line.split()[0] for line in found.splitlines() if "entry pages made" in line] == ["15", "0", "1"]

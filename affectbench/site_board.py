@@ -14,7 +14,7 @@ from typing import Any, Literal
 from affectbench.record import file_part
 from affectbench.score_models import Estimate
 from affectbench.site_data import Group, Row
-from affectbench.site_format import general, shared_scale, slug, thousandths
+from affectbench.site_format import Scale, general, shared_scale, slug, thousandths
 from affectbench.site_overall import Overall, Standing
 
 Kind = Literal["rank", "text", "measure", "number", "p", "plain", "status"]
@@ -103,7 +103,6 @@ def cells_board(groups: Sequence[Group]) -> Board:
 def overall_board(name: str, board: Overall) -> Board:
     """Every method as a row, with its means over all comparisons and its specificity in each."""
     rows = board.standings
-    few = len(board.groups) <= 8
     columns = [
         _ranks([row.rank for row in rows], [row.tied for row in rows]),
         _text("selector", "Method", [row.method for row in rows], links="methods"),
@@ -113,7 +112,7 @@ def overall_board(name: str, board: Overall) -> Board:
         _plain("significant", "Signif­icant", [f"{row.n_significant} of {len(row.by_group)}" for row in rows],
                help="In how many comparisons the specificity is significant"),
         _plain("coverage", "Scored", [f"{row.n_scored} of {len(row.by_group)}" for row in rows]),
-        *[_standing_column(place, group, rows, shown=few) for place, group in enumerate(board.groups)],
+        *_standing_columns(board.groups, rows),
         _status([_standing_status(row) for row in rows], [_short(row.problem) for row in rows],
                 [""] * len(rows)),
         _text("family", "Selector family", [row.family for row in rows], shown=False, filter=True),
@@ -128,17 +127,23 @@ def _standing_status(row: Standing) -> str:
     return "ok"
 
 
-def _standing_column(place: int, group: Group, rows: Sequence[Standing], *, shown: bool) -> Column:
-    record = group.record
-    found = []
-    for row in rows:
-        own = row.by_group[place]
-        headline = own.record.headline if own and own.kind != "unscored" else None
-        found.append(headline.spec if headline else None)
-    cell = record.cell
-    detail = f"{cell.intervention} · {general(100 * cell.fraction)} % · seed {cell.seed}"
-    help = f"Specificity on {cell.model}, {cell.task}, {detail}"
-    return _measure(f"g{place}", f"{cell.model} · {cell.task}", found, shown=shown, help=help)
+def _standing_columns(groups: Sequence[Group], rows: Sequence[Standing]) -> list[Column]:
+    """Specificity in each comparison, on one axis; shown at first where they are few."""
+    found = [[_spec(row.by_group[place]) for row in rows] for place in range(len(groups))]
+    scale = shared_scale(spec for column in found for spec in column)
+    columns = []
+    for place, (group, specs) in enumerate(zip(groups, found, strict=True)):
+        cell = group.record.cell
+        detail = f"{cell.intervention} · {general(100 * cell.fraction)} % · seed {cell.seed}"
+        help = f"Specificity on {cell.model}, {cell.task}, {detail}"
+        title = f"{cell.model} · {cell.task}"
+        columns.append(_measure(f"g{place}", title, specs, shown=len(groups) <= 8, help=help, scale=scale))
+    return columns
+
+
+def _spec(row: Row | None) -> Estimate | None:
+    headline = row.record.headline if row and row.kind != "unscored" else None
+    return headline.spec if headline else None
 
 
 def _number_columns(rows: Sequence[Row]) -> list[Column]:
@@ -244,9 +249,15 @@ def _plain(key: str, title: str, values: Sequence[str], *, help: str = "") -> Co
 
 
 def _measure(
-    key: str, title: str, values: Sequence[Estimate | None], *, shown: bool = True, help: str = ""
+    key: str,
+    title: str,
+    values: Sequence[Estimate | None],
+    *,
+    shown: bool = True,
+    help: str = "",
+    scale: Scale | None = None,
 ) -> Column:
-    scale = shared_scale(values)
+    scale = scale or shared_scale(values)
     data = {
         "v": [thousandths(value.value) if value else None for value in values],
         "lo": [thousandths(value.low) if value else None for value in values],

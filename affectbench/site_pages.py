@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
+FIGURES = 4
+"""Comparisons drawn on the index page: the first ones."""
+
 
 class File(NamedTuple):
     """A file of the site: its name, what its content follows from, and how to make it.
@@ -121,6 +124,7 @@ def _index_values(contents: Contents) -> dict[str, Any]:
         "models": sorted({record.cell.model for record in records}),
         "tasks": sorted({record.cell.task for record in records}),
         "groups": contents.groups,
+        "drawn": [group for group in contents.groups if group.pareto][:FIGURES],
     }
 
 

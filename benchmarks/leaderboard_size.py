@@ -43,17 +43,22 @@ USE = """async () => {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Generate records, build, build again, change one record, build again, and use the page in a browser."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.leaderboard_size", description=__doc__)
-    parser.add_argument("--entries", type=int, default=500, help="methods (500)")
-    parser.add_argument("--cells", type=int, default=20, help="records of each (20)")
-    parser.add_argument("--records", type=Path, help="folder to keep the records in, and to take them from")
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     with TemporaryDirectory() as scratch:
         folder = options.records or Path(scratch) / "results"
         if not (folder / "records").is_dir():
             _write(folder, options.entries, options.cells)
         _measure(folder, Path(scratch) / "site")
     return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    made = argparse.ArgumentParser(prog="python -m benchmarks.leaderboard_size", description=__doc__)
+    made.add_argument("--entries", type=int, default=500, help="methods (500)")
+    made.add_argument("--cells", type=int, default=20, help="records of each (20)")
+    made.add_argument("--records", type=Path, help="folder to keep the records in, and to take them from")
+    return made
 
 
 def _write(folder: Path, entries: int, cells: int) -> None:

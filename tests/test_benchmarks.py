@@ -116,7 +116,11 @@ def shown_commands() -> list[list[str]]:
 
 @pytest.mark.parametrize("arguments", shown_commands(), ids=" ".join)
 def test_commands_of_the_page_parse(arguments: list[str]) -> None:
-    parsers = {"benchmarks": command.parser, "benchmarks.gpu": gpu.parser}
+    parsers = {
+        "benchmarks": command.parser,
+        "benchmarks.gpu": gpu.parser,
+        "benchmarks.leaderboard_size": leaderboard_size.parser,
+    }
     assert arguments[:2] == ["python", "-m"]
     parsers[arguments[2]]().parse_args(arguments[3:])
 

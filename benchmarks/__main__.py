@@ -74,7 +74,12 @@ def parser() -> argparse.ArgumentParser:
     size = found.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="tiny sizes, no peers: does it run at all?")
     size.add_argument("--full", action="store_true", help="the whole quick start: takes hours")
-    found.add_argument("--repeats", type=_positive, default=3, help="how often each side runs (default 3)")
+    found.add_argument(
+        "--repeats",
+        type=_positive,
+        default=3,
+        help="how often the sides of `grid` and `results` take turns (default 3; the others take 5 to 15)",
+    )
     found.add_argument("--threads", type=_positive, default=1, help="threads of the numerics (default 1)")
     found.add_argument("--output", type=Path, default=LATEST, help=f"JSON to write (default {LATEST.name})")
     return found

@@ -93,7 +93,8 @@ class ModelGrid:
         selections, records, outcomes = self._run()
         cells = self._cells(selections)
         self.interventions = sum(len(splits["test"]) for splits in cells.values())
-        ways = [Hooks(model), *(peer(model) for peer in self.peers)]
+        # A peer leaves its own wrappers on the modules, so each gets a model of its own.
+        ways = [Hooks(model), *(peer(load_model(self.registry, self.job, "cpu")) for peer in self.peers)]
         self.settings.say(f"{name}: do {', '.join(way.name for way in ways)} give the same answers?")
         self._check_answers(cells, ways)
         # For text, the straightforward cells do just what plain hooks on ready inputs do.

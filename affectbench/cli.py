@@ -141,6 +141,10 @@ def run(
 
         python harness.py run --model path/to/checkpoint --task goemotions --data path/to/data --limit 20
     """
+    if format != "text" and not plan:
+        raise AffectbenchError(
+            f"--format {format} is of the plan", hint="add --plan, or see `table --format`"
+        )
     from affectbench.run_command import What, Where, run_cells
 
     try:

@@ -3,6 +3,7 @@
 A worker has one job at a time and runs its cells one after another, as the local executor does; a job is
 not divided, because the last bits of a number can depend on what else was packed with it. A worker that dies
 loses the cell it was at and nothing else: the cell goes to a new worker, and only results that arrived count.
+After a death, what is left of a job is packed without its finished cells, so last bits may differ there.
 """
 
 from __future__ import annotations

@@ -54,5 +54,6 @@ def _identity(order: Order, options: Options) -> str:
     kind = options.device.partition(":")[0]
     gpu = kind == "cuda" and torch.cuda.is_available()
     chip = torch.cuda.get_device_name() if gpu else torch.backends.cpu.get_cpu_capability()
-    computed_by = (*library_versions().items(), kind, chip, torch.get_num_threads(), code_digest())
+    spread = options.device_map or order.job.card.device_map
+    computed_by = (*library_versions().items(), kind, spread, chip, torch.get_num_threads(), code_digest())
     return digest_of([hashes.task, hashes.model, str(order.job.seed), str(options.tokens), repr(computed_by)])

@@ -195,6 +195,9 @@ def test_a_plan_on_the_command_line(bench: Bench, tmp_path: Path, run_cli: Any) 
     assert told["total"]["passes"] == told["jobs"][0]["passes"]
     assert not (tmp_path / "out").exists()
     assert run_cli(*arguments, "--plan", "-f", "yaml")[0] == 1
+    code, _, said = run_cli(*arguments, "-f", "json")
+    assert code == 1
+    assert "add --plan" in said
 
 
 def test_a_selector_that_cannot_be_imported_is_planned_all_the_same(bench: Bench, tmp_path: Path) -> None:

@@ -80,7 +80,8 @@ def test_a_node_whose_files_differ_is_refused(bench: Bench, tmp_path: Path) -> N
     registry = bench.registry(tmp_path)
     job = bench.job("magnitude", "mine", more=[tmp_path])
     dataset = load_benchmark(job.benchmark, bench.root / "data", None)
-    order = Order(job, dataset, planned_cells(registry, job, dataset))
+    cells = planned_cells(registry, job, dataset)
+    order = Order(job, dataset, cells, cells)
     compare_content(registry, order)
     write_selector(tmp_path, "mine", "units = units[::-1]")
     with pytest.raises(AffectbenchError, match="has another version of the selector of cell mine"):

@@ -79,6 +79,9 @@ def _table(change: Change, fresh: Sequence[Record]) -> list[str]:
         each for each in controls if cell_id(each.cell) not in new
     ]
     lines += [_line(change, record, None, None) for record in others]
+    missing = [what for what, there in (("method", references), ("control", controls)) if not there]
+    if missing:
+        lines += ["", f"No built-in {' and no '.join(missing)} is published beside it."]
     return lines
 
 

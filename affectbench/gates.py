@@ -20,7 +20,7 @@ from affectbench.published import PRECISION, changed_identity, differences
 from affectbench.record import Record, cell_id
 from affectbench.registry import Registry, source_digest
 from affectbench.selector import Selection
-from affectbench.store import Store
+from affectbench.store import Damaged, Store
 from affectbench.submission import CARD, CELL_FILE, MARKUP, Submission, read_card
 from affectbench.submitted import budget_of, evaluation_items
 from affectbench.task_parts import NAME_PATTERN
@@ -66,7 +66,16 @@ class Change:
 
     @cached_property
     def after(self) -> dict[str, Record]:
-        return {cell_id(record.cell): record for record in Store(self.head).read_all()[0]}
+        return {cell_id(record.cell): record for record in self._head[0]}
+
+    @property
+    def damaged(self) -> list[Damaged]:
+        """Files of the head that are no records."""
+        return self._head[1]
+
+    @cached_property
+    def _head(self) -> tuple[list[Record], list[Damaged]]:
+        return Store(self.head).read_all()
 
     @cached_property
     def fresh(self) -> list[Record]:
@@ -127,7 +136,7 @@ def _places(change: Change) -> Iterator[str]:
 
 
 def _schema(change: Change) -> Iterator[str]:
-    for item in Store(change.head).read_all()[1]:
+    for item in change.damaged:
         yield f"{item.path.name}: {item.reason}"
     for name, record in change.after.items():
         cell = record.cell

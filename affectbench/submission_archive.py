@@ -72,6 +72,9 @@ def unpack(archive: Path, target: Path) -> None:
     """
     if not archive.is_file():
         raise SubmissionError(f"there is no submission {archive}", hint="give its folder or its zip")
+    size = archive.stat().st_size
+    if size > MAX_TOTAL_BYTES:
+        raise SubmissionError(f"{archive}: {size} bytes", hint=f"at most {MAX_TOTAL_BYTES}")
     try:
         with zipfile.ZipFile(archive) as opened:
             entries = _checked([entry for entry in opened.infolist() if not entry.is_dir()])
@@ -96,6 +99,9 @@ def _checked(entries: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
             raise SubmissionError(f"{name}: a link or a special file", hint="pack plain files only")
         if entry.flag_bits & 0x1:
             raise SubmissionError(f"{name}: encrypted", hint="pack without a password")
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            # An LZMA stream asks for as much memory as it likes.
+            raise SubmissionError(f"{name}: compressed in another way than deflate", hint="pack it again")
         if name.lower() in seen:
             raise SubmissionError(f"{name}: in the archive twice", hint="pack it once")
         seen.add(name.lower())

@@ -67,7 +67,7 @@ def submit_folder(
         check_trust(checked, trust_code)
     suffix = "" if limit is None else f"-limit{limit}"
     target = output or Path("results") / f"{submission.name}{suffix}"
-    options = Options(target, device, data, limit, 0, command_line())
+    options = Options(target, device=device, data=data, limit=limit, command=command_line())
     with Terminal(console) as terminal:
         done, packed = submit(folder, registry, options, terminal, trust_code=trust_code)
     for failure in done.failed:
@@ -141,7 +141,7 @@ def verify_submission(
     published = against or builtin_root() / "leaderboard" / "results"
     if against is not None and not (against / "records").is_dir():
         raise AffectbenchError(f"{against} holds no records", hint="a folder of published results")
-    options = Options(target, device, data, None, 0, command_line())
+    options = Options(target, device=device, data=data, command=command_line())
     with Terminal(console) as terminal:
         found, records = verify(
             source,

@@ -320,6 +320,19 @@ def test_the_report_sets_new_rows_beside_references_and_controls(case: Case) -> 
     assert "3 cells, 1 new or changed" in text
 
 
+def test_the_report_says_what_is_missing_beside_a_row(case: Case) -> None:
+    for selector in ("magnitude", "random"):
+        case.path(selector).unlink()
+    assert "No built-in method and no control is published beside it." in case.report()
+
+
+def test_the_report_says_what_a_changed_row_was(case: Case) -> None:
+    old = json.loads(case.path("magnitude").read_text())["headline"]["spec"]["value"]
+    case.edit("magnitude", put("headline", "spec", "value", value=0.5))
+    (row,) = [line for line in case.report().splitlines() if line.startswith("| **magnitude**")]
+    assert f"(was {old:+.3f})" in row
+
+
 def test_the_report_shows_problems_as_text(case: Case) -> None:
     case.edit("mine", put("reason", value=f"{SCRIPT} @team [x](https://example.org)"))
     text = case.report()

@@ -248,8 +248,8 @@ def test_a_zip_bomb_is_refused_before_it_goes_off(tmp_path: Path) -> None:
 
 
 def test_many_small_files_are_a_bomb_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    noise = np.random.default_rng(0).bytes(40_000)
-    archive = zipped(tmp_path / "a.zip", {f"selections/{k}.safetensors": noise for k in range(3)})
+    plain = b"ab" * 20_000  # Too small for its ratio to matter.
+    archive = zipped(tmp_path / "a.zip", {f"selections/{k}.safetensors": plain for k in range(3)})
     monkeypatch.setattr("affectbench.submission_archive.MAX_TOTAL_BYTES", 100_000)
     with pytest.raises(SubmissionError, match="120000 with those before it"):
         unpack(archive, tmp_path)
@@ -271,6 +271,21 @@ def test_an_archive_that_lies_about_its_size_is_stopped(tmp_path: Path) -> None:
     with pytest.raises(SubmissionError, match=r"not a sound zip|more than it says"):
         unpack(archive, target)
     assert sum(path.stat().st_size for path in target.rglob("*")) <= 1 << 16
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_other_ways_of_compressing_are_refused(tmp_path: Path, kind: int) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", kind) as archive:
+        archive.writestr("README.md", "x" * 100)
+    with pytest.raises(SubmissionError, match="in another way than deflate"):
+        unpack(tmp_path / "a.zip", tmp_path)
+
+
+def test_a_huge_archive_is_not_opened(tmp_path: Path) -> None:
+    with (tmp_path / "a.zip").open("wb") as stream:
+        stream.truncate(submission_module.MAX_TOTAL_BYTES + 1)
+    with pytest.raises(SubmissionError, match="268435457 bytes"):
+        unpack(tmp_path / "a.zip", tmp_path)
 
 
 @pytest.mark.parametrize(

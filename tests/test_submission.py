@@ -268,9 +268,9 @@ def test_an_archive_that_lies_about_its_size_is_stopped(tmp_path: Path) -> None:
         assert opened.infolist()[0].file_size == 10
     target = tmp_path / "target"
     target.mkdir()
-    with pytest.raises(SubmissionError, match=r"not a sound zip|more than it says"):
+    with pytest.raises(SubmissionError, match="not a sound zip"):
         unpack(archive, target)
-    assert sum(path.stat().st_size for path in target.rglob("*")) <= 1 << 16
+    assert sum(path.stat().st_size for path in target.rglob("*")) <= 10
 
 
 @pytest.mark.parametrize("kind", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])

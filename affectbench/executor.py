@@ -15,7 +15,7 @@ from affectbench.journal import Journal
 from affectbench.placement import Options, Order, Placement
 from affectbench.record import Cell, Record, cell_id
 from affectbench.registry import Registry
-from affectbench.resume import cells_to_pass, forget, open_journal
+from affectbench.resume import cells_to_pass, open_journal
 
 if TYPE_CHECKING:
     from affectbench.cell_result import CellResult
@@ -80,14 +80,12 @@ class LocalExecutor:
     def _run(self, order: Order, host: Host) -> None:
         journal = open_journal(order, host.options, host.reporter.note)
         try:
-            sound = self._pass_cells(order, host, journal)
+            self._pass_cells(order, host, journal)
         finally:
             journal.close()
-        if sound:
-            forget(host.options.output, order.job)
 
-    def _pass_cells(self, order: Order, host: Host, journal: Journal) -> bool:
-        """Run what is left of an order; returns whether no cell ended in an error."""
+    def _pass_cells(self, order: Order, host: Host, journal: Journal) -> None:
+        """Run what is left of an order, on the way of the run that was stopped."""
         report = host.reporter
         way = cells_to_pass(order, journal)
         placement = Placement(host.registry, replace(order, cells=way), host.options, report.phase, journal)
@@ -98,15 +96,11 @@ class LocalExecutor:
             report.note(f"going on: {journal.answers:,} of {answers:,} answers were already there")
         journal.begin(cell_id(planned.cell) for planned in way)
         left = [planned.cell for planned in order.cells]
-        sound = True
         for planned in way:
             if planned.cell in left:
                 report.cell(planned.cell, placement.answers(planned))
-                result = placement.run(planned, report.advance)
-                host.finished(result)
-                sound = sound and result.record.status != "error"
+                host.finished(placement.run(planned, report.advance))
                 left.remove(planned.cell)
             elif left:
                 report.phase(f"taking up {planned.cell.selector}, finished before")
                 placement.replay(planned)
-        return sound

@@ -35,7 +35,7 @@ class Run:
     store: Store = field(init=False)
     failures: list[str] = field(init=False, default_factory=list)
     _records: dict[str, Record | None] = field(init=False, default_factory=dict)
-    _finished: list[Job] = field(init=False, default_factory=list)
+    _read: list[tuple[Job, tuple[PlannedCell, ...]]] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         self.store = Store(self.options.output)
@@ -49,8 +49,10 @@ class Run:
         self.store.prepare()
         self.reporter.start(sum(job.size for job in jobs))
         self.executor.run(self.orders(jobs), self)
-        for job in self._finished:  # A process that was killed at its very end has not tidied up.
-            forget(self.options.output, job)
+        for job, cells in self._read:
+            records = [self._records[cell_id(planned.cell)] for planned in cells]
+            if all(record is not None and record.status != "error" for record in records):
+                forget(self.options.output, job)
         return [record for record in self._records.values() if record is not None]
 
     def finished(self, result: CellResult) -> None:
@@ -100,8 +102,7 @@ class Run:
                 pending.append(planned)
             else:
                 self.reporter.done(record, skipped=True)
-        if not pending:
-            self._finished.append(job)
+        self._read.append((job, cells))
         return Order(job, dataset, tuple(pending), cells)
 
     def _kept(self, each: PlannedCell) -> Record | None:

@@ -72,6 +72,7 @@ class Engine(PieceWork):
     def __post_init__(self) -> None:
         if self.tokens <= 0:
             self.tokens = CPU_TOKENS if self.model.device.type == "cpu" else GPU_TOKENS
+        _ = self.model.trimmable  # Tried out now: later there may be hooks in the model.
 
     @cached_property
     def foldable(self) -> frozenset[str]:
@@ -170,6 +171,8 @@ class Engine(PieceWork):
         groups: dict[Start, list[int]] = defaultdict(list)
         for place, intervention in enumerate(interventions):
             groups[self._start(intervention, fold=grow == 0)].append(place)
+        if sum(start.entry * len(group) for start, group in groups.items()) <= len(self.model.layers):
+            groups = {Start(0): list(range(len(interventions)))}  # A pass that shows less than it costs.
         watched = self._watched(batch, groups, last, grow > 0)
         columns = batch.embeds.shape[1] + grow
         for start, group in sorted(groups.items()):

@@ -216,11 +216,12 @@ class EvidencePass:
         sites = sorted({site for site, _, _ in self.requests})
         wanted = [(site, layer) for site in sites for layer in range(model.shape.layers)]
         gold = self.items.gold[places]
+        batch, cache = self._begun(batch)
         with torch.set_grad_enabled(gradients):
             if gradients:
-                batch = Batch(batch.embeds.detach().requires_grad_(), batch.mask, batch.roles)
+                batch = replace(batch, embeds=batch.embeds.detach().requires_grad_())
             with hooked([(*model.site_module(*point), read(point)) for point in wanted]):
-                hidden = model.decode(batch)
+                hidden = model.decode(batch, cache=cache)
             first = self.readout.first_scores(model.logits(hidden[:, -1]))
             slopes = self._slopes(first, gold, places, seen) if gradients else {}
         self.engine.spent(len(places))
@@ -234,6 +235,22 @@ class EvidencePass:
         for total, addition in additions:
             total += addition
         self.codes[places], self.counted = codes, counted
+
+    def _begun(self, batch: Batch) -> tuple[Batch, Any]:
+        """What is left of a batch, and the keys and values of what was run: nothing was, unless statistics
+        of the answer position are all that is asked for.
+
+        An activation there reaches the answer through its own column alone, so gradients need a graph for no
+        other: what comes before runs without one.
+        """
+        answer_only = all(ROLE_BIT[positions] == ANSWER for _, positions, _ in self.requests)
+        if not answer_only or batch.embeds.shape[1] == 1:
+            return batch, None
+        before = Batch(batch.embeds[:, :-1], batch.mask[:, :-1], batch.roles[:, :-1])
+        cache = self.engine.model.cache()
+        with torch.no_grad():
+            self.engine.model.decode(before, cache=cache, last=1)
+        return Batch(batch.embeds[:, -1:], batch.mask, batch.roles[:, -1:]), cache
 
     def _pool(
         self, point: Point, activation: Tensor | Routed, slope: Tensor | None, roles: Tensor

@@ -51,7 +51,7 @@ def test_a_driver_that_ends_leaves_finished_cells_and_no_process(
     _, said = driver.communicate(timeout=60)
     if how == signal.SIGINT:
         assert driver.returncode == 130
-        assert "finished cells are kept" in said
+        assert "kept: the same command goes on from here" in said
     _, left = psutil.wait_procs(started, timeout=60)
     assert not left
     kept = contents(tmp_path)

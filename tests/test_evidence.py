@@ -20,11 +20,16 @@ PLACES = ("all", "content", "answer")
 
 
 def collect(
-    data: Items, *, tokens: int = 4096, needs: frozenset[str] = ALL, **options: object
+    data: Items,
+    *,
+    tokens: int = 4096,
+    needs: frozenset[str] = ALL,
+    places: tuple[str, ...] = PLACES,
+    **options: object,
 ) -> EvidencePass:
     model = tiny_qwen2()
     requests = frozenset().union(
-        *(requests_of(needs, site, p) for site in ("gate", "neuron") for p in PLACES)
+        *(requests_of(needs, site, place) for site in ("gate", "neuron") for place in places)
     )
     return EvidencePass(Engine(model, tokens=tokens), data, readout(model), requests, **options).run()  # type: ignore[arg-type]
 
@@ -68,9 +73,11 @@ def brute_force(data: Items, site: str, positions: str) -> dict[str, np.ndarray]
 
 @pytest.mark.parametrize("site", ["gate", "neuron"])
 @pytest.mark.parametrize("positions", PLACES)
-def test_every_statistic_equals_brute_force(site: str, positions: str) -> None:
+@pytest.mark.parametrize("alone", [False, True], ids=["of several positions", "of one"])
+def test_every_statistic_equals_brute_force(site: str, positions: str, alone: bool) -> None:
     data = items(tiny_qwen2())
-    found = collect(data, correct_only=False).evidence(site, positions)
+    asked = (positions,) if alone else PLACES
+    found = collect(data, correct_only=False, places=asked).evidence(site, positions)
     expected = brute_force(data, site, positions)
     for name in sorted(ALL):
         np.testing.assert_allclose(getattr(found, name), expected[name], atol=1e-5, err_msg=name)

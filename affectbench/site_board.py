@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from affectbench.record import file_part
@@ -50,6 +51,11 @@ class Board:
     kinds: list[int]
     groups: list[dict[str, Any]]
     digests: str = ""
+
+    @cached_property
+    def group_of(self) -> list[int]:
+        """The place of each row's group."""
+        return [place for place, group in enumerate(self.groups) for _ in range(group["rows"])]
 
     def payload(self) -> dict[str, Any]:
         """The board as JSON data. `digests` holds 8 characters a row, the ends of the cells' names."""

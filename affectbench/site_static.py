@@ -26,10 +26,9 @@ def static_table(board: Board, places: Sequence[int] | None = None) -> StaticTab
     """The first `STATIC_ROWS` of the rows at these places of a board (by default all), as text."""
     places = range(len(board.kinds)) if places is None else places
     columns = [column for column in board.columns if column.shown]
-    group_of = [place for place, group in enumerate(board.groups) for _ in range(group["rows"])]
     rows = []
     for row in places[:STATIC_ROWS]:
-        group = group_of[row] if group_of else 0
+        group = board.group_of[row] if board.groups else 0
         rows.append((KINDS[board.kinds[row]], [_text(column, row, group) for column in columns]))
     return StaticTable([column.title for column in columns], rows, len(places))
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
+import numpy as np
 import pytest
 from example_records import example_record, failed, renamed, with_spec
 
@@ -183,6 +185,23 @@ def test_a_board_of_many_comparisons_hides_their_columns_at_first() -> None:
         many = [renamed(record, seed=seed) for seed in range(number_of)]
         columns = overall_board("overall", overall(groups(summaries(*many)))).columns
         assert [c.shown for c in columns if c.key.startswith("g")] == [number_of == 8] * number_of
+
+
+def test_a_row_takes_little_so_that_ten_thousand_stay_light() -> None:
+    rng = np.random.default_rng(0)
+    base = summary_of(with_spec(example_record(bootstrap_draws=100), 0.1, 0.2, 0.3))
+    assert base.headline is not None
+    many = []
+    for index in range(2000):
+        cell = base.cell.model_copy(update={"selector": f"method-{index % 100}", "seed": index // 100})
+        low, value, high = sorted(rng.random(3).tolist())
+        spec = Estimate(value=value, low=low, high=high)
+        headline = base.headline.model_copy(update={"spec": spec, "strength": spec, "spec_amplify": spec})
+        digest = hashlib.sha256(str(index).encode()).hexdigest()[:8]
+        many.append(base.model_copy(update={"id": f"x__{digest}", "cell": cell, "headline": headline}))
+    board = groups(many)
+    script = boards_script([cells_board(board), overall_board("overall", overall(board))])
+    assert len(script.encode()) < 140 * 2000
 
 
 def test_names_of_files_are_safe_and_differ() -> None:

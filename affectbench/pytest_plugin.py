@@ -61,7 +61,8 @@ class Result:
 
     @property
     def _headline(self) -> Headline:
-        found: Headline = self._existing(self.record.headline, "result")
+        headline = self.record.headline if self.record.status == "ok" else None
+        found: Headline = self._existing(headline, "result")
         return found
 
     def _existing(self, value: Any, name: str) -> Any:

@@ -26,6 +26,8 @@ from affectbench.record import Cell, Record
 
 TOLERANCE = 0.02
 """A smaller change fails no build, however significant."""
+ROUNDING = 1e-6
+"""Other threads or batches move sums by less; such a difference is no test that the others pay for."""
 DRAWS = 10_000
 Verdict = Literal["identity changed", "missing", "regressed", "moved", "improved", "new", "unchanged", "same"]
 FAILING: frozenset[str] = frozenset({"regressed", "identity changed", "missing"})
@@ -198,7 +200,7 @@ def _corrected(differences: Sequence[Difference], seed: int, draws: int) -> list
     """
     families: dict[str, list[int]] = {}
     for place, difference in enumerate(differences):
-        if difference.method != "size" and difference.size != 0:
+        if difference.method != "size" and abs(difference.size or 0.0) > ROUNDING:
             families.setdefault(difference.family, []).append(place)
     p: list[float | None] = [None] * len(differences)
     for places in families.values():
@@ -247,7 +249,7 @@ def _judged(pair: _Pair, p: Sequence[float | None], tolerance: float, allowed: C
 
 def _verdict(difference: Difference, p: float | None, tolerance: float, *, control: bool) -> Verdict:
     size = difference.size
-    if size is not None and (abs(size) <= tolerance or (p is not None and p >= LEVEL)):
+    if size is not None and (abs(size) <= max(tolerance, ROUNDING) or (p is not None and p >= LEVEL)):
         return "unchanged"
     # A control has no effect to lose: only the model below it can get worse.
     if control and difference.statistic != BASE_UAR:

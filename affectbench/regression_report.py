@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from xml.etree import ElementTree
 
-from rich.console import Console, Group, RenderableType
-from rich.markup import escape
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
 from affectbench.regression import WORST_FIRST, CellCheck, Change, Check, Verdict
@@ -16,7 +14,7 @@ QUIET = ("same", "unchanged")
 """Verdicts that are counted and not listed."""
 COLOURS = {"improved": "green", "new": "cyan", "moved": "yellow", "missing": "red"}
 COLUMNS = ("cell", "verdict", "statistic", "before", "after", "change [95 %]", "p")
-WIDE = 150
+TABLE = "    {:<12}  {:>6}  {:>6}  {:<23}  {}"
 ADVICE = (
     "Meant? Write a new baseline with --update. A new checkpoint or selector under the old name: "
     "--allow-change model, --allow-change selector, and the scores decide."
@@ -33,25 +31,37 @@ def headline(check: Check) -> str:
 
 
 def print_check(console: Console, check: Check) -> None:
-    """The check as a person should see it; tables are not cut where the output is no terminal."""
-    wide = console if console.is_terminal else Console(file=console.file, width=WIDE)
-    wide.print(_text(check), soft_wrap=False)
+    """The check as a person should see it, in lines that fit a terminal and the log of a build."""
+    listed = _listed(check)
+    if any(change.verdict not in QUIET for cell in listed for change in cell.changes):
+        _print(
+            console, TABLE.format("statistic", "before", "  after", "change [95 %]", "p, corrected"), "dim"
+        )
+    for cell in listed:
+        title, *details = _lines(cell)
+        style = COLOURS.get(cell.verdict, "red" if cell.failed else "")
+        _print(console, title, style)
+        for line in details:
+            _print(console, line)
+    for difference in check.environment:
+        _print(console, f"environment: {difference}", "yellow")
+    _print(console, headline(check), "bold" if check.passed else "bold red")
+    if advice := _advice(check):
+        _print(console, advice, "dim")
 
 
-def _text(check: Check) -> RenderableType:
-    table = Table(*COLUMNS, box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for place, column in enumerate(table.columns):
-        column.no_wrap = place != 2
-        column.justify = "left" if place < 3 else "right"
-    for cell in _listed(check):
-        colour = COLOURS.get(cell.verdict, "red" if cell.failed else "")
-        for row in _rows(cell):
-            table.add_row(*(escape(part) for part in row), style=colour)
-    parts: list[RenderableType] = [table] if table.row_count else []
-    parts += [Text(f"environment: {difference}", style="yellow") for difference in check.environment]
-    parts.append(Text(headline(check), style="bold" if check.passed else "bold red"))
-    advice = _advice(check)
-    return Group(*parts, *([Text(advice, style="dim")] if advice else []))
+def _print(console: Console, text: str, style: str = "") -> None:
+    console.print(Text(text, style), highlight=False, soft_wrap=True)
+
+
+def _lines(cell: CellCheck, *, every_change: bool = False) -> list[str]:
+    """A title, and a line for each change that counts and each note."""
+    name, verdict = _name(cell), _verdict(cell)
+    lines = [f"{verdict}  {name}"]
+    for change in cell.changes:
+        if every_change or change.verdict not in QUIET:
+            lines.append(TABLE.format(*_numbers(change)))
+    return [*lines, *(f"    {note}" for note in cell.notes)]
 
 
 def as_markdown(check: Check) -> str:
@@ -92,8 +102,7 @@ def as_junit(check: Check) -> str:
         case = ElementTree.SubElement(
             suite, "testcase", {"classname": f"{cell.model}.{cell.task}", "name": name, "time": "0"}
         )
-        rows = _rows(each, every_change=True)
-        said = _xml("\n".join(" ".join(part for part in row[1:] if part) for row in rows))
+        said = _xml("\n".join(_lines(each, every_change=True)))
         if each.failed:
             first = _xml("; ".join(_reasons(each)))
             failure = ElementTree.SubElement(case, "failure", {"type": each.verdict, "message": first})
@@ -123,12 +132,19 @@ def _advice(check: Check) -> str:
     )
 
 
+def _name(cell: CellCheck) -> str:
+    found = cell.cell
+    name = f"{found.model} · {found.task} · {found.selector} · {found.intervention} {found.fraction:.2%}"
+    return name + (f" seed {found.seed}" if found.seed else "")
+
+
+def _verdict(cell: CellCheck) -> str:
+    return cell.verdict + (f": {', '.join(cell.hashes)}" if cell.hashes else "")
+
+
 def _rows(cell: CellCheck, *, every_change: bool = False) -> Iterator[tuple[str, ...]]:
     """One row a change that counts, or one for the cell; notes come in rows of their own."""
-    identity = cell.cell
-    name = f"{identity.model} · {identity.task} · {identity.selector} · {identity.intervention}"
-    name += f" {identity.fraction:.2%}" + (f" seed {identity.seed}" if identity.seed else "")
-    verdict = cell.verdict + (f": {', '.join(cell.hashes)}" if cell.hashes else "")
+    name, verdict = _name(cell), _verdict(cell)
     shown = [change for change in cell.changes if every_change or change.verdict not in QUIET]
     for change in shown:
         yield (name, verdict, *_numbers(change))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shlex
 import shutil
@@ -12,10 +13,11 @@ from xml.etree import ElementTree
 
 import pytest
 from e2e_content import MODEL, SUITE, Bench, Outcome, save_model, write_selector
+from rich.console import Console
 from test_regression import record_of, results, world
 
 from affectbench.regression import Check, compare
-from affectbench.regression_report import as_junit, as_markdown, headline
+from affectbench.regression_report import as_junit, as_markdown, headline, print_check
 
 ROOT = Path(__file__).resolve().parent.parent
 Cli = Callable[..., Outcome]
@@ -205,6 +207,18 @@ def test_the_headline_counts_the_worst_first(mixed: Check) -> None:
         "FAILED: 6 cells against base|line: "
         "1 identity changed, 1 missing, 1 regressed, 1 improved, 1 new, 1 same"
     )
+
+
+def test_a_narrow_terminal_cuts_nothing(mixed: Check) -> None:
+    stream = io.StringIO()
+    print_check(Console(file=stream, width=60, force_terminal=True, color_system=None), mixed)
+    lines = stream.getvalue().splitlines()
+    assert "regressed  reference-text · reference-text · mad · gain 1.00%" in lines
+    (spec,) = [line for line in lines if line.split()[:3] == ["specificity", "0.431", "0.136"]]
+    assert spec.split()[3] == "-0.295"
+    assert "missing  reference-text · reference-text · lap · gain 1.00%" in lines
+    assert lines.index(headline(mixed)) == len(lines) - 2
+    assert not any("lape" in line for line in lines), "what is the same is counted, not listed"
 
 
 def test_junit_has_a_case_a_cell_and_a_failure_each_that_failed(mixed: Check) -> None:

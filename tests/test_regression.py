@@ -297,6 +297,22 @@ def test_too_few_clusters_for_a_test_leave_the_size_to_decide() -> None:
     assert (spec.p, spec.verdict) == (None, "regressed")
 
 
+def test_rounding_is_no_test_that_others_pay_for() -> None:
+    """Six clusters reach p = 2 / 64 in one family of tests, and nothing below 0.05 in two."""
+    answers = world(1, n_per_label=60, n_clusters=6)
+    old, new = answers(1, effect=0.8), answers(2, effect=0.1)
+    before, after = record_of(old), record_of(new)
+    assert after.headline is not None
+    assert before.headline is not None
+    noisy = after.headline.model_copy(update={"pres": (before.headline.pres or 0.0) - 1e-9})
+    after = after.model_copy(update={"headline": noisy})
+    cell = one(compare(results((before, old)), results((after, new))))
+    spec = cell.changes[0]
+    assert spec.difference.statistic == "specificity"
+    assert spec.p == pytest.approx(2 / 64)
+    assert spec.verdict == "regressed"
+
+
 # What cannot be compared.
 
 

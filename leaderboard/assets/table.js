@@ -68,18 +68,21 @@
     function grouped() {
       return board.groups.length > 0 && state.sort === "rank" && state.dir === "ascending";
     }
-    function wanted(row) {
-      if (state.controls === "0" && board.kinds[row] === "1") return false;
-      if (filters.some((each) => state[each.key] && text(each, row) !== state[each.key])) return false;
-      return !state.q || state.q.toLowerCase().split(/\s+/).every((word) => words(row).includes(word));
-    }
     function found() {
-      const rows = base.filter(wanted);
+      const search = state.q.toLowerCase().split(/\s+/).filter(Boolean);
+      const codes = filters.filter((each) => state[each.key]).map((each) => [each, each.data.d.indexOf(state[each.key])]);
+      const rows = base.filter((row) => {
+        if (state.controls === "0" && board.kinds[row] === "1") return false;
+        return codes.every(([each, at]) => code(each, row) === at) && search.every((word) => words(row).includes(word));
+      });
       if (state.sort === "rank" && state.dir === "ascending") return rows;
       const value = key(column[state.sort]);
       const sign = state.dir === "ascending" ? 1 : -1;
-      const last = (row) => (board.kinds[row] === "2" ? 2 : 0) + (value(row) === null ? 1 : 0);
-      return rows.sort((a, b) => last(a) - last(b) || sign * (value(a) - value(b)) || a - b);
+      const keyed = rows.map((row) => {
+        const own = value(row);
+        return { row, own: sign * own, last: (board.kinds[row] === "2" ? 2 : 0) + (own === null ? 1 : 0) };
+      });
+      return keyed.sort((a, b) => a.last - b.last || a.own - b.own || a.row - b.row).map((each) => each.row);
     }
     function visible() {
       const chosen = state.cols.split(" ");

@@ -27,11 +27,13 @@ from affectbench.session import Session
 from affectbench.task import SplitName
 from benchmarks.measuring import BenchmarkError, Report, Result, Settings, agree, compared, in_turn
 from benchmarks.one_at_a_time import Found, OneAtATime, answers, inputs_of
-from benchmarks.ways import Hooks, Way, installed_peers
+from benchmarks.ways import Hooks, Way, as_loaded, installed_peers
 
 CONTENT = Path(__file__).parent / "content"
 TOLERANCE = 1e-3
 """Largest difference of a log-likelihood (nats) or a preservation measure that rounding may make."""
+PRODUCTS = "hooks on our matrix products"
+"""Tells apart what fewer and shorter passes save from what the kernel of a product saves."""
 Cells = dict[str, dict[SplitName, list[Intervention]]]
 """The interventions of each cell, by selector and split."""
 
@@ -94,7 +96,7 @@ class ModelGrid:
         cells = self._cells(selections)
         self.interventions = sum(len(splits["test"]) for splits in cells.values())
         # A peer leaves its own wrappers on the modules, so each gets a model of its own.
-        ways = [Hooks(model), *(peer(load_model(self.registry, self.job, "cpu")) for peer in self.peers)]
+        ways = [way(as_loaded(load_model(self.registry, self.job, "cpu"))) for way in (Hooks, *self.peers)]
         self.settings.say(f"{name}: do {', '.join(way.name for way in ways)} give the same answers?")
         self._check_answers(cells, ways)
         # For text, the straightforward cells do just what plain hooks on ready inputs do.
@@ -104,6 +106,7 @@ class ModelGrid:
             "straightforward, whole": self._straightforward,
             "ours, answers": lambda: self._ours(cells),
             **{f"{way.name}, answers": partial(self._theirs, way, cells) for way in timed_ways},
+            f"{PRODUCTS}, answers": partial(self._theirs, Hooks(model), cells),
         }
         for repeat in range(self.settings.repeats):
             self.settings.say(f"{name}: repeat {repeat + 1} of {self.settings.repeats}")

@@ -41,7 +41,7 @@ from affectbench.session import Session
 from affectbench.study import Study
 from affectbench.task import InterventionProtocol
 from benchmarks.measuring import BenchmarkError, cpu_seconds
-from benchmarks.ways import Hooks, Way
+from benchmarks.ways import Hooks, Way, as_loaded
 
 BATCH = 32
 Inputs = list[tuple[list[int], dict[str, Any]]]
@@ -133,7 +133,7 @@ class OneAtATime:
         """What was found, by selector."""
         with self._part("loading and items"):
             dataset = load_benchmark(self.job.benchmark)
-            self.model = load_model(self.registry, self.job, "cpu")
+            self.model = as_loaded(load_model(self.registry, self.job, "cpu"))
             self.session = Session(self.model, self.job.benchmark, dataset, self.registry.benchmark)
             self.way = Hooks(self.model)
             self.inputs = {

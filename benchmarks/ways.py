@@ -18,6 +18,7 @@ from torch import Tensor
 
 from affectbench.intervention import Intervention
 from affectbench.model import Model
+from affectbench.products import OneDnnLinear
 from affectbench.sites import GATE
 from benchmarks.measuring import BenchmarkError
 
@@ -25,6 +26,14 @@ Forward = Callable[[dict[str, Any]], Tensor]
 """Inputs of the model's own forward, by keyword -> logits (B, T or 1, V)."""
 Point = tuple[int, Tensor, Tensor]
 """(layer, channels, factors)"""
+
+
+def as_loaded(model: Model) -> Model:
+    """The same model with the matrix products that transformers loads it with, in place."""
+    for module in model.network.modules():
+        if type(module) is OneDnnLinear:
+            module.__class__ = torch.nn.Linear  # type: ignore[assignment]
+    return model
 
 
 class Way(Protocol):

@@ -109,7 +109,7 @@ class Engine(PieceWork):
         scores = np.full((*shape, len(readout.labels)), np.nan, dtype=np.float32)
         under = digest_of(intervention.digest for intervention in interventions)
         about = "answers", items.digest, repr((readout.candidates, readout.max_new_tokens)), under
-        for places in self.batches(items.items, readout.further):
+        for places in self.batches(items.items, readout.further, times=len(interventions)):
             work = partial(self._batch, items, places, readout, interventions)
             found = self.piece(about, places, work, progress, answers=len(interventions) * len(places))
             if found is not None:
@@ -200,7 +200,7 @@ class Engine(PieceWork):
         first = intervention.first_layer
         if first is None or not fold:
             return Start(first or 0)
-        here, _ = intervention.parted(first)
+        here, _ = intervention.parted
         simple = len(here) == 1 and here[0].operation == "scale" and here[0].site in self.foldable
         return Start(first, folded=simple)
 
@@ -228,7 +228,7 @@ class Engine(PieceWork):
             prefix = Prefix(start.entry, entered, watched.cache)
         if start.folded:
             assert prefix is not None, "a folded layer is never the entry"
-            parted = [intervention.parted(start.layer) for intervention in interventions]
+            parted = [intervention.parted for intervention in interventions]
             self._fold(prefix, [here[0] for here, _ in parted], watched.neurons[start.layer], batch.roles)
             interventions = [rest for _, rest in parted]
         with self.editing(interventions) as edits:

@@ -108,18 +108,19 @@ class Intervention:
             digest.update(np.ascontiguousarray(edit.value[order], dtype="<f8").tobytes())
         return digest.hexdigest()[:16]
 
-    def parted(self, layer: int) -> tuple[tuple[Edit, ...], Intervention]:
-        """The edits of `layer`, and the intervention without them."""
+    @cached_property
+    def parted(self) -> tuple[tuple[Edit, ...], Intervention]:
+        """The edits of the first edited layer, and the intervention without them."""
         here: list[Edit] = []
         rest: list[Edit] = []
         for edit in self.effective:
-            inside = edit.units // edit.shape.width == layer
+            inside = edit.units // edit.shape.width == self.first_layer
             for chosen, found in ((inside, here), (~inside, rest)):
                 if chosen.any():
                     found.append(replace(edit, units=edit.units[chosen], value=edit.value[chosen]))
         return tuple(here), Intervention(tuple(rest))
 
-    @property
+    @cached_property
     def first_layer(self) -> int | None:
         """Lowest layer that is edited; None where nothing is."""
         layers = [int(edit.units.min()) // edit.shape.width for edit in self.effective]

@@ -96,7 +96,7 @@ class PackedLM(HFLM):  # type: ignore[misc]
         ]
         wanted = list(rows.values())
         under = digest_of(intervention.digest for intervention in self.interventions)
-        for places in self.engine.batches(prepared):
+        for places in self.engine.batches(prepared, times=len(self.interventions)):
             items = [prepared[place] for place in places]
             flat = [(row, pair) for row, place in enumerate(places) for pair in wanted[place]]
             about = "likelihoods", under, repr(flat)

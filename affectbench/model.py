@@ -237,8 +237,10 @@ class Model(PromptTokens):
         `batch.mask` then covers the cached tokens too. `last` promises that only so many last columns are
         read: the last layer is not run for the others.
         """
-        positions = self.position_ids(batch.mask)[..., -batch.embeds.shape[1] :]
-        attention: Any = None if bool(batch.mask.all()) and cache is None else batch.mask.long()
+        full = bool(batch.mask.all())
+        # Without padding all rows have the positions of one, and what follows from them is made once.
+        positions = self.position_ids(batch.mask[:1] if full else batch.mask)[..., -batch.embeds.shape[1] :]
+        attention: Any = None if full and cache is None else batch.mask.long()
         if batch.branches is not None:
             positions = batch.branches.positions(positions)
             attention = batch.branches.attention(batch.mask, self.text_config, batch.embeds.dtype)

@@ -55,15 +55,21 @@ class PieceWork:
     cost: Cost
     _refused: bool = False
 
-    def batches(self, items: Sequence[Prepared], further: int = 0, start: int = 0) -> Iterator[list[int]]:
+    def batches(
+        self, items: Sequence[Prepared], further: int = 0, start: int = 0, times: int = 1
+    ) -> Iterator[list[int]]:
         """Places of items of like length, so that little is padded; a batch holds at most `tokens`, the
-        `further` columns that are added to each item included. The first `start` items are left out: they
-        were in batches that were taken."""
+        `further` columns that are added to each item included. Where a batch fills a pass because each item
+        is run `times` times, it takes no longer item. The first `start` items are left out: they were in
+        batches that were taken."""
         todo = sorted(range(len(items)), key=lambda place: (len(items[place]), items[place].id))
         del todo[:start]
         while todo:
             size, most = 1, min(len(todo), ITEMS_A_BATCH)
             while size < most and (size + 1) * (len(items[todo[size]]) + further) <= self.tokens:
+                full = times * size * (len(items[todo[0]]) + further) >= self.tokens
+                if full and len(items[todo[size]]) > len(items[todo[0]]):
+                    break
                 size += 1
             yield todo[:size]
             if self._refused:

@@ -35,6 +35,8 @@ from affectbench.weight_edit import folded
 Reader = Callable[[Batch, PackedEdits, Prefix | None], Tensor]
 """Reads packed rows under their edits, from an optional prefix, into one result a row."""
 CPU_TOKENS, GPU_TOKENS = 4096, 65536
+CPU_GROWTH = 4
+"""A step of generation sees one column of each row, so on a CPU it takes more rows to be worth its call."""
 
 
 class Start(NamedTuple):
@@ -71,8 +73,12 @@ class Engine(PieceWork):
 
     def __post_init__(self) -> None:
         if self.tokens <= 0:
-            self.tokens = CPU_TOKENS if self.model.device.type == "cpu" else GPU_TOKENS
+            self.tokens = CPU_TOKENS if self._on_cpu else GPU_TOKENS
         _ = self.model.trimmable  # Tried out now: later there may be hooks in the model.
+
+    @property
+    def _on_cpu(self) -> bool:
+        return self.model.device.type == "cpu"
 
     @cached_property
     def foldable(self) -> frozenset[str]:
@@ -180,7 +186,8 @@ class Engine(PieceWork):
                 group.sort(key=lambda place: interventions[place].effective[0].units.tobytes())
             done = 0
             while done < len(group):
-                room = max(1, self.tokens // (batch.embeds.shape[0] * columns))
+                tokens = self.tokens * (CPU_GROWTH if grow and self._on_cpu else 1)
+                room = max(1, tokens // (batch.embeds.shape[0] * columns))
                 chosen = group[done : done + room]
                 rows = None
                 try:

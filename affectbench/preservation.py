@@ -97,7 +97,7 @@ class Preserver:
         interventions = [UNTOUCHED, *swept]
         found = np.zeros((len(interventions), len(self.prompts)), dtype=np.int64)
         under = digest_of(intervention.digest for intervention in interventions)
-        for places in self.engine.batches(self.prompts, self.max_new_tokens, times=len(interventions)):
+        for places in self.engine.batches(self.prompts, self.max_new_tokens):
             prompts = [self.prompts[place] for place in places]
             about = ("generations", under, repr((self.max_new_tokens, [p.ids.tolist() for p in prompts])))
             judged = self.engine.piece(about, places, partial(self._judged, prompts, interventions))

@@ -55,11 +55,13 @@ class Asked:
     columns: int = 1
     steps: int = 0
 
-    def swept(self, interventions: int, budget: int) -> Load:
-        """The work of answering it under so many interventions, and of one look at the untouched model."""
+    def swept(self, interventions: int, budget: int, growth: int) -> Load:
+        """The work of answering it under so many interventions, and of one look at the untouched model.
+        Rows that grow have `growth` times the budget."""
         total = Load()
-        for rows, length in batched(self.lengths, budget):
-            room = max(1, budget // (rows * length))
+        wide = budget * growth if self.steps else budget
+        for rows, length in batched(self.lengths, budget, 1 if self.steps else interventions):
+            room = max(1, wide // (rows * (length + self.steps)))
             chunks = -(-interventions // room)
             many = rows * interventions
             total += Load(
@@ -83,11 +85,12 @@ class Asked:
         return max(self.lengths, default=0)
 
 
-def batched(lengths: Sequence[int], budget: int) -> Iterator[tuple[int, int]]:
-    """Rows and length of the engine's batches."""
+def batched(lengths: Sequence[int], budget: int, times: int = 1) -> Iterator[tuple[int, int]]:
+    """Rows and length of the engine's batches, where each item is run `times` times."""
     rows, longest = 0, 0
     for length in sorted(lengths):
-        if (rows and (rows + 1) * length > budget) or rows == ITEMS_A_BATCH:
+        full = length > longest and times * rows * longest >= budget
+        if (rows and (full or (rows + 1) * length > budget)) or rows == ITEMS_A_BATCH:
             yield rows, longest
             rows = 0
         rows, longest = rows + 1, length
@@ -124,6 +127,7 @@ class Workload:
 def workload(registry: Registry, order: Order, options: Options, tokenizer: Any, budget: int) -> Workload:
     """Count the work of an order. Raises `AffectbenchError` where its items cannot be read."""
     from affectbench.cell import CellPlan, all_requests
+    from affectbench.engine import CPU_GROWTH
     from affectbench.evidence import ATTRIBUTION
     from affectbench.selector import usable_selector
 
@@ -138,23 +142,26 @@ def workload(registry: Registry, order: Order, options: Options, tokenizer: Any,
     for _ in range(looks):
         evidence += material.splits["identification"].plain(budget)
     answers = material.splits["validation"].plain(budget) + material.splits["test"].plain(budget)
-    interventions = 0
+    interventions, labels = 0, len(order.job.benchmark.labels)
+    growth = CPU_GROWTH if options.device.startswith("cpu") else 1
     for plan in plans:
-        found, load = _cell(plan.protocol, len(order.job.benchmark.labels), material, budget)
+        found, load = _cell(plan.protocol, labels, material, budget, growth)
         interventions += found
         answers += load
     gradients = any(statistic == ATTRIBUTION for _, _, statistic in requests)
     return Workload(evidence, gradients, answers, interventions, material, len(requests))
 
 
-def _cell(protocol: InterventionProtocol, labels: int, material: Material, budget: int) -> tuple[int, Load]:
+def _cell(
+    protocol: InterventionProtocol, labels: int, material: Material, budget: int, growth: int
+) -> tuple[int, Load]:
     """Interventions of one cell, and the work of answering everything under them."""
     conditions = len(protocol.arms.suppress.doses) + len(protocol.arms.amplify.doses)
     targets, draws = labels * conditions, protocol.controls.random_draws * conditions
-    load = material.splits["validation"].swept(targets, budget)
-    load += material.splits["test"].swept(targets + draws, budget)
+    load = material.splits["validation"].swept(targets, budget, growth)
+    load += material.splits["test"].swept(targets + draws, budget, growth)
     for kept in (material.neutral, material.capability, material.prompts):
-        load += kept.swept(targets + 1, budget)  # And the untouched model.
+        load += kept.swept(targets + 1, budget, growth)  # And the untouched model.
     return targets + draws, load
 
 

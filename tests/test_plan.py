@@ -214,9 +214,11 @@ def test_batches_are_cut_as_the_engine_cuts_them() -> None:
     assert list(batched([5, 3, 4], 9)) == [(2, 4), (1, 5)]
     assert list(batched([50], 9)) == [(1, 50)]
     assert list(batched([1] * 40, 1000)) == [(32, 1), (8, 1)]
-    load = Asked((4, 4), columns=2, steps=1).swept(3, budget=16)
+    assert list(batched([5, 3, 4, 3], 9, times=3)) == [(2, 3), (1, 4), (1, 5)]
+    load = Asked((4, 4), columns=2, steps=1).swept(3, budget=20, growth=1)
     assert (load.passes, load.rows) == (1 + 2 * 2, 2 + 6 * 2)
     assert (load.tokens, load.columns) == (8 * 4 + 6, 2 + 6 * 3)
+    assert Asked((4, 4), columns=2, steps=1).swept(3, budget=20, growth=2).passes == 1 + 2
 
 
 @pytest.mark.parametrize(

@@ -25,10 +25,10 @@ from affectbench.generation import generate
 from affectbench.identity import digest_of
 from affectbench.intervention import ROLE_BIT, Edit, Intervention, PackedEdits, hooked
 from affectbench.journal import Arrays, Journal
-from affectbench.memory import ran_out
+from affectbench.memory import keep_freed, ran_out
 from affectbench.model import Model
 from affectbench.passes import watching
-from affectbench.pieces import Cost, PieceWork, Progress
+from affectbench.pieces import ITEMS_A_BATCH, Cost, PieceWork, Progress
 from affectbench.readout import FAILED, Codes, Items, Readout, Scores, codes_of, decode_texts, to_labels
 from affectbench.weight_edit import folded
 
@@ -74,6 +74,8 @@ class Engine(PieceWork):
     def __post_init__(self) -> None:
         if self.tokens <= 0:
             self.tokens = CPU_TOKENS if self._on_cpu else GPU_TOKENS
+        if self._on_cpu:
+            keep_freed()
         _ = self.model.trimmable  # Tried out now: later there may be hooks in the model.
 
     @property
@@ -115,9 +117,11 @@ class Engine(PieceWork):
         scores = np.full((*shape, len(readout.labels)), np.nan, dtype=np.float32)
         under = digest_of(intervention.digest for intervention in interventions)
         about = "answers", items.digest, repr((readout.candidates, readout.max_new_tokens)), under
-        for places in self.batches(items.items, readout.further, times=len(interventions)):
+        times = len(interventions)
+        most = ITEMS_A_BATCH if times > 1 else len(items)
+        for places in self.batches(items.items, readout.further, times=times, most=most):
             work = partial(self._batch, items, places, readout, interventions)
-            found = self.piece(about, places, work, progress, answers=len(interventions) * len(places))
+            found = self.piece(about, places, work, progress, answers=times * len(places))
             if found is not None:
                 codes[:, places], scores[:, places] = found["codes"], found["scores"]
         return codes, scores

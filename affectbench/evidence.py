@@ -20,7 +20,7 @@ from affectbench.errors import AffectbenchError
 from affectbench.experts import Routed
 from affectbench.intervention import ANSWER, ROLE_BIT, UNTOUCHED, hooked
 from affectbench.journal import Arrays
-from affectbench.pieces import Meter
+from affectbench.pieces import ITEMS_A_BATCH, Meter
 from affectbench.readout import FAILED, Codes, IntArray, Items, Readout, codes_of, to_labels
 from affectbench.sites import FloatArray, SiteShape
 
@@ -136,7 +136,8 @@ class EvidencePass:
         taken = self._taken_up(name)
         if progress is not None:
             progress(taken)
-        for places in self.engine.batches(self.items.items, start=taken):
+        most = len(self.items) if self._answer_only else ITEMS_A_BATCH  # A graph of all columns is large.
+        for places in self.engine.batches(self.items.items, start=taken, most=most):
             before = taken
             with self.engine.taking(places, progress) as tell:
                 self._batch(places, known, shuffled)
@@ -236,6 +237,10 @@ class EvidencePass:
             total += addition
         self.codes[places], self.counted = codes, counted
 
+    @property
+    def _answer_only(self) -> bool:
+        return all(ROLE_BIT[positions] == ANSWER for _, positions, _ in self.requests)
+
     def _begun(self, batch: Batch) -> tuple[Batch, Any]:
         """What is left of a batch, and the keys and values of what was run: nothing was, unless statistics
         of the answer position are all that is asked for.
@@ -243,8 +248,7 @@ class EvidencePass:
         An activation there reaches the answer through its own column alone, so gradients need a graph for no
         other: what comes before runs without one.
         """
-        answer_only = all(ROLE_BIT[positions] == ANSWER for _, positions, _ in self.requests)
-        if not answer_only or batch.embeds.shape[1] == 1:
+        if not self._answer_only or batch.embeds.shape[1] == 1:
             return batch, None
         before = Batch(batch.embeds[:, :-1], batch.mask[:, :-1], batch.roles[:, :-1])
         cache = self.engine.model.cache()

@@ -240,7 +240,7 @@ class Model(PromptTokens):
         full = bool(batch.mask.all())
         # Without padding all rows have the positions of one, and what follows from them is made once.
         positions = self.position_ids(batch.mask[:1] if full else batch.mask)[..., -batch.embeds.shape[1] :]
-        attention: Any = None if full and cache is None else batch.mask.long()
+        attention: Any = None if full else batch.mask.long()
         if batch.branches is not None:
             positions = batch.branches.positions(positions)
             attention = batch.branches.attention(batch.mask, self.text_config, batch.embeds.dtype)

@@ -22,6 +22,7 @@ from affectbench.model import Model
 Progress = Callable[[int], None]
 """Told how much was done since the last call; below 0 where memory ran out and a batch is done again."""
 ITEMS_A_BATCH = 32
+"""So many that a killed run loses little. Where each item is run once, `tokens` is the only bound."""
 
 
 @dataclass
@@ -56,17 +57,27 @@ class PieceWork:
     _refused: bool = False
 
     def batches(
-        self, items: Sequence[Prepared], further: int = 0, start: int = 0, times: int = 1
+        self,
+        items: Sequence[Prepared],
+        further: int = 0,
+        *,
+        start: int = 0,
+        times: int = 1,
+        most: int = ITEMS_A_BATCH,
     ) -> Iterator[list[int]]:
-        """Places of items of like length, so that little is padded; a batch holds at most `tokens`, the
-        `further` columns that are added to each item included. Where a batch fills a pass because each item
-        is run `times` times, it takes no longer item. The first `start` items are left out: they were in
-        batches that were taken."""
+        """Places of items of like length, so that little is padded; a batch holds at most `most` items and
+        `tokens`, the `further` columns that are added to each item included.
+
+        Where a batch fills a pass because each item is run `times` times, it takes no longer item. The first
+        `start` items are left out: they were in batches that were taken.
+        """
         todo = sorted(range(len(items)), key=lambda place: (len(items[place]), items[place].id))
         del todo[:start]
         while todo:
-            size, most = 1, min(len(todo), ITEMS_A_BATCH)
-            while size < most and (size + 1) * (len(items[todo[size]]) + further) <= self.tokens:
+            size = 1
+            while (
+                size < min(len(todo), most) and (size + 1) * (len(items[todo[size]]) + further) <= self.tokens
+            ):
                 full = times * size * (len(items[todo[0]]) + further) >= self.tokens
                 if full and len(items[todo[size]]) > len(items[todo[0]]):
                     break

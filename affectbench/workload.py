@@ -75,7 +75,7 @@ class Asked:
     def plain(self, budget: int) -> Load:
         """The work of running the untouched model over it once."""
         found = Load()
-        for rows, length in batched(self.lengths, budget):
+        for rows, length in batched(self.lengths, budget, most=len(self.lengths)):
             found += Load(1 + self.steps, rows * (1 + self.steps), rows * (length + self.steps), rows)
         return found
 
@@ -85,12 +85,14 @@ class Asked:
         return max(self.lengths, default=0)
 
 
-def batched(lengths: Sequence[int], budget: int, times: int = 1) -> Iterator[tuple[int, int]]:
+def batched(
+    lengths: Sequence[int], budget: int, times: int = 1, most: int = ITEMS_A_BATCH
+) -> Iterator[tuple[int, int]]:
     """Rows and length of the engine's batches, where each item is run `times` times."""
     rows, longest = 0, 0
     for length in sorted(lengths):
         full = length > longest and times * rows * longest >= budget
-        if (rows and (full or (rows + 1) * length > budget)) or rows == ITEMS_A_BATCH:
+        if (rows and (full or (rows + 1) * length > budget)) or rows == most:
             yield rows, longest
             rows = 0
         rows, longest = rows + 1, length

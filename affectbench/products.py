@@ -7,6 +7,7 @@ product, in the same precision, takes less than half the time.
 from __future__ import annotations
 
 import platform
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,19 +17,42 @@ FEWEST_ROWS = 16
 
 
 class OneDnnLinear(nn.Linear):
-    """A `nn.Linear` whose float32 products without gradients go through oneDNN. Weights stay as they are, so
-    it can be copied, edited and saved like any other."""
+    """A `nn.Linear` whose float32 products go through oneDNN, those of gradients of its input too. Weights
+    stay as they are, so it can be copied, edited and saved like any other; where a weight itself takes a
+    gradient, PyTorch's own product is used."""
 
     def forward(self, input: Tensor) -> Tensor:
+        trained = torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())
         if (
-            torch.is_grad_enabled()
+            trained
             or input.dtype is not torch.float32
             or input.numel() < FEWEST_ROWS * self.in_features
             or not self.weight.is_contiguous()
         ):
             return super().forward(input)
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(input, self.weight, self.bias, "none", [], "")
-        return product
+        if torch.is_grad_enabled() and input.requires_grad:
+            found: Tensor = _Product.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call]
+            return found
+        return _product(input, self.weight, self.bias)
+
+
+def _product(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    found: Tensor = torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")
+    return found
+
+
+class _Product(torch.autograd.Function):
+    """The product with a constant weight, and its gradient with respect to the input."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(weight)
+        return _product(input, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:
+        (weight,) = ctx.saved_tensors
+        return _product(slope, weight.T, None), None, None
 
 
 def available() -> bool:

@@ -50,11 +50,19 @@ def test_weights_changed_in_place_count_at_once_and_a_copy_has_its_own(layer: to
     assert not torch.equal(layer(given), before)
 
 
-def test_gradients_flow(layer: torch.nn.Linear) -> None:
-    given = torch.randn(64, 96, requires_grad=True)
-    layer(given).sum().backward()
+@pytest.mark.parametrize("trained", [False, True])
+def test_gradients_are_those_of_double_precision(layer: torch.nn.Linear, trained: bool) -> None:
+    layer.requires_grad_(trained)
+    given = torch.randn(4, 16, 96, requires_grad=True)
+    slope = torch.randn(4, 16, 40)
+    layer(given).backward(slope)
     assert given.grad is not None
-    torch.testing.assert_close(given.grad, layer.weight.sum(0).detach().expand(64, -1))
+    exact = slope.double() @ layer.weight.detach().double()
+    torch.testing.assert_close(given.grad.double(), exact, rtol=1e-5, atol=1e-5)
+    if trained:
+        assert layer.weight.grad is not None
+        wanted = slope.reshape(-1, 40).double().T @ given.detach().reshape(-1, 96).double()
+        torch.testing.assert_close(layer.weight.grad.double(), wanted, rtol=1e-5, atol=1e-4)
 
 
 def test_only_plain_single_precision_layers_change() -> None:

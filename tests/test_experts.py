@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -118,6 +118,16 @@ def test_packed_edits_equal_experts_written_out(prefix: str, site: str) -> None:
     assert len({scores.tobytes() for scores in packed}) == len(interventions)
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Threads share a product in parts, whose sums may round otherwise each time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("prefix", EXPERTS)
 def test_untouched_experts_answer_as_transformers_own(prefix: str) -> None:
     model = tiny_experts(prefix)

@@ -41,7 +41,10 @@ class OmniThinker(Model):
 
     def audio_length(self, frames: int) -> int:
         """Embeddings that the tower makes of so many log-mel frames."""
-        raise NotImplementedError
+        raise AffectbenchError(
+            f"family {self.name!r} does not say how many embeddings its audio tower makes of {frames} frames",
+            hint="the family file must override `audio_length`",
+        )
 
     def position_ids(self, mask: Tensor) -> Tensor:
         # Without images or video the three axes of the multimodal rotary embedding are the same.

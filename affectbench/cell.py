@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +17,7 @@ from affectbench.controls import layer_matched
 from affectbench.errors import AffectbenchError
 from affectbench.evidence import MEAN, EvidencePass, Key, merged, requests_of
 from affectbench.intervention import ROLE_BIT, Intervention, mean_ablation, scale
-from affectbench.operating import choose_operating, headline_of
+from affectbench.operating import judged
 from affectbench.outcomes import Condition, Outcomes, content_digest
 from affectbench.overlap import listed_units
 from affectbench.pieces import Cost as EngineCost
@@ -32,10 +32,8 @@ from affectbench.record import (
     Record,
     SelectionInfo,
     TaskInfo,
-    ValidationPoint,
 )
 from affectbench.recovery import recovery
-from affectbench.score import score_outcomes
 from affectbench.score_models import Arm, Calibration, PreservationScore
 from affectbench.selector import TIE_RULE, Selection, Selector
 from affectbench.session import Session
@@ -45,14 +43,9 @@ from affectbench.task import InterventionProtocol, SplitName
 
 FELL_BACK = "identified_on_all_items"
 FAILED_ITEMS = "failed_items"
-CHECK_DRAWS = 200
-"""Bootstrap draws on validation, whose intervals nobody reports."""
-
 
 Started = tuple[float, float, EngineCost]
 """Wall clock, CPU clock and engine cost when a cell began."""
-
-
 Measured = tuple[Selection, dict[str, Outcomes], list[PreservationScore]]
 
 
@@ -353,47 +346,6 @@ class CellRun:
             ),
         }
         return Record.model_validate({key: value for key, value in (content | parts).items() if value != ""})
-
-
-def judged(outcomes: Mapping[str, Outcomes], kept: list[PreservationScore], seed: int) -> dict[str, Any]:
-    """The parts of a record that follow from predictions and preservation alone: status, scores, headline."""
-    scores = score_outcomes(outcomes["test"], seed=seed)
-    points = _validation(outcomes["validation"], kept, seed)
-    operating = choose_operating(points)
-    headline = headline_of(scores, operating, kept) if scores.status == "ok" else None
-    if scores.status != "ok":
-        status, reason = "insufficient", scores.reason
-    elif headline is None:
-        status, reason = "collapsed", operating.reason
-    else:
-        doses = {("suppress", operating.suppress_dose), ("amplify", operating.amplify_dose)}
-        fallen = [dose for dose in scores.doses if (dose.arm, dose.dose) in doses and dose.collapsed]
-        status = "collapsed" if fallen else "ok"
-        reason = ", ".join(f"{dose.arm} {dose.dose:g} collapses the answers" for dose in fallen)
-    return {
-        "status": status,
-        "reason": reason,
-        "scores": scores,
-        "validation": points,
-        "operating": operating,
-        "preservation": kept,
-        "headline": headline,
-    }
-
-
-def _validation(outcomes: Outcomes, kept: list[PreservationScore], seed: int) -> list[ValidationPoint]:
-    pres = {(score.arm, score.dose): score.pres for score in kept}
-    checked = score_outcomes(outcomes, seed=seed, bootstrap_draws=CHECK_DRAWS)
-    return [
-        ValidationPoint(
-            arm=dose.arm,
-            dose=dose.dose,
-            spec=dose.spec.value,
-            pres=pres[dose.arm, dose.dose],
-            collapsed=dose.collapsed,
-        )
-        for dose in checked.doses
-    ]
 
 
 def all_requests(plans: Sequence[CellPlan]) -> frozenset[Key]:

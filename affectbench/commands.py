@@ -28,7 +28,7 @@ def rescore(console: Console, results: Path) -> None:
 
     Raises `AffectbenchError` at the end where a record or its predictions are damaged.
     """
-    from affectbench.cell import judged
+    from affectbench.operating import judged
     from affectbench.outcomes import content_digest
     from affectbench.tables import read_records
 

@@ -1,15 +1,62 @@
-"""The operating dose of each arm, chosen on validation, and the headline reported there on test."""
+"""What follows from predictions and preservation: the operating dose of each arm, chosen on validation, and
+the headline reported there on test."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from affectbench.outcomes import Outcomes
 from affectbench.preservation_score import aggregate
 from affectbench.record import Headline, Operating, ValidationPoint
+from affectbench.score import score_outcomes
 from affectbench.score_models import Arm, DoseScore, PreservationScore, Scores
 
 KEEP = 0.9
 """The least preservation an operating dose should have."""
+CHECK_DRAWS = 200
+"""Bootstrap draws on validation, whose intervals nobody reports."""
+
+
+def judged(outcomes: Mapping[str, Outcomes], kept: list[PreservationScore], seed: int) -> dict[str, Any]:
+    """The parts of a record that follow from predictions and preservation alone: status, scores, headline."""
+    scores = score_outcomes(outcomes["test"], seed=seed)
+    points = _validation(outcomes["validation"], kept, seed)
+    operating = choose_operating(points)
+    headline = headline_of(scores, operating, kept) if scores.status == "ok" else None
+    if scores.status != "ok":
+        status, reason = "insufficient", scores.reason
+    elif headline is None:
+        status, reason = "collapsed", operating.reason
+    else:
+        doses = {("suppress", operating.suppress_dose), ("amplify", operating.amplify_dose)}
+        fallen = [dose for dose in scores.doses if (dose.arm, dose.dose) in doses and dose.collapsed]
+        status = "collapsed" if fallen else "ok"
+        reason = ", ".join(f"{dose.arm} {dose.dose:g} collapses the answers" for dose in fallen)
+    return {
+        "status": status,
+        "reason": reason,
+        "scores": scores,
+        "validation": points,
+        "operating": operating,
+        "preservation": kept,
+        "headline": headline,
+    }
+
+
+def _validation(outcomes: Outcomes, kept: list[PreservationScore], seed: int) -> list[ValidationPoint]:
+    pres = {(score.arm, score.dose): score.pres for score in kept}
+    checked = score_outcomes(outcomes, seed=seed, bootstrap_draws=CHECK_DRAWS)
+    return [
+        ValidationPoint(
+            arm=dose.arm,
+            dose=dose.dose,
+            spec=dose.spec.value,
+            pres=pres[dose.arm, dose.dose],
+            collapsed=dose.collapsed,
+        )
+        for dose in checked.doses
+    ]
 
 
 def choose_operating(points: Sequence[ValidationPoint]) -> Operating:

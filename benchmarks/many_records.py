@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 
-from affectbench.cell import judged
+from affectbench.operating import judged
 from affectbench.overlap import listed_units
 from affectbench.record import Record, SelectionInfo
 from benchmarks.results import DOSES, EMOTIONS, made_up, small_run

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from affectbench.batch import Prepared
-from affectbench.cell import judged
 from affectbench.controls import layer_matched
 from affectbench.dataset import Dataset, load_benchmark
 from affectbench.engine import Engine
@@ -28,6 +27,7 @@ from affectbench.intervention import UNTOUCHED, Intervention, scale
 from affectbench.lm_harness import choice_task
 from affectbench.lm_harness import requests_of as lm_requests_of
 from affectbench.model import Model
+from affectbench.operating import judged
 from affectbench.outcomes import Condition, Outcomes
 from affectbench.placement import load_model
 from affectbench.plan import Job

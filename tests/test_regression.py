@@ -13,8 +13,8 @@ from example_records import LABELS, example_record
 
 from affectbench import regression
 from affectbench.baseline import Results
-from affectbench.cell import judged
 from affectbench.differences import paired_differences, same_items, unpaired_difference
+from affectbench.operating import judged
 from affectbench.outcomes import Condition, Outcomes, content_digest
 from affectbench.record import Record, cell_id
 from affectbench.regression import Check, compare

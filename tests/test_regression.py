@@ -92,12 +92,12 @@ def one(check: Check) -> regression.CellCheck:
 @pytest.fixture(autouse=True)
 def _few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scores with few bootstrap draws: the intervals of a record are not what is tested here."""
-    from affectbench import cell
+    from affectbench import operating
 
     def quick(outcomes: Outcomes, *, seed: int, **_: int) -> Scores:
         return score_outcomes(outcomes, seed=seed, bootstrap_draws=200)
 
-    monkeypatch.setattr(cell, "score_outcomes", quick)
+    monkeypatch.setattr(operating, "score_outcomes", quick)
 
 
 # Numbers.

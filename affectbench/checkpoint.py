@@ -36,6 +36,21 @@ def load_checkpoint(
     return network if card.device_map else network.to(device), tokenizer, folder
 
 
+def chat_template_of(source: str, revision: str | None) -> str | None:
+    """The chat template that comes with a checkpoint's processor, read without building the processor, which
+    may need packages for images. None where there is none. Raises `AffectbenchError` where it is broken."""
+    from transformers import ProcessorMixin
+
+    try:
+        found = ProcessorMixin.get_processor_dict(source, revision=revision)[0].get("chat_template")
+    except (OSError, ValueError) as error:
+        raise AffectbenchError(
+            f"the chat template of {source} could not be read: {str(error).splitlines()[0]}",
+            hint="expected chat_template.jinja, or the key `chat_template` in chat_template.json",
+        ) from error
+    return found.get("default") if isinstance(found, dict) else found
+
+
 def _spread(card: ModelCard) -> dict[str, Any]:
     """What `from_pretrained` is told of devices."""
     if not card.device_map:

@@ -141,7 +141,11 @@ class Model(PromptTokens):
     audio_token: ClassVar[str] = ""
     """The placeholder of one audio embedding."""
     audio_marks: ClassVar[tuple[str, str]] = ("", "")
-    """What the chat template puts before and after an item's placeholders."""
+    """What stands before and after an item's placeholders, for checkpoints whose template does not say."""
+
+    def expanded(self, count: int) -> str:
+        """What the class's processor makes of the one placeholder of a clip of `count` embeddings."""
+        return self.audio_token * count
 
     # Sites.
 
@@ -175,8 +179,7 @@ class Model(PromptTokens):
         audio = None
         if self.audio_token and example.audio is not None:
             audio = self.audio_embeddings(example.waveform())
-            begin, end = self.audio_marks
-            text = text.replace("{audio}", begin + self.audio_token * audio.shape[0] + end)
+            text, span = self._with_placeholders(text, span, audio.shape[0])
         tokens, offsets = self._tokens(text, offsets=span is not None)
         ids = torch.tensor(tokens, dtype=torch.long)
         roles = torch.full_like(ids, VALID, dtype=torch.uint8)
@@ -184,17 +187,30 @@ class Model(PromptTokens):
             starts_ends = torch.tensor(offsets, dtype=torch.long)
             inside = (starts_ends[:, 0] < span[1]) & (starts_ends[:, 1] > span[0])
             roles[inside] |= CONTENT
-        if audio is not None:
+        if self.audio_token:
             placeholders = ids == self.tokenizer.convert_tokens_to_ids(self.audio_token)
-            found = int(placeholders.sum())
-            if found != audio.shape[0]:
+            found, frames = int(placeholders.sum()), 0 if audio is None else audio.shape[0]
+            if found != frames:
                 raise AffectbenchError(
-                    f"item {example.id}: {found} audio placeholders for {audio.shape[0]} audio frames",
-                    hint="the prompt must contain {audio} exactly once",
+                    f"item {example.id}: {found} audio placeholders for {frames} audio frames",
+                    hint="the prompt of an item with audio must contain {audio} exactly once",
                 )
             roles[placeholders] |= AUDIO | CONTENT
         roles[-1] |= ANSWER
         return Prepared(example.id, ids, roles, audio)
+
+    def _with_placeholders(
+        self, text: str, span: tuple[int, int] | None, count: int
+    ) -> tuple[str, tuple[int, int] | None]:
+        """A rendered prompt with its one placeholder written out, and where the item's words stand then."""
+        place = text.find(self.audio_token)
+        if place < 0:
+            return text, span
+        expanded = self.expanded(count)
+        if span is not None and span[0] > place:
+            shift = len(expanded) - len(self.audio_token)
+            span = (span[0] + shift, span[1] + shift)
+        return text[:place] + expanded + text[place + len(self.audio_token) :], span
 
     def open_prompt(self, name: str, text: str) -> Prepared:
         """Text to be continued. It begins with the token that lm-eval puts before a document."""

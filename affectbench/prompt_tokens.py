@@ -22,8 +22,7 @@ class PromptTokens:
         where the checkpoint has one."""
         if not self._templated:
             return prompt.text, prompt.content_span
-        message = [{"role": "user", "content": prompt.text}]
-        text = self.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+        text = self._chat(prompt.text)
         shift = text.find(prompt.text)
         if shift < 0 or prompt.content_span is None:
             return text, None
@@ -42,6 +41,12 @@ class PromptTokens:
         if not tokens:
             raise AffectbenchError(f"the answer {answer!r} has no tokens in {self.card.name}'s vocabulary")
         return list(tokens)
+
+    def _chat(self, content: str | list[dict[str, str]]) -> str:
+        """What the chat template makes of one message of the user, up to where the answer begins."""
+        message = [{"role": "user", "content": content}]
+        text: str = self.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+        return text
 
     @property
     def _templated(self) -> bool:

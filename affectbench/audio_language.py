@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
+from affectbench import tiny
 from affectbench.checkpoint import chat_template_of, load_checkpoint
 from affectbench.errors import AffectbenchError
 from affectbench.examples import SAMPLE_RATE
@@ -39,6 +41,8 @@ class AudioLanguageModel(Model):
 
     features: Any
     """The checkpoint's feature extractor."""
+    tiny_parts: ClassVar[dict[str, dict[str, Any]]] = {}
+    """The parts of the class's config by name; each with what a tiny one needs beside the usual sizes."""
 
     @classmethod
     def load(cls, card: ModelCard, source: str, *, device: str, dtype: torch.dtype) -> Self:
@@ -64,6 +68,24 @@ class AudioLanguageModel(Model):
                 f"{source} does not say how sounds are prepared: {str(error).splitlines()[0]}",
                 hint="audio models have preprocessor_config.json or processor_config.json beside the weights",
             ) from error
+
+    @classmethod
+    def write_tiny(cls, folder: Path, *, architecture: str | None = None, seed: int = 0) -> None:
+        kind = tiny.network_class(tiny.chosen(cls.name, cls.architectures, architecture))
+        template = tiny.chat_template(cls.audio_token.join(cls.audio_marks))
+        words = tiny.tokenizer(cls.audio_token, *filter(None, cls.audio_marks), template=template)
+        usual = kind.config_class()
+        parts = {
+            name: tiny.shrunk(type(getattr(usual, name)), words, **changes).to_dict()
+            for name, changes in cls.tiny_parts.items()
+        }
+        network = tiny.random_network(kind, kind.config_class(**parts, **cls.tiny_tokens(words)), seed)
+        tiny.write_checkpoint(folder, network, words, mel_bins=parts["audio_config"]["num_mel_bins"])
+
+    @classmethod
+    def tiny_tokens(cls, words: Any) -> dict[str, int]:
+        """What the class's config says of the tokens of a tiny instance."""
+        return {"audio_token_id": words.convert_tokens_to_ids(cls.audio_token)}
 
     # From a waveform to embeddings.
 

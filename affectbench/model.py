@@ -40,6 +40,8 @@ class Model(PromptTokens):
 
     name: ClassVar[str] = ""
     modalities: ClassVar[tuple[str, ...]] = ("text",)
+    architectures: ClassVar[tuple[str, ...]] = ()
+    """The classes of transformers that the family is known to read; `write_tiny` makes each of them."""
 
     def __init__(self, network: Any, tokenizer: Any, card: ModelCard, folder: Path | None) -> None:
         self.network = network.eval().requires_grad_(False)
@@ -62,6 +64,19 @@ class Model(PromptTokens):
     def load(cls, card: ModelCard, source: str, *, device: str, dtype: torch.dtype) -> Model:
         """Load the checkpoint at `source` (a folder or hub id). Raises `AffectbenchError` where it cannot."""
         raise AffectbenchError(f"family {cls.name!r} does not say how to load {source}")
+
+    @classmethod
+    def write_tiny(cls, folder: Path, *, architecture: str | None = None, seed: int = 0) -> None:
+        """Save a checkpoint of the real class with few random weights, for `load` to read from `folder`.
+
+        `architecture` is one of `architectures`, the first by default. `affectbench.tiny` has what it takes.
+        Raises `AffectbenchError` where the family cannot.
+        """
+        raise AffectbenchError(
+            f"family {cls.name!r} makes no tiny instance to check",
+            hint="the family file must override `write_tiny` (models/causal_lm.py is an example), or check "
+            "a real checkpoint",
+        )
 
     @cached_property
     def decoder(self) -> nn.Module:

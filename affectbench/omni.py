@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,11 +17,15 @@ from torch import Tensor
 from affectbench.audio_language import AudioLanguageModel, Inputs
 from affectbench.examples import SAMPLE_RATE
 
+UNSEEN = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+"""How the config calls the tokens of images, which a tiny instance must never say."""
+
 
 class OmniThinker(AudioLanguageModel):
     """A subclass names its class of transformers and says how many embeddings its tower makes of a clip."""
 
     mask = "feature_attention_mask"
+    tiny_parts: ClassVar = {"text_config": {}, "audio_config": {}, "vision_config": {}}
 
     @classmethod
     def feature_extractor(cls, source: str, revision: str | None) -> Any:
@@ -48,6 +52,13 @@ class OmniThinker(AudioLanguageModel):
             return found["input_features"][0][:, : int(found["attention_mask"].sum())]
 
         return features
+
+    @classmethod
+    def tiny_tokens(cls, words: Any) -> dict[str, int]:
+        begin, end = words.convert_tokens_to_ids(list(cls.audio_marks))
+        unseen = {name: len(words) + place for place, name in enumerate(UNSEEN)}
+        heard = {"audio_start_token_id": begin, "audio_end_token_id": end}
+        return {**super().tiny_tokens(words), **heard, **unseen, "pad_token_id": words.pad_token_id}
 
     def position_ids(self, mask: Tensor) -> Tensor:
         # Without images or video the three axes of the multimodal rotary embedding are the same.

@@ -269,11 +269,13 @@ class ModelCard(TaskFile):
     no evidence about real models; `instrument_note` says so to readers. For a model that is larger than one
     device, `device_map` (accelerate's: `auto`, or a device for each part) spreads its layers, within
     `max_memory` of each device, and over `offload_folder` (relative to the card) for those on `disk`.
+    `architecture`: the class of transformers, where the family reads several; its tiny instance is checked.
     """
 
     kind: Literal["model"]
     family: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     checkpoint: Text
+    architecture: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")] | None = None
     revision: Text | None = None
     modality: Modality
     licence: Text

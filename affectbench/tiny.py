@@ -79,6 +79,8 @@ def shrunk(config_class: Any, words: Any, **changes: Any) -> Any:
     kinds = list(dict.fromkeys(known.get("layer_types") or ()))
     if len(kinds) > 1:
         sizes["layer_types"] = [kinds[layer % len(kinds)] for layer in range(LAYERS)]
+    if known.get("sliding_window") is None:  # Given to a class that has none, some caches cut off text.
+        sizes.pop("sliding_window", None)
     rope = known.get("rope_parameters") or {}
     if "original_max_position_embeddings" in rope:
         reach = SIZES["max_position_embeddings"] // int(rope["factor"])

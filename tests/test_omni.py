@@ -88,7 +88,7 @@ def test_evidence_of_audio_tokens_is_collected(model: Model) -> None:
     found = EvidencePass(Engine(model), data, readout(model), wanted, correct_only=False).run()
     mean = found.evidence("neuron", "audio").mean
     assert mean.shape == (len(LABELS), 3, 4 * 24)
-    assert (mean != 0).mean() > 0.9
+    assert (mean != 0).mean() > 0.8  # All but those of an expert that an emotion's tokens are not sent to.
 
 
 def test_a_saved_checkpoint_loads_and_hears(model: Model, tmp_path: Path) -> None:

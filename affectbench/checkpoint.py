@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from affectbench.errors import AffectbenchError
+from affectbench.errors import AffectbenchError, UntrustedCodeError
 
 if TYPE_CHECKING:
     from affectbench.task import ModelCard
@@ -19,19 +19,23 @@ def load_checkpoint(
     """Network, tokenizer and, where `source` is one, the folder. `network_class` is a class of transformers.
 
     Where the card has a `device_map`, accelerate spreads the layers over devices, memory and disk. Raises
+    `UntrustedCodeError` where the checkpoint's own code is needed and nobody agreed to run it, and
     `AffectbenchError` where transformers cannot read it.
     """
     import transformers
 
+    check_consent(card, source)
     folder = Path(source) if Path(source).is_dir() else None
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, revision=card.revision)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **fetching(card))
         loader = getattr(transformers, network_class)
-        network = loader.from_pretrained(source, revision=card.revision, dtype=dtype, **_spread(card))
+        network = loader.from_pretrained(source, dtype=dtype, **fetching(card), **_spread(card))
     except (OSError, ValueError) as error:
+        hint = "give a folder with config, safetensors weights and tokenizer, or a hub id within reach"
+        if "custom code" in str(error):
+            hint = "its family has to load that code: write a card with `remote_code: true` (docs/models.md)"
         raise AffectbenchError(
-            f"model {card.name!r} could not be loaded from {source}: {str(error).splitlines()[0]}",
-            hint="give a folder with config, safetensors weights and tokenizer, or a hub id within reach",
+            f"model {card.name!r} could not be loaded from {source}: {str(error).splitlines()[0]}", hint=hint
         ) from error
     return network if card.device_map else network.to(device), tokenizer, folder
 
@@ -49,6 +53,24 @@ def chat_template_of(source: str, revision: str | None) -> str | None:
             hint="expected chat_template.jinja, or the key `chat_template` in chat_template.json",
         ) from error
     return found.get("default") if isinstance(found, dict) else found
+
+
+def check_consent(card: ModelCard, source: str) -> None:
+    """Raise `UntrustedCodeError` where a checkpoint brings code and the user did not agree to run it."""
+    if card.remote_code and not card.trusted:
+        where = source
+        if card.on_hub:
+            where = f"https://huggingface.co/{card.checkpoint}/tree/{card.revision or 'main'}"
+        raise UntrustedCodeError(
+            f"model {card.name} is loaded by Python code that comes with it, which can do all that you can",
+            hint=f"read the *.py files in {where}; then add --trust-code",
+        )
+
+
+def fetching(card: ModelCard) -> dict[str, Any]:
+    """What `from_pretrained` is told of where a checkpoint comes from. Without consent, transformers neither
+    runs the checkpoint's code nor asks whether it may."""
+    return {"revision": card.revision, "trust_remote_code": card.remote_code and card.trusted}
 
 
 def _spread(card: ModelCard) -> dict[str, Any]:

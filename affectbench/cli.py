@@ -105,6 +105,10 @@ def run(
         str | None,
         typer.Option(help="Spread a model that is larger than one GPU: auto, balanced or sequential."),
     ] = None,
+    trust_code: Annotated[
+        bool,
+        typer.Option("--trust-code", help="Run the code that comes with a checkpoint: read it first."),
+    ] = False,
     seed: Annotated[int | None, typer.Option(min=0, help="Default: the suite's, or 0.")] = None,
     tokens: Annotated[int, typer.Option(min=0, help="Tokens in one forward pass; 0 chooses by device.")] = 0,
     threads: Annotated[
@@ -153,7 +157,7 @@ def run(
             What(suite, model, task, selector or (), intervention or (), seed),
             Where(executor, workers, gpus_per_worker, ray_address, threads),
             include=include or [], data=data, limit=limit, device=device, tokens=tokens, output=output,
-            plan=format if plan else None, device_map=device_map,
+            plan=format if plan else None, device_map=device_map, trust_code=trust_code,
         )  # fmt: skip
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped; what is done is kept: the same command goes on from here")
@@ -313,6 +317,23 @@ def check(
         Console(stderr=True).print("stopped; what is done is kept: the same command goes on from here")
         code = 130
     raise typer.Exit(code)
+
+
+@app.command()
+def pin(
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Model cards. Default: all whose revision is not pinned.")
+    ] = None,
+    include: Include = None,
+) -> None:
+    """Ask the hub which commit a model card's revision stands for, and print the line to write into the card.
+
+    A card with a commit always loads the same weights; one without takes what the hub has today. Records
+    name the commit in either case.
+    """
+    from affectbench.readiness import print_pins
+
+    print_pins(out, models or [], include or [])
 
 
 @app.command()

@@ -14,6 +14,7 @@ from rich.table import Table
 from affectbench import __version__
 from affectbench.content import builtin_root
 from affectbench.dataset import DATA_VARIABLE
+from affectbench.readiness import Machine, readiness
 from affectbench.registry import Registry
 
 LIBRARIES = (
@@ -75,10 +76,14 @@ def _content() -> list[tuple[bool, str, str]]:
             data or "not set (needed for corpora of your own)",
         ),
     ]
+    machine, hub = Machine.here(), 0
     for entry in registry.entries("model"):
         card = registry.model(entry.name)
-        ready = card.folder is not None and any(card.folder.glob("*.safetensors"))
-        lines.append(
-            (ready, f"model {card.name}", str(card.folder) if ready else f"no weights: rebuild {card.name}")
-        )
+        found = readiness(card, machine)
+        if card.on_hub:
+            hub += 1
+        else:
+            told = str(card.folder) if not found.obstacles else "; ".join(found.lines)
+            lines.append((not found.obstacles, f"model {card.name}", told))
+    lines.append((True, "models of the hub", f"{hub}: `list models` says which can run here"))
     return lines

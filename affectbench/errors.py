@@ -26,3 +26,7 @@ class ScoreError(AffectbenchError):
 
 class RecordError(AffectbenchError):
     """A record, its predictions or the store that holds them cannot be read, trusted or written."""
+
+
+class UntrustedCodeError(AffectbenchError):
+    """A submission or a checkpoint brings code of its own, and nobody said that it may be run."""

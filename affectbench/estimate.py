@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from affectbench.checkpoint import fetching
 from affectbench.engine import CPU_TOKENS, GPU_TOKENS
 from affectbench.errors import AffectbenchError
 from affectbench.pieces import ITEMS_A_BATCH
@@ -182,7 +183,7 @@ def _tokenizer(order: Order) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(order.job.source, revision=order.job.card.revision)
+        return AutoTokenizer.from_pretrained(order.job.source, **fetching(order.job.card))
     except (OSError, ValueError) as error:
         raise AffectbenchError(f"tokenizer of {order.job.source}: {str(error).splitlines()[0]}") from error
 
@@ -193,7 +194,7 @@ def checkpoint_size(order: Order) -> Size:
 
     source = order.job.source
     try:
-        whole = AutoConfig.from_pretrained(source, revision=order.job.card.revision)
+        whole = AutoConfig.from_pretrained(source, **fetching(order.job.card))
     except (OSError, ValueError) as error:
         raise AffectbenchError(f"configuration of {source}: {str(error).splitlines()[0]}") from error
     config = whole.get_text_config()

@@ -237,7 +237,7 @@ def _unknown(
             yield f"{kind} {which}: version {version} in the record, {here.version} in this checkout"
             return
         dataset = load_benchmark(job.benchmark, change.data)
-        mine = getattr(planned_cells(change.registry, job, dataset)[0].hashes, kind)
+        mine = getattr(planned_cells(change.registry, job.pinned(), dataset)[0].hashes, kind)
     except AffectbenchError as error:
         change.note("_identities", f"{kind} {which} is new and cannot be checked here: {error.message}")
         return

@@ -35,10 +35,10 @@ def code_digest() -> str:
 
 
 def checkpoint_digest(folder: Path) -> str:
-    """Hash of a checkpoint folder's weights, configuration, tokenizer and known answer, where it has one."""
+    """Hash of a checkpoint folder's weights, configuration, tokenizer, known answer and code."""
     names = (
         *("*.safetensors", "*.bin", "*config.json", "tokenizer*", "vocab*", "merges.txt", "*.model"),
-        *("special_tokens_map.json", "added_tokens.json", "chat_template*", "planted.json"),
+        *("special_tokens_map.json", "added_tokens.json", "chat_template*", "planted.json", "*.py"),
     )
     files = sorted({path for name in names for path in folder.glob(name) if path.is_file()})
     return digest_of(part for path in files for part in (path.name, file_digest(path)))

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from affectbench.errors import AffectbenchError
+from affectbench.readiness import Machine, readiness
 from affectbench.registry import Entry, Kind, Registry
 from affectbench.yaml_loading import suggest
 
@@ -31,18 +32,45 @@ def print_lists(console: Console, kind: str | None, include: Sequence[Path]) -> 
     registry = Registry(include)
     unread: list[str] = []
     for plural in [kind] if kind else KINDS:
+        here = _Here(registry, plural == "models")
         table = Table(title=plural, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
         table.add_column("name", style="cyan", no_wrap=True)
         table.add_column("what it is", ratio=1)
+        if here.wanted:
+            table.add_column("runs here", no_wrap=True)
         table.add_column("from", style="dim")
         for entry in registry.entries(KINDS[plural]):
-            table.add_row(entry.name, escape(_summary(entry, unread)), escape(_origin(entry)))
+            row = [entry.name, escape(_summary(entry, unread)), *here.word(entry), escape(_origin(entry))]
+            table.add_row(*row)
         console.print(table)
+        for line in here.lines:
+            console.print(escape(line), soft_wrap=True, highlight=False)
         console.print()
     for reason in registry.ignored:
         console.print(f"[yellow]ignored[/] {escape(reason)}", soft_wrap=True, highlight=False)
     for reason in unread:
         console.print(f"[yellow]cannot be read[/] {escape(reason)}", soft_wrap=True, highlight=False)
+
+
+class _Here:
+    """What is said of models on this machine; nothing of other kinds."""
+
+    def __init__(self, registry: Registry, wanted: bool) -> None:
+        self.registry = registry
+        self.wanted = wanted
+        self.lines: list[str] = []
+        self._machine = Machine.here() if wanted else None
+
+    def word(self, entry: Entry) -> list[str]:
+        if self._machine is None:
+            return []
+        try:
+            found = readiness(self.registry.model(entry.name), self._machine)
+        except AffectbenchError:  # `_summary` tells of what cannot be read at all.
+            return ["no"]
+        if found.lines:
+            self.lines += [f"\n{entry.name}", *(f"  {line}" for line in found.lines)]
+        return [found.word]
 
 
 def _summary(entry: Entry, unread: list[str]) -> str:

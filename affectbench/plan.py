@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from affectbench.errors import AffectbenchError
+from affectbench.hub import commit_of
 from affectbench.registry import Registry
 from affectbench.task import Benchmark, InterventionProtocol, ModelCard, Placing
 
@@ -28,6 +29,18 @@ class Job:
         if device_map is None:
             return self
         return replace(self, card=self.card.model_copy(update={"device_map": device_map}))
+
+    def pinned(self) -> Job:
+        """The same job with the commit that its checkpoint's revision stands for now, so that a record names
+        the weights it was made with. Raises `AffectbenchError` where that cannot be told."""
+        if self.card.pinned:
+            return self
+        commit = commit_of(self.card.checkpoint, self.card.revision)
+        return replace(self, card=self.card.model_copy(update={"revision": commit}))
+
+    def trusted(self) -> Job:
+        """The same job with the user's consent to run code that comes with its checkpoint."""
+        return replace(self, card=self.card.trust())
 
     @property
     def size(self) -> int:
@@ -116,7 +129,7 @@ def checkpoint_of(card: ModelCard) -> str:
     """What a family loads: the card's folder, or a hub id."""
     if card.folder is not None:
         return str(card.folder)
-    if card.checkpoint.startswith((".", "/")) or card.checkpoint.startswith("reference/"):
+    if not card.on_hub:
         raise AffectbenchError(
             f"model {card.name}: there is no folder {card.checkpoint} beside its card",
             hint=f"rebuild it: python harness.py rebuild {card.name}",

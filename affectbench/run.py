@@ -91,6 +91,7 @@ class Run:
                 yield order
 
     def _order(self, job: Job, weights: bool) -> Order:
+        job = job.pinned()
         self.reporter.phase(f"reading {job.benchmark.name}")
         dataset = load_benchmark(job.benchmark, self.options.data, self.options.limit)
         pending = []

@@ -1,30 +1,31 @@
 """What a benchmark, an intervention protocol, a suite and a model card say: YAML read into frozen objects.
 
 Every object knows the file it came from and has a `digest`: 16 hex of the sha256 of everything in it that
-can change a number, the files it names included. Prose (title, description, licence, ...) is left out,
+can change a number, the files it names included. Prose (title, description, licence, citation) is left out,
 so that correcting a spelling mistake does not make results incomparable.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, PrivateAttr, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from affectbench.sources import FolderSource, GeneratorSource, HubSource, LinesSource, RowSource, Source
+from affectbench.model_card import ModelCard, Placing
+from affectbench.task_file import Modality, TaskFile
 from affectbench.task_parts import (
     PLACEHOLDER,
     SPLITS,
     ClusterSplit,
     Count,
     FileItems,
+    FolderSource,
     Frozen,
+    GeneratorSource,
     Limits,
     Name,
     Number,
@@ -32,48 +33,24 @@ from affectbench.task_parts import (
     Preservation,
     Readout,
     Seed,
+    Source,
     Split,
     SplitName,
+    TableSource,
     Text,
 )
 from affectbench.yaml_loading import INCLUDE, Document, TaskFileError, build, load_document, reject, suggest
 
-__all__ = ["SPLITS", "Benchmark", "InterventionProtocol", "ModelCard", "SplitName", "Suite", "TaskFileError"]
-
-PROSE = {"title", "description", "licence", "citation", "obtain", "protocol", "label_notes"}
-Modality = Literal["text", "audio"]
-Placing = Literal["auto", "balanced", "balanced_low_0", "sequential"]
-
-
-class TaskFile(Frozen):
-    """What all four kinds share. `name` equals the file's stem; a changed `digest` needs a new `version`."""
-
-    name: Name
-    version: Count
-    title: str = ""
-    description: str = ""
-
-    _path: Path | None = PrivateAttr(default=None)
-    _files: dict[str, Path] = PrivateAttr(default_factory=dict)
-
-    @property
-    def path(self) -> Path | None:
-        """The file this was read from; None for an object made in Python."""
-        return self._path
-
-    def file(self, name: str) -> Path:
-        """The file that a key of this object names, resolved against the YAML file that holds the key."""
-        return self._files.get(name, Path(name))
-
-    @cached_property
-    def digest(self) -> str:
-        """Content hash, 16 hex."""
-        content = self.model_dump(mode="json", exclude=PROSE)
-        content["files"] = {
-            name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sorted(self._files.items())
-        }
-        text = json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+__all__ = [
+    "SPLITS",
+    "Benchmark",
+    "InterventionProtocol",
+    "ModelCard",
+    "Placing",
+    "SplitName",
+    "Suite",
+    "TaskFileError",
+]
 
 
 class Benchmark(TaskFile):
@@ -83,9 +60,7 @@ class Benchmark(TaskFile):
     item); a raw label that is a label already needs no entry. `cluster` names what makes items dependent
     (speaker, document, frame); for the folder reader it is the pattern group that holds it. `data` is the
     folder of this benchmark below the data directory. `prompt` holds ``{text}`` or ``{audio}``, and the
-    names of any other fields. For people: `obtain` says how to get the data and where they must lie,
-    `label_notes` why labels are mapped as they are, `protocol` which published protocol is followed, and
-    where not.
+    names of any other fields.
     """
 
     kind: Literal["benchmark"]
@@ -93,13 +68,10 @@ class Benchmark(TaskFile):
     metric: Literal["uar"] = "uar"
     licence: Text
     citation: str = ""
-    obtain: str = ""
-    protocol: str = ""
     data: Text | None = None
     source: Source
     labels: Annotated[tuple[Text, ...], Field(min_length=2, max_length=26)]
     label_map: dict[str, str | None] = Field(default_factory=dict)
-    label_notes: str = ""
     multi_label: Literal["drop", "first", "error"] = "error"
     cluster: Name
     split: Split
@@ -143,31 +115,18 @@ class Benchmark(TaskFile):
     @model_validator(mode="after")
     def _source_fits(self) -> Benchmark:
         source = self.source
-        given = source.gives_splits if isinstance(source, RowSource) else source.reader == "generator"
+        one_table = isinstance(source, TableSource) and "all" in source.files
+        given = not (one_table or isinstance(source, FolderSource))
         if given == isinstance(self.split, ClusterSplit):
             found = "gives" if given else "does not give"
             reject("split", f"expected `by: {'given' if given else 'cluster'}`: the source {found} splits")
-        if self.data is None and not isinstance(source, (GeneratorSource, HubSource)):
+        if self.data is None and not isinstance(source, GeneratorSource):
             reject("data", "missing: name the folder below the data directory that holds the files")
-        self._fields_exist()
-        if isinstance(source, (RowSource, LinesSource)):
-            content = source.columns if isinstance(source, RowSource) else source
-            if getattr(content, self.modality) is None:
-                key = "columns" if isinstance(source, RowSource) else "source"
-                reject("source", f"{key}: no {self.modality} in a benchmark of modality {self.modality}")
+        if isinstance(source, FolderSource) and f"(?P<{self.cluster}>" not in source.pattern:
+            reject("cluster", f"the source's pattern has no group (?P<{self.cluster}>...)")
+        if isinstance(source, TableSource) and getattr(source.columns, self.modality) is None:
+            reject("source", f"columns: no {self.modality} column in a benchmark of modality {self.modality}")
         return self
-
-    def _fields_exist(self) -> None:
-        """What `cluster` and `split.field` name is a field of the items."""
-        source, unit = self.source, getattr(self.split, "field", None)
-        if isinstance(source, RowSource) and unit is not None and unit not in source.columns.fields:
-            reject(("split", "field"), f"source.columns.fields has no {unit!r}")
-        if not isinstance(source, (FolderSource, LinesSource)):
-            return
-        more = source.fields if isinstance(source, LinesSource) else {}
-        for key, name in (("cluster", self.cluster), ("split", unit)):
-            if name is not None and f"(?P<{name}>" not in source.pattern and name not in more:
-                reject(key, f"the source's pattern has no group (?P<{name}>...)")
 
     def verbaliser(self, label: str) -> str:
         """The words that stand for `label` in an answer."""
@@ -275,46 +234,6 @@ class Suite(TaskFile):
             f"suite {self.name}: tasks: nothing for model {card.name}",
             hint=f"add a line `{card.modality}: BENCHMARK`",
         )
-
-
-class ModelCard(TaskFile):
-    """One checkpoint of a known family.
-
-    `checkpoint` is a folder relative to the card, or a hub id. `instrument` marks a calibration model that is
-    no evidence about real models; `instrument_note` says so to readers. For a model that is larger than one
-    device, `device_map` (accelerate's: `auto`, or a device for each part) spreads its layers, within
-    `max_memory` of each device, and over `offload_folder` (relative to the card) for those on `disk`.
-    `architecture`: the class of transformers, where the family reads several; its tiny instance is checked.
-    """
-
-    kind: Literal["model"]
-    family: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    checkpoint: Text
-    architecture: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")] | None = None
-    revision: Text | None = None
-    modality: Modality
-    licence: Text
-    citation: str = ""
-    instrument: bool = False
-    instrument_note: str = ""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    planted: Text | None = None
-    default_task: Name | None = None
-    device_map: Placing | dict[str, str | int] | None = None
-    max_memory: dict[str | int, str] = Field(default_factory=dict)
-    offload_folder: Text | None = None
-
-    @model_validator(mode="after")
-    def _note(self) -> ModelCard:
-        if self.instrument and not self.instrument_note:
-            reject("instrument_note", "missing: an instrument must say what was built into it")
-        return self
-
-    @property
-    def folder(self) -> Path | None:
-        """The local folder of the checkpoint; None for a hub id."""
-        folder = (self.path.parent if self.path is not None else Path()) / self.checkpoint
-        return folder if folder.is_dir() else None
 
 
 AnyTaskFile = Benchmark | InterventionProtocol | Suite | ModelCard

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from affectbench.copies import Overlap, overlaps
-from affectbench.errors import AffectbenchError, RecordError
+from affectbench.errors import AffectbenchError, RecordError, UntrustedCodeError
 from affectbench.executor import Reporter
 from affectbench.outcomes import Array, Outcomes
 from affectbench.placement import Options
@@ -39,10 +39,6 @@ TOLERANCE = 0.02
 CHANGED = 0.01
 SIZES = 4
 """A claimed file of predictions may be this many times larger than ours, before it is read."""
-
-
-class UntrustedCodeError(AffectbenchError):
-    """A submission brings a selector file, and nobody said that it may be run."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ COMMANDS = (
     "schemas",
     "check",
     "doctor",
+    "pin",
     "submit",
     "verify",
     "gates",

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from test_experts import editing, some, written_out
-from tiny_models import LABELS, readout, tiny_qwen3_omni
+from tiny_models import LABELS, readout, tiny_card, tiny_qwen3_omni
 
 from affectbench.audio_features import log_mel
 from affectbench.engine import Engine
@@ -96,8 +95,8 @@ def test_a_saved_checkpoint_loads_and_hears(model: Model, tmp_path: Path) -> Non
     model.tokenizer.save_pretrained(tmp_path)
     settings = {"feature_extractor_type": "AffectbenchLogMel", "feature_size": 16, "floor": -8.0}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
-    card = SimpleNamespace(name="saved", revision=None, device_map=None)
-    loaded = type(model).load(card, str(tmp_path), device="cpu", dtype=torch.float32)  # type: ignore[arg-type]
+    card = tiny_card(model.name, "saved", str(tmp_path))
+    loaded = type(model).load(card, str(tmp_path), device="cpu", dtype=torch.float32)
     waveform = np.random.default_rng(0).normal(size=16000).astype(np.float32)
     expected = model.audio_embeddings(log_mel(waveform, n_mels=16, floor=-8.0))
     torch.testing.assert_close(loaded.audio_embeddings(waveform), expected)

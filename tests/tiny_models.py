@@ -6,7 +6,6 @@ import importlib.util
 import tempfile
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from affectbench import tiny
 from affectbench.batch import Prepared
 from affectbench.intervention import ANSWER, CONTENT, VALID
 from affectbench.model import Model
+from affectbench.model_card import ModelCard
 from affectbench.readout import Items, Readout
 from affectbench.tiny import tokenizer
 
@@ -37,13 +37,25 @@ def family(name: str) -> type[Model]:
     )
 
 
+def tiny_card(family: str, name: str, checkpoint: str = "nowhere") -> ModelCard:
+    """The card of a tiny instance."""
+    return ModelCard(
+        kind="model",
+        name=name,
+        version=1,
+        family=family,
+        checkpoint=checkpoint,
+        modality="text",
+        licence="own",
+    )  # fmt: skip
+
+
 def tiny_model(prefix: str, seed: int, **settings: Any) -> Model:
     """A random-weight causal language model of transformers, 3 layers of 24 units."""
     words = tokenizer()
     kind = tiny.network_class("GPT2LMHeadModel" if prefix == "GPT2" else f"{prefix}ForCausalLM")
     network = tiny.random_network(kind, tiny.shrunk(kind.config_class, words, **settings), seed)
-    card = SimpleNamespace(name=f"tiny-{prefix.lower()}", revision=None)
-    return family("causal_lm")(network, words, card, None)  # type: ignore[arg-type]
+    return family("causal_lm")(network, words, tiny_card("causal_lm", f"tiny-{prefix.lower()}"), None)
 
 
 def tiny_thinker(name: str, seed: int) -> Model:
@@ -51,8 +63,8 @@ def tiny_thinker(name: str, seed: int) -> Model:
     kind = family(name)
     with tempfile.TemporaryDirectory() as folder:
         kind.write_tiny(Path(folder), seed=seed)
-        card = SimpleNamespace(name=f"tiny-{name}", revision=None, device_map=None)
-        model = kind.load(card, folder, device="cpu", dtype=torch.float32)  # type: ignore[arg-type]
+        card = tiny_card(name, f"tiny-{name.replace('_', '-')}", folder)
+        model = kind.load(card, folder, device="cpu", dtype=torch.float32)
     model.features = lambda frames: frames  # type: ignore[attr-defined]
     return model
 

@@ -1,0 +1,115 @@
+"""A model card: which checkpoint, of which family, and what a person must know before running it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, PrivateAttr, model_validator
+
+from affectbench.task_file import Modality, TaskFile
+from affectbench.task_parts import Count, Frozen, Name, Text
+from affectbench.yaml_loading import reject
+
+Placing = Literal["auto", "balanced", "balanced_low_0", "sequential"]
+COMMIT = re.compile(r"[0-9a-f]{40}")
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+class Sizes(Frozen):
+    """`parameters` that are loaded, decoder `layers`, `hidden` and `intermediate` (MLP) width of a layer.
+
+    What no source tells is left out.
+    """
+
+    parameters: Count | None = None
+    layers: Count | None = None
+    hidden: Count | None = None
+    intermediate: Count | None = None
+
+
+class ModelCard(TaskFile):
+    """One checkpoint of a known family.
+
+    `checkpoint` is a folder relative to the card, or a hub id. `revision` is the commit of the hub that is
+    loaded; a branch, or none, is not pinned: what it stands for is looked up at each run. `instrument` marks
+    a calibration model that is no evidence about real models; `instrument_note` says so to readers. For a
+    model that is larger than one device, `device_map` (accelerate's: `auto`, or a device for each part)
+    spreads its layers, within `max_memory` of each device, and over `offload_folder` (relative to the card)
+    for those on `disk`. `architecture`: the class of transformers, where the family reads several; its tiny
+    instance is checked.
+
+    For people and for `list models`: `gated` checkpoints are given to accounts that accepted a licence;
+    `requires` names further packages, with versions where they matter; `sizes`; `chat_template` says what is
+    particular about prompts, and `facts` where all this was found. `remote_code`: the checkpoint comes with
+    code of its own, which is run only where the user agrees.
+    """
+
+    digest_without: ClassVar[frozenset[str]] = frozenset(
+        {"gated", "requires", "sizes", "chat_template", "facts", "remote_code", "architecture"}
+    )
+
+    kind: Literal["model"]
+    family: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    checkpoint: Text
+    architecture: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")] | None = None
+    revision: Text | None = None
+    modality: Modality
+    licence: Text
+    citation: str = ""
+    gated: bool = False
+    remote_code: bool = False
+    requires: tuple[Text, ...] = ()
+    sizes: Sizes = Sizes()
+    chat_template: str = ""
+    facts: str = ""
+    instrument: bool = False
+    instrument_note: str = ""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    planted: Text | None = None
+    default_task: Name | None = None
+    device_map: Placing | dict[str, str | int] | None = None
+    max_memory: dict[str | int, str] = Field(default_factory=dict)
+    offload_folder: Text | None = None
+
+    _trusted: bool = PrivateAttr(default=False)
+
+    @model_validator(mode="after")
+    def _note(self) -> ModelCard:
+        if self.instrument and not self.instrument_note:
+            reject("instrument_note", "missing: an instrument must say what was built into it")
+        return self
+
+    @property
+    def folder(self) -> Path | None:
+        """The local folder of the checkpoint; None for a hub id."""
+        folder = (self.path.parent if self.path is not None else Path()) / self.checkpoint
+        return folder if folder.is_dir() else None
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether `checkpoint` is a hub id: no folder, and not meant as one."""
+        local = self.checkpoint.startswith((".", "/", "reference/"))
+        return self.folder is None and not local
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the card alone says which weights these are."""
+        return not self.on_hub or COMMIT.fullmatch(self.revision or "") is not None
+
+    @property
+    def weight_bytes(self) -> int | None:
+        """Bytes of the weights as they are loaded; None where `sizes` does not tell."""
+        return self.sizes.parameters and self.sizes.parameters * BYTES[self.dtype]
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the user agreed to run the checkpoint's own code. No file can say so."""
+        return self._trusted
+
+    def trust(self) -> Self:
+        """This card with the user's consent to run the code that comes with its checkpoint."""
+        card = self.model_copy()
+        card._trusted = True
+        return card

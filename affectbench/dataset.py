@@ -11,18 +11,19 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from affectbench.audio_io import AudioError, read_waveform
-from affectbench.examples import DatasetError, Example, ItemError, RenderedPrompt
+from affectbench.audio_io import AudioError, read_waveform, sound_digest
+from affectbench.examples import SAMPLE_RATE, DatasetError, Example, ItemError, RenderedPrompt, Waveform
 from affectbench.identity import digest_of, file_digest
 from affectbench.prompts import parse_answer, prompt_text
 from affectbench.readers import RawItem, read_items
+from affectbench.sources import GeneratorSource, HubSource, Source
 from affectbench.task import SPLITS, Benchmark, SplitName
-from affectbench.task_parts import ClusterSplit, Fractions, GeneratorSource, Items, Source
+from affectbench.task_parts import ClusterSplit, Fractions, Items
 from affectbench.yaml_loading import suggest
 
 __all__ = [
@@ -35,16 +36,30 @@ MIN_LABELS = 2
 
 
 @dataclass(frozen=True)
+class Sound:
+    """What is known of an item's sound once it has been decoded: its length, and a hash of its samples."""
+
+    seconds: float
+    digest: str
+
+    @classmethod
+    def of(cls, wave: Waveform) -> Sound:
+        return cls(wave.size / SAMPLE_RATE, sound_digest(wave))
+
+
+@dataclass(frozen=True)
 class Dataset:
     """The items of a benchmark in its three splits, ordered by id.
 
     `errors`: items that could not be used. `dropped`: why items were left out on purpose, with counts.
+    `sounds`: the sounds that were decoded, by id of their item.
     """
 
     benchmark: Benchmark
     splits: Mapping[SplitName, tuple[Example, ...]]
     errors: tuple[ItemError, ...]
     dropped: Mapping[str, int]
+    sounds: Mapping[str, Sound] = field(default_factory=dict)
 
     def split(self, name: SplitName) -> list[Example]:
         """The items of one split."""
@@ -69,34 +84,46 @@ class Dataset:
         return digest.hexdigest()[:16]
 
 
-def load_benchmark(benchmark: Benchmark, data_dir: Path | None = None, limit: int | None = None) -> Dataset:
+def load_benchmark(
+    benchmark: Benchmark,
+    data_dir: Path | None = None,
+    limit: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Dataset:
     """Read, label, split and check the items of `benchmark`.
 
     `data_dir` holds the folder that the benchmark names (default: $AFFECTBENCH_DATA; generators need none).
     `limit` caps the items of each label in each split, below the benchmark's own limits. Sound files are
-    decoded once here, so that a damaged one is known before any model runs.
+    decoded once here, so that a damaged one is known before any model runs; `progress` is told how many of
+    how many are.
 
     Raises `DatasetError`: no data folder, an unknown label, an id given twice, a cluster in two splits, too
     few clusters, or a split left with fewer than two labels.
     """
     root = _data_folder(benchmark, data_dir)
     dropped: Counter[str] = Counter()
-    errors: list[ItemError] = []
     labelled: list[tuple[RawItem, str]] = []
     for raw in read_items(benchmark, root):
         label = _label(benchmark, raw, dropped)
         if label is not None:
             labelled.append((raw, label))
     _check_ids(raw for raw, _ in labelled)
-    assigned = _assign(benchmark, labelled)
+    assigned = _assign(benchmark, labelled, dropped)
+    candidates = {
+        name: [(raw, label) for raw, label in labelled if assigned.get(raw.id) == name] for name in SPLITS
+    }
+    caps = {
+        name: min((cap for cap in (getattr(benchmark.limits, name), limit) if cap is not None), default=None)
+        for name in SPLITS
+    }
+    total = sum(_n_kept(candidates[name], caps[name]) for name in SPLITS)
+    keeper = _Keeper(benchmark, total, progress)
     splits: dict[SplitName, tuple[Example, ...]] = {}
     for name in SPLITS:
-        candidates = [(raw, label) for raw, label in labelled if assigned[raw.id] == name]
-        caps = [cap for cap in (getattr(benchmark.limits, name), limit) if cap is not None]
-        kept = _keep(benchmark, candidates, min(caps, default=None), errors)
+        kept = keeper.kept(candidates[name], caps[name])
         splits[name] = tuple(sorted(kept, key=lambda example: example.id))
-        _check_labels(benchmark, name, splits[name], errors)
-    return Dataset(benchmark, splits, tuple(errors), dict(dropped))
+        _check_labels(benchmark, name, splits[name], keeper.errors)
+    return Dataset(benchmark, splits, tuple(keeper.errors), dict(dropped), keeper.sounds)
 
 
 def generator_digest(benchmark: Benchmark) -> str:
@@ -115,9 +142,15 @@ def _data_folder(benchmark: Benchmark, data_dir: Path | None) -> Path:
         return Path()
     chosen = data_dir if data_dir is not None else os.environ.get(DATA_VARIABLE)
     hint = f"give --data DIR, or set {DATA_VARIABLE}, to the folder that holds {benchmark.data}/"
+    if benchmark.obtain:
+        hint += f"\nhow to get it: {benchmark.obtain}"
+    root = Path(chosen or "") / str(benchmark.data)
+    if isinstance(benchmark.source, HubSource) and (
+        not chosen or benchmark.data is None or not root.is_dir()
+    ):
+        return root
     if not chosen:
         raise DatasetError(f"benchmark {benchmark.name} needs data that are not shipped", hint=hint)
-    root = Path(chosen) / str(benchmark.data)
     if not root.is_dir():
         raise DatasetError(f"benchmark {benchmark.name}: there is no folder {root}", hint=hint)
     return root
@@ -125,6 +158,9 @@ def _data_folder(benchmark: Benchmark, data_dir: Path | None) -> Path:
 
 def _label(benchmark: Benchmark, raw: RawItem, dropped: Counter[str]) -> str | None:
     """The label of a raw item, or None (counted) where it is left out on purpose."""
+    if raw.left_out is not None:
+        dropped[raw.left_out] += 1
+        return None
     labels = [_mapped(benchmark, raw, name) for name in raw.labels]
     if len(set(labels)) > 1:
         if benchmark.multi_label == "error":
@@ -163,24 +199,50 @@ def _check_ids(items: Iterable[RawItem]) -> None:
         seen[item.id] = item.where
 
 
-def _assign(benchmark: Benchmark, labelled: Sequence[tuple[RawItem, str]]) -> dict[str, SplitName]:
-    """The split of every item id. Whole clusters stay together."""
-    if isinstance(benchmark.split, ClusterSplit):
-        by_cluster = _cluster_splits(benchmark, benchmark.split, {raw.cluster for raw, _ in labelled})
-        return {raw.id: by_cluster[raw.cluster] for raw, _ in labelled}
-    owner: dict[str, RawItem] = {}
-    assigned: dict[str, SplitName] = {}
+def _assign(
+    benchmark: Benchmark, labelled: Sequence[tuple[RawItem, str]], dropped: Counter[str]
+) -> dict[str, SplitName]:
+    """The split of every item id that stays. Whole clusters stay together."""
+    rule = benchmark.split
+    if isinstance(rule, ClusterSplit):
+        units = {raw.id: raw.cluster if rule.field is None else raw.fields[rule.field] for raw, _ in labelled}
+        by_unit = _cluster_splits(benchmark, rule, set(units.values()))
+        assigned = {item: by_unit[unit] for item, unit in units.items()}
+    else:
+        assigned = {raw.id: raw.split for raw, _ in labelled if raw.split is not None}
+    homes: dict[str, set[SplitName]] = {}
     for raw, _ in labelled:
-        assert raw.split is not None
-        first = owner.setdefault(raw.cluster, raw)
-        if first.split != raw.split:
-            raise DatasetError(
-                f"{benchmark.cluster} {raw.cluster!r} is in {first.split} ({first.where}) "
-                f"and in {raw.split} ({raw.where})",
-                hint=f"no {benchmark.cluster} may be in two splits: move its items, or split by cluster",
-            )
-        assigned[raw.id] = raw.split
+        homes.setdefault(raw.cluster, set()).add(assigned[raw.id])
+    astray = {cluster for cluster, found in homes.items() if len(found) > 1}
+    if not astray:
+        return assigned
+    if getattr(rule, "overlap", "error") == "error":
+        _refuse_overlap(benchmark, labelled, assigned, astray)
+    for raw, _ in labelled:
+        home = max(homes[raw.cluster], key=SPLITS.index)
+        if assigned[raw.id] != home:
+            del assigned[raw.id]
+            dropped[f"{benchmark.cluster} also in {home}"] += 1
     return assigned
+
+
+def _refuse_overlap(
+    benchmark: Benchmark,
+    labelled: Sequence[tuple[RawItem, str]],
+    assigned: Mapping[str, SplitName],
+    astray: set[str],
+) -> None:
+    first = next(raw for raw, _ in labelled if raw.cluster in astray)
+    other = next(
+        raw for raw, _ in labelled if raw.cluster == first.cluster and assigned[raw.id] != assigned[first.id]
+    )
+    more = f"; so are {len(astray) - 1} more" if len(astray) > 1 else ""
+    raise DatasetError(
+        f"{benchmark.cluster} {first.cluster!r} is in {assigned[first.id]} ({first.where}) "
+        f"and in {assigned[other.id]} ({other.where}){more}",
+        hint=f"no {benchmark.cluster} may be in two splits: move its items, split by cluster, or leave "
+        "them out with `overlap: drop`",
+    )
 
 
 def _cluster_splits(benchmark: Benchmark, split: ClusterSplit, clusters: set[str]) -> dict[str, SplitName]:
@@ -213,35 +275,51 @@ def _shared_out(fractions: Fractions, seed: int, clusters: set[str]) -> dict[str
     return {cluster: name for name, part in zip(SPLITS, parts, strict=True) for cluster in part}
 
 
-def _keep(
-    benchmark: Benchmark, candidates: Sequence[tuple[RawItem, str]], cap: int | None, errors: list[ItemError]
-) -> list[Example]:
-    """The first `cap` usable items of each label, in the order of a hash of their ids."""
-    kept: list[Example] = []
-    counts: Counter[str] = Counter()
-    for raw, label in sorted(candidates, key=lambda candidate: _hash(candidate[0].id)):
-        if cap is not None and counts[label] >= cap:
-            continue
-        reason = _defect(benchmark, raw)
-        if reason is not None:
-            path = str(raw.audio) if isinstance(raw.audio, Path) else raw.where
-            errors.append(ItemError(raw.id, path, reason))
-            continue
-        counts[label] += 1
-        kept.append(Example(raw.id, raw.text, raw.audio, label, raw.cluster, raw.fields))
-    return kept
+def _n_kept(candidates: Sequence[tuple[RawItem, str]], cap: int | None) -> int:
+    counts = Counter(label for _, label in candidates)
+    return sum(count if cap is None else min(cap, count) for count in counts.values())
 
 
-def _defect(benchmark: Benchmark, raw: RawItem) -> str | None:
-    """Why an item cannot be used; None for a sound one."""
-    if benchmark.modality == "text":
-        return None if raw.text else "the text is empty"
-    if isinstance(raw.audio, Path):
+class _Keeper:
+    """Keeps usable items, decodes their sounds, and remembers which items could not be used."""
+
+    def __init__(self, benchmark: Benchmark, total: int, progress: Callable[[int, int], None] | None) -> None:
+        self.benchmark = benchmark
+        self.errors: list[ItemError] = []
+        self.sounds: dict[str, Sound] = {}
+        self._total, self._progress, self._done = total, progress, 0
+
+    def kept(self, candidates: Sequence[tuple[RawItem, str]], cap: int | None) -> list[Example]:
+        """The first `cap` usable items of each label, in the order of a hash of their ids."""
+        kept: list[Example] = []
+        counts: Counter[str] = Counter()
+        for raw, label in sorted(candidates, key=lambda candidate: _hash(candidate[0].id)):
+            if cap is not None and counts[label] >= cap:
+                continue
+            reason = self._defect(raw)
+            if reason is not None:
+                path = str(raw.audio) if isinstance(raw.audio, Path) else raw.where
+                self.errors.append(ItemError(raw.id, path, reason))
+                continue
+            counts[label] += 1
+            kept.append(Example(raw.id, raw.text, raw.audio, label, raw.cluster, raw.fields))
+        return kept
+
+    def _defect(self, raw: RawItem) -> str | None:
+        """Why an item cannot be used; None for a sound one."""
+        if self.benchmark.modality == "text":
+            return None if raw.text else "the text is empty"
+        if raw.audio is None or isinstance(self.benchmark.source, GeneratorSource):
+            return None
+        self._done += 1
+        if self._progress is not None:
+            self._progress(self._done, max(self._total, self._done))
         try:
-            read_waveform(raw.audio)
+            wave = read_waveform(raw.audio) if isinstance(raw.audio, Path) else raw.audio()
         except AudioError as error:
             return error.message
-    return None
+        self.sounds[raw.id] = Sound.of(wave)
+        return None
 
 
 def _check_labels(

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from affectbench.errors import AffectbenchError, RecordError
-from affectbench.journal import Journal
-from affectbench.placement import Options, Order, Placement
-from affectbench.record import Cell, Record, cell_id
+from affectbench.placement import Options, Order
+from affectbench.record import Cell, Record
 from affectbench.registry import Registry
-from affectbench.resume import cells_to_pass, open_journal
+from affectbench.resume import Passage, open_journal
 
 if TYPE_CHECKING:
     from affectbench.cell_result import CellResult
@@ -80,27 +78,12 @@ class LocalExecutor:
     def _run(self, order: Order, host: Host) -> None:
         journal = open_journal(order, host.options, host.reporter.note)
         try:
-            self._pass_cells(order, host, journal)
+            report = host.reporter
+            passage = Passage(host.registry, order, host.options, report.phase, journal)
+            for note in passage.notes:
+                report.note(note)
+            for planned in order.cells:
+                report.cell(planned.cell, passage.placement.answers(planned))
+                host.finished(passage.run(planned, report.advance))
         finally:
             journal.close()
-
-    def _pass_cells(self, order: Order, host: Host, journal: Journal) -> None:
-        """Run what is left of an order, on the way of the run that was stopped."""
-        report = host.reporter
-        way = cells_to_pass(order, journal)
-        placement = Placement(host.registry, replace(order, cells=way), host.options, report.phase, journal)
-        for note in placement.notes:
-            report.note(note)
-        if journal.found:
-            answers = sum(placement.answers(planned) for planned in way)
-            report.note(f"going on: {journal.answers:,} of {answers:,} answers were already there")
-        journal.begin(cell_id(planned.cell) for planned in way)
-        left = [planned.cell for planned in order.cells]
-        for planned in way:
-            if planned.cell in left:
-                report.cell(planned.cell, placement.answers(planned))
-                host.finished(placement.run(planned, report.advance))
-                left.remove(planned.cell)
-            elif left:
-                report.phase(f"taking up {planned.cell.selector}, finished before")
-                placement.replay(planned)

@@ -18,8 +18,8 @@ import os
 import secrets
 import struct
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -187,6 +187,23 @@ class Journal:
             self.note(f"{path} is damaged: set aside as {aside.name}; what is lost is computed again")
 
 
+@contextmanager
+def marked(partial: Path) -> Iterator[str]:
+    """Keep an empty file in `partial` for the length of the block, and give its name: whoever finds it there
+    sees this very folder. One that a killed process left goes with the next pieces that are removed."""
+    path = partial / f"{secrets.token_hex(8)}.journal"
+    with ExitStack() as opened:
+        with suppress(OSError):  # Then nobody finds it.
+            partial.mkdir(parents=True, exist_ok=True)
+            fcntl.flock(opened.enter_context(path.open("xb")), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            yield path.name
+        finally:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+                partial.rmdir()  # Unless jobs have their pieces there.
+
+
 def remove_pieces(partial: Path, name: str) -> None:
     """Remove the pieces of the job called `name`, in all its versions: it is done.
 
@@ -195,8 +212,7 @@ def remove_pieces(partial: Path, name: str) -> None:
     for folder in partial.glob("*"):
         if folder.name.rpartition("__")[0] == name:
             _tidy(folder)
-    with suppress(OSError):  # Other jobs may have theirs there.
-        partial.rmdir()
+    _tidy(partial)
 
 
 def _packed(identity: str, key: str, arrays: Arrays, facts: Mapping[str, Any]) -> bytes:

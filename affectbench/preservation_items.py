@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, ValidationError
 
 from affectbench.examples import ChoiceItem, DatasetError
-from affectbench.readers import json_rows
+from affectbench.table_rows import json_rows
 from affectbench.task import Benchmark
 from affectbench.task_parts import GeneratedItems, Seed, Text
 

@@ -1,9 +1,11 @@
 """Cells on a Ray cluster: workers hold placements, this process gives out cells and keeps results.
 
 A worker has one job at a time and runs its cells one after another, as the local executor does; a job is
-not divided, because the last bits of a number can depend on what else was packed with it. A worker that dies
-loses the cell it was at and nothing else: the cell goes to a new worker, and only results that arrived count.
-After a death, what is left of a job is packed without its finished cells, so last bits may differ there.
+not divided, because the last bits of a number can depend on what else was packed with it. Workers keep their
+pieces in the results folder, as local runs do: when one dies, a new one goes on from the last batch, and the
+records say what they would have. On a node that does not see that folder, the cell it was at begins anew, and
+what is left of the job is packed without its finished cells, so last bits may differ. Only results that
+arrived count.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import re
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -22,8 +24,9 @@ from affectbench.cell_result import CellResult
 from affectbench.errors import AffectbenchError
 from affectbench.executor import Host
 from affectbench.placement import Order, PlannedCell
-from affectbench.ray_worker import Loaded, Worker
+from affectbench.ray_worker import Event, Loaded, Worker
 from affectbench.record import Cell
+from affectbench.resume import marking
 
 TRIES = 3
 """How often a cell, or the loading of a model, may take its worker down before it is given up."""
@@ -64,11 +67,12 @@ class RayExecutor:
                 host.reporter.note(
                     f"no node has room for a worker now ({self.cpus} CPU, {self.gpus:g} GPU): waiting for one"
                 )
-            dispatcher = _Dispatcher(ray, self, host, self.workers or max(1, room))
-            try:
-                dispatcher.run(chain([first], source))
-            finally:
-                dispatcher.close()
+            with marking(host.options.output) as marker:
+                dispatcher = _Dispatcher(ray, self, host, self.workers or max(1, room), marker)
+                try:
+                    dispatcher.run(chain([first], source))
+                finally:
+                    dispatcher.close()
 
     @contextmanager
     def _cluster(self) -> Iterator[Any]:
@@ -110,12 +114,15 @@ class RayExecutor:
 
 @dataclass
 class _Work:
-    """What is left of an order, and how often each of its cells (None: the loading) took a worker down."""
+    """What is left of an order, how often each of its cells (None: the loading) took a worker down, which
+    were given up for that, and what was said of it."""
 
     order: Order
     left: deque[PlannedCell]
     deaths: Counter[Cell | None] = field(default_factory=Counter)
+    given_up: tuple[Cell, ...] = ()
     loaded: Loaded | None = None
+    told: set[str] = field(default_factory=set)
 
 
 @dataclass(eq=False)
@@ -131,12 +138,15 @@ class _Slot:
 
 @dataclass
 class _Dispatcher:
-    """Gives work to at most `limit` workers until none is left."""
+    """Gives work to at most `limit` workers until none is left. `marker` shows that a node sees the results
+    folder."""
 
     ray: Any
     executor: RayExecutor
     host: Host
     limit: int
+    marker: str
+    _blind: bool = False
     _slots: list[_Slot] = field(default_factory=list)
     _again: deque[_Work] = field(default_factory=deque)
 
@@ -166,8 +176,9 @@ class _Dispatcher:
                 break
             slot = idle.pop() if idle else self._hired()
             slot.work, slot.cell = work, None
+            registry, order = self.host.registry, replace(work.order, cells=tuple(work.left))
             slot.call = slot.actor.load.remote(
-                self.host.registry.include, self.host.registry.installed, work.order, self.host.options
+                registry.include, registry.installed, order, self.host.options, self.marker, work.given_up
             )
         for slot in idle:  # No more work: what it holds is free for others.
             self._dismiss(slot)
@@ -204,12 +215,9 @@ class _Dispatcher:
             self._tell(self.ray.get(slot.report))
         slot.report = slot.actor.report.remote()
 
-    def _tell(self, events: list[str | int]) -> None:
-        for event in events:
-            if isinstance(event, str):
-                self.host.reporter.phase(event)
-            else:
-                self.host.reporter.advance(event)
+    def _tell(self, events: list[Event]) -> None:
+        for kind, content in events:
+            getattr(self.host.reporter, kind)(content)
 
     def _answered(self, slot: _Slot) -> None:
         assert slot.work is not None, "a worker with a call has work"
@@ -226,13 +234,24 @@ class _Dispatcher:
             return
         self._tell(events)
         if isinstance(found, Loaded):
-            for note in found.notes if slot.work.loaded is None else ():
-                self.host.reporter.note(note)
-            slot.work.loaded = found
+            self._loaded(slot.work, found)
         else:
             self.host.finished(found)
             slot.work.left.popleft()
         self._go_on(slot, slot.work)
+
+    def _loaded(self, work: _Work, found: Loaded) -> None:
+        work.loaded = found
+        for note in found.notes:
+            if note not in work.told:
+                self.host.reporter.note(note)
+        work.told.update(found.notes)
+        if found.blind and not self._blind:
+            self._blind = True
+            self.host.reporter.note(
+                f"node {found.blind} does not share {self.host.options.output} with this one: a worker that "
+                "dies there loses what it has of its cell (give an --output that all nodes can write to)"
+            )
 
     def _go_on(self, slot: _Slot, work: _Work) -> None:
         if not work.left:
@@ -241,10 +260,11 @@ class _Dispatcher:
         assert work.loaded is not None, "cells follow loading"
         slot.cell = work.left[0]
         self.host.reporter.cell(slot.cell.cell, work.loaded.answers[slot.cell.cell])
-        slot.call = slot.actor.run.remote(slot.cell)
+        slot.call = slot.actor.run.remote(slot.cell, len(work.left) == 1)
 
     def _died(self, slot: _Slot, work: _Work, reason: str) -> None:
-        """Put what the worker left undone on the list again, the cell it was at last, or give that up."""
+        """Put what the worker left undone on the list again; without the cell it was at, if that has taken
+        down too many."""
         self._dismiss(slot)
         at = None if slot.cell is None else slot.cell.cell
         work.deaths[at] += 1
@@ -257,14 +277,12 @@ class _Dispatcher:
             hint = "is there memory enough for the model? see Ray's logs"
             self.host.failed(work.order, AffectbenchError(f"{what}: {died}", hint=hint))
             return
-        if at is not None:
-            planned = work.left.popleft()
-            if again:
-                work.left.append(planned)
-            else:
-                assert work.loaded is not None, "cells follow loading"
-                record = work.loaded.broken_off[at].model_copy(update={"reason": died})
-                self.host.finished(CellResult(record, {}, None))
+        if at is not None and not again:
+            assert work.loaded is not None, "cells follow loading"
+            record = work.loaded.broken_off[at].model_copy(update={"reason": died})
+            self.host.finished(CellResult(record, {}, None))
+            work.left.popleft()
+            work.given_up += (at,)
         if work.left:
             self._again.append(work)
 

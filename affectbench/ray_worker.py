@@ -7,29 +7,39 @@ import os
 import platform
 import threading
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from affectbench import __version__
 from affectbench.errors import AffectbenchError
-from affectbench.placement import Options, Order, Placement, PlannedCell, planned_cells
+from affectbench.journal import Journal
+from affectbench.placement import Options, Order, PlannedCell, planned_cells
 from affectbench.record import Cell, Record
 from affectbench.registry import Registry
+from affectbench.resume import Passage, open_journal, sees
 
 if TYPE_CHECKING:
     from affectbench.cell_result import CellResult
 
-Event = str | int
-"""What is being done now, or how many pairs were done."""
 REPORT_SECONDS = 0.5
+
+
+class Event(NamedTuple):
+    """What a worker tells while it works: the phase it is in, pairs it has done, or something to know."""
+
+    kind: Literal["phase", "advance", "note"]
+    content: Any
 
 
 @dataclass(frozen=True)
 class Loaded:
     """What the driver must know of a placement: its notes and, for each cell, how many answers it gives at
-    most and the record it gets should no worker survive it."""
+    most and the record it gets should no worker survive it. `blind`: the node that does not see the results
+    folder, empty where the worker keeps its pieces there."""
 
     notes: tuple[str, ...]
+    blind: str
     answers: dict[Cell, int]
     broken_off: dict[Cell, Record]
 
@@ -43,38 +53,59 @@ class Worker:
             os.chdir(folder)
         self.home = home
         self.threads = threads
-        self.placement: Placement | None = None
+        self._passage: Passage | None = None
+        self._journal: Journal | None = None
         self._events: list[Event] = []
         self._heard = threading.Event()
 
     def load(
-        self, include: tuple[Path, ...], installed: bool, order: Order, options: Options
+        self,
+        include: tuple[Path, ...],
+        installed: bool,
+        order: Order,
+        options: Options,
+        marker: str,
+        given_up: tuple[Cell, ...] = (),
     ) -> tuple[Loaded, list[Event]]:
-        """Let go of what was held and load an order. Raises `AffectbenchError` as `Placement` does."""
+        """Let go of what was held and load an order; go on where the worker was that had it before.
+
+        Where the driver's `marker` is not seen, its results folder is not here: then no pieces are kept.
+        Raises `AffectbenchError` as `Placement` does.
+        """
         import ray
         import torch
 
         self._begin()
-        self.placement = None
+        self._let_go()
+        self._passage = None
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         registry = Registry(include, installed=installed)
         if ray.get_runtime_context().get_node_id() != self.home:
             compare_content(registry, order)
-        self.placement = placed = Placement(registry, order, options, self._tell)
+        seen = sees(options.output, marker)
+        if seen:
+            self._journal = open_journal(order, options, partial(self._tell, "note"))
+        phase = partial(self._tell, "phase")
+        self._passage = Passage(registry, order, options, phase, self._journal, given_up)
+        placed = self._passage.placement
         loaded = Loaded(
-            tuple(placed.notes),
+            tuple(self._passage.notes),
+            "" if seen else platform.node(),
             {each.cell: placed.answers(each) for each in order.cells},
             {each.cell: placed.broken_off(each, "its worker died") for each in order.cells},
         )
         return loaded, self._taken()
 
-    def run(self, planned: PlannedCell) -> tuple[CellResult, list[Event]]:
-        """Run one cell of the order."""
-        assert self.placement is not None, "an order is loaded first"
+    def run(self, planned: PlannedCell, last: bool) -> tuple[CellResult, list[Event]]:
+        """Run one cell of the order; after the `last` one, its pieces may be removed."""
+        assert self._passage is not None, "an order is loaded first"
         self._begin()
-        return self.placement.run(planned, self._tell), self._taken()
+        result = self._passage.run(planned, partial(self._tell, "advance"))
+        if last:
+            self._let_go()
+        return result, self._taken()
 
     def report(self) -> list[Event]:
         """What happened since the last report; waits for something to happen."""
@@ -87,8 +118,13 @@ class Worker:
 
         torch.set_num_threads(self.threads)  # Counts for the calling thread alone.
 
-    def _tell(self, event: Event) -> None:
-        self._events.append(event)
+    def _let_go(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+
+    def _tell(self, kind: Literal["phase", "advance", "note"], content: str | int) -> None:
+        self._events.append(Event(kind, content))
         self._heard.set()
 
     def _taken(self) -> list[Event]:

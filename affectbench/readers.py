@@ -1,36 +1,50 @@
-"""Readers of benchmark sources: generators, tables and folders of sound files, all as `RawItem`s."""
+"""Readers of benchmark sources: generators, tables, the hub, named files, lines; all give `RawItem`s."""
 
 from __future__ import annotations
 
-import csv
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from affectbench.examples import DatasetError, Waveform
+from affectbench.sources import (
+    CELL,
+    NO_LABEL,
+    TABLE_NAME,
+    FolderSource,
+    GeneratorSource,
+    HubSource,
+    LinesSource,
+    RowSource,
+    TableSource,
+)
+from affectbench.table_rows import Cells, lines_of, table_rows
 from affectbench.task import SPLITS, Benchmark, SplitName
-from affectbench.task_parts import FolderSource, GeneratorSource, TableSource
 from affectbench.yaml_loading import suggest
 
 NOT_FIELDS = frozenset({"id", "text", "cluster"})
+ON, OFF = ("1", "1.0", "true"), ("0", "0.0", "false", "")
 
 
 @dataclass(frozen=True)
 class RawItem:
-    """An item as its source has it. `labels` are raw labels; `where` is its file, with its row if any."""
+    """An item as its source has it. `labels` are raw labels; `where` is its file, with its row if any.
+
+    `left_out`: why the source leaves it out on purpose; None for an item that stays.
+    """
 
     id: str
     split: SplitName | None
     labels: tuple[str, ...]
     text: str | None
-    audio: Any
+    audio: Path | Callable[[], Waveform] | None
     cluster: str
     fields: Mapping[str, str]
     where: str
+    left_out: str | None = None
 
 
 def read_items(benchmark: Benchmark, root: Path) -> Iterator[RawItem]:
@@ -40,7 +54,13 @@ def read_items(benchmark: Benchmark, root: Path) -> Iterator[RawItem]:
         return _generated(source)
     if isinstance(source, TableSource):
         return _table(benchmark, source, root)
-    return _folder(benchmark, source, root)
+    if isinstance(source, HubSource):
+        return _hub(source, root)
+    return (
+        _lines(benchmark, source, root)
+        if isinstance(source, LinesSource)
+        else _folder(benchmark, source, root)
+    )
 
 
 def _generated(source: GeneratorSource) -> Iterator[RawItem]:
@@ -63,16 +83,8 @@ def _generated(source: GeneratorSource) -> Iterator[RawItem]:
             fields = {key: value for key, value in scalars.items() if key not in NOT_FIELDS | {source.label}}
             audio = partial(_synthesised, row) if source.module == "speech" else None
             where = f"generator {source.module}"
-            yield RawItem(
-                row["id"],
-                split,
-                (str(row[source.label]),),
-                row.get("text"),
-                audio,
-                row["cluster"],
-                fields,
-                where,
-            )
+            label = (str(row[source.label]),)
+            yield RawItem(row["id"], split, label, row.get("text"), audio, row["cluster"], fields, where)
 
 
 def _synthesised(row: Any) -> Waveform:
@@ -81,24 +93,59 @@ def _synthesised(row: Any) -> Waveform:
     return speech.synthesise(row)
 
 
-def _folder(benchmark: Benchmark, source: FolderSource, root: Path) -> Iterator[RawItem]:
-    paths = sorted({path for glob in source.files for path in root.glob(glob) if path.is_file()})
+def _found(benchmark: Benchmark, globs: tuple[str, ...], root: Path, what: str) -> list[Path]:
+    paths = sorted({path for glob in globs for path in root.glob(glob) if path.is_file()})
     if not paths:
         raise DatasetError(
-            f"benchmark {benchmark.name}: no file in {root} matches {', '.join(source.files)}",
-            hint="put the sound files there, under their original names",
+            f"benchmark {benchmark.name}: no file in {root} matches {', '.join(globs)}",
+            hint=f"put the {what} there, under their original names",
         )
+    return paths
+
+
+def _folder(benchmark: Benchmark, source: FolderSource, root: Path) -> Iterator[RawItem]:
     pattern = re.compile(source.pattern)
-    for path in paths:
-        match = pattern.fullmatch(path.name)
+    for path in _found(benchmark, source.files, root, "sound files"):
+        below = path.relative_to(root)
+        match = pattern.fullmatch(below.as_posix() if source.of_paths else path.name)
         if match is None:
+            what = "path" if source.of_paths else "file name"
             raise DatasetError(
-                f"{path}: the file name does not match the benchmark's pattern {source.pattern}",
+                f"{path}: the {what} does not match the benchmark's pattern {source.pattern}",
                 hint="rename or remove it, or narrow `source.files`",
             )
         fields = {key: value for key, value in match.groupdict().items() if value is not None}
         labels = (fields.pop("label"),)
-        yield RawItem(path.stem, None, labels, None, path, fields[benchmark.cluster], fields, str(path))
+        identity = below.with_suffix("").as_posix() if source.of_paths else path.stem
+        yield RawItem(identity, None, labels, None, path, fields[benchmark.cluster], fields, str(path))
+
+
+def _lines(benchmark: Benchmark, source: LinesSource, root: Path) -> Iterator[RawItem]:
+    pattern = re.compile(source.pattern)
+    for path in _found(benchmark, source.files, root, "label files"):
+        items = 0
+        for number, line in lines_of(path, errors="replace"):
+            match = pattern.fullmatch(line.rstrip("\r\n"))
+            if match is None:
+                continue
+            items += 1
+            groups = {key: value for key, value in match.groupdict().items() if value is not None}
+            more = {name: _filled(template, groups) for name, template in source.fields.items()}
+            audio = None if source.audio is None else root / _filled(source.audio, groups)
+            text = None if source.text is None else _filled(source.text, groups).strip()
+            labels, identity = (groups.pop("label"),), groups.pop("id")
+            fields = groups | more
+            cluster, where = fields[benchmark.cluster], f"{path}:{number}"
+            yield RawItem(identity, None, labels, text, audio, cluster, fields, where)
+        if not items:
+            raise DatasetError(
+                f"{path}: no line matches the benchmark's pattern {source.pattern}",
+                hint="is this a label file of the corpus? if not, narrow `source.files`",
+            )
+
+
+def _filled(template: str, values: Mapping[str, str]) -> str:
+    return CELL.sub(lambda match: values[match.group(1)], template)
 
 
 def _table(benchmark: Benchmark, source: TableSource, root: Path) -> Iterator[RawItem]:
@@ -106,52 +153,108 @@ def _table(benchmark: Benchmark, source: TableSource, root: Path) -> Iterator[Ra
     for part, file in source.files.items():
         path = root / file
         if not path.is_file():
-            siblings = [sibling.name for sibling in root.iterdir()]
+            siblings = [sibling.name for sibling in path.parent.glob("*")]
             raise DatasetError(
-                f"benchmark {benchmark.name}: there is no file {path}{suggest(file, siblings)}",
+                f"benchmark {benchmark.name}: there is no file {path}{suggest(path.name, siblings)}",
                 hint=f"put the {part} rows there, or change source.files.{part}",
             )
         split = None if part == "all" else part
-        for row, cells in _rows(source, path):
-            yield _row_item(source, root, split, path, row, cells, names)
+        for number, cells in table_rows(source, path):
+            row = _Row(source, cells, f"{path}:{number}", path.stem)
+            yield row.item(f"{path.stem}-{number:07d}", split, root, names)
 
 
-def _row_item(
-    source: TableSource,
-    root: Path,
-    split: SplitName | None,
-    path: Path,
-    row: int,
-    cells: Mapping[int | str, Any],
-    names: list[str] | None,
-) -> RawItem:
-    where = f"{path}:{row}"
-    columns = source.columns
+def _hub(source: HubSource, root: Path) -> Iterator[RawItem]:
+    from affectbench.hub_rows import hub_rows
 
-    def cell(role: str, column: int | str) -> Any:
-        if column not in cells or cells[column] is None:
-            problem = f"{where}: no value for column {column!r}, which holds the {role}"
-            near = "" if column in cells else suggest(column, map(str, cells))
-            hint = f"columns: {', '.join(map(str, cells))}{near}"
-            raise DatasetError(problem, hint=hint)
-        return cells[column]
-
-    text = None if columns.text is None else str(cell("text", columns.text)).strip()
-    audio = None if columns.audio is None else root / str(cell("audio", columns.audio))
-    identity = f"{path.stem}-{row:07d}" if columns.id is None else str(cell("id", columns.id))
-    cluster = identity if columns.cluster is None else str(cell("cluster", columns.cluster))
-    fields = {name: str(cell(name, column)) for name, column in columns.fields.items()}
-    labels = _raw_labels(cell("label", columns.label), source.separator)
-    if names is not None:
-        labels = tuple(_named(label, names, where) for label in labels)
-    if not labels:
-        raise DatasetError(f"{where}: the label is empty", hint="every row needs a label")
-    return RawItem(identity, split, labels, text, audio, cluster, fields, where)
+    for part, split in source.splits.items():
+        for number, cells in hub_rows(source, split, root):
+            row = _Row(source, cells, f"{source.path}, split {split}, row {number}", split)
+            yield row.item(f"{split}-{number:07d}", None if part == "all" else part, root, None)
 
 
-def _raw_labels(value: Any, separator: str) -> tuple[str, ...]:
-    parts = value if isinstance(value, (list, tuple)) else str(value).split(separator)
-    return tuple(str(part).strip() for part in parts if str(part).strip())
+@dataclass(frozen=True)
+class _Row:
+    """One row of a table or data set, on its way to an item."""
+
+    source: RowSource
+    cells: Cells
+    where: str
+    table: str
+
+    def item(self, name: str, split: SplitName | None, root: Path, names: list[str] | None) -> RawItem:
+        """The item; `name` is its id where no column holds one, `names` the labels that cells point to."""
+        columns, left_out = self.source.columns, self._left_out()
+        if columns.split is not None and left_out is None:
+            split, left_out = self._split(columns.split)
+        if left_out is not None:
+            return RawItem(name, split, (), None, None, name, {}, self.where, left_out)
+        text = None if columns.text is None else self._text(columns.text)
+        audio = None if columns.audio is None else self._audio(columns.audio, root)
+        identity = name if columns.id is None else self._cell("id", columns.id)
+        cluster = identity if columns.cluster is None else self._cell("cluster", columns.cluster)
+        fields = {key: self._cell(key, column) for key, column in columns.fields.items()}
+        return RawItem(identity, split, self._labels(names), text, audio, cluster, fields, self.where)
+
+    def _raw(self, role: str, column: int | str) -> Any:
+        if column not in self.cells or self.cells[column] is None:
+            problem = f"{self.where}: no value for column {column!r}, which holds the {role}"
+            near = "" if column in self.cells else suggest(column, map(str, self.cells))
+            raise DatasetError(problem, hint=f"columns: {', '.join(map(str, self.cells))}{near}")
+        return self.cells[column]
+
+    def _cell(self, role: str, column: int | str) -> str:
+        if not isinstance(column, str) or CELL.search(column) is None:
+            return str(self._raw(role, column))
+        known = {TABLE_NAME: self.table}
+        return CELL.sub(lambda match: known.get(match[1]) or str(self._raw(role, match[1])), column)
+
+    def _text(self, column: int | str) -> str:
+        text = self._cell("text", column)
+        for old, new in self.source.replace.items():
+            text = text.replace(old, new)
+        return text.strip()
+
+    def _audio(self, column: int | str, root: Path) -> Path | Callable[[], Waveform]:
+        cell = self.cells.get(column)
+        return cell if callable(cell) else root / self._cell("audio", column)
+
+    def _left_out(self) -> str | None:
+        for column, pattern in self.source.keep.items():
+            known = column in self.cells and self.cells[column] is None
+            cell = "" if known else str(self._raw("rule in `keep`", column))
+            if re.fullmatch(pattern, cell, re.DOTALL) is None:
+                return f"`keep` for {column}"
+        return None
+
+    def _split(self, column: int | str) -> tuple[SplitName | None, str | None]:
+        value, known = self._cell("split", column), self.source.split_values
+        if value not in known:
+            raise DatasetError(
+                f"{self.where}: the split {value!r} is not known{suggest(value, known)}",
+                hint=f"known: {', '.join(known)}; add it to source.split_values, with null to drop it",
+            )
+        split = known[value]
+        return split, None if split is not None else f"split {value}"
+
+    def _labels(self, names: list[str] | None) -> tuple[str, ...]:
+        column = self.source.columns.label
+        if isinstance(column, tuple):
+            return tuple(name for name in column if self._is_on(name)) or (NO_LABEL,)
+        value = self._raw("label", column)
+        parts = value if isinstance(value, (list, tuple)) else str(value).split(self.source.separator)
+        labels = tuple(str(part).strip() for part in parts if str(part).strip())
+        if names is not None:
+            labels = tuple(_named(label, names, self.where) for label in labels)
+        if not labels:
+            raise DatasetError(f"{self.where}: the label is empty", hint="every row needs a label")
+        return labels
+
+    def _is_on(self, column: str) -> bool:
+        value = str(self._raw("label", column)).strip().lower()
+        if value not in ON + OFF:
+            raise DatasetError(f"{self.where}: column {column!r} should be 0 or 1, found {value!r}")
+        return value in ON
 
 
 def _label_names(source: TableSource, root: Path) -> list[str] | None:
@@ -160,7 +263,7 @@ def _label_names(source: TableSource, root: Path) -> list[str] | None:
     path = root / source.label_names
     if not path.is_file():
         raise DatasetError(f"there is no file {path}", hint="source.label_names lists the labels, one a line")
-    return [line.strip() for _, line in _lines(path) if line.strip()]
+    return [line.strip() for _, line in lines_of(path) if line.strip()]
 
 
 def _named(label: str, names: list[str], where: str) -> str:
@@ -169,75 +272,3 @@ def _named(label: str, names: list[str], where: str) -> str:
             f"{where}: label {label!r} is no position in the {len(names)} label names (from 0)"
         )
     return names[int(label)]
-
-
-def _rows(source: TableSource, path: Path) -> Iterator[tuple[int, Mapping[int | str, Any]]]:
-    """Rows of a table with their line numbers (parquet: row numbers), from 1."""
-    if source.format == "parquet":
-        return _parquet_rows(source, path)
-    return json_rows(path) if source.format == "jsonl" else _csv_rows(source, path)
-
-
-def _parquet_rows(source: TableSource, path: Path) -> Iterator[tuple[int, Mapping[int | str, Any]]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.ParquetFile(path)
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise DatasetError(f"{path}: cannot be read as parquet: {error}") from error
-    present = set(table.schema_arrow.names)
-    wanted = [str(column) for column in source.columns.named.values()]
-    for column in wanted:
-        if column not in present:
-            raise DatasetError(f"{path}: there is no column {column!r}{suggest(column, present)}")
-    number = 0
-    for batch in table.iter_batches(columns=wanted):
-        for cells in batch.to_pylist():
-            number += 1
-            yield number, cells
-
-
-def json_rows(path: Path) -> Iterator[tuple[int, Mapping[int | str, Any]]]:
-    """Objects of a JSON lines file with their line numbers. Raises `DatasetError` naming file and line."""
-    for number, line in _lines(path):
-        if not line.strip():
-            continue
-        try:
-            cells = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DatasetError(f"{path}:{number}: not JSON: {error.msg}") from error
-        if not isinstance(cells, dict):
-            raise DatasetError(f"{path}:{number}: expected a JSON object")
-        yield number, cells
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines of a text file with their numbers, from 1. Raises `DatasetError` where it is not UTF-8."""
-    with path.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise DatasetError(
-                    f"{path}:{number}: not UTF-8 text: {error.reason}", hint="save the file as UTF-8"
-                ) from error
-
-
-def _csv_rows(source: TableSource, path: Path) -> Iterator[tuple[int, Mapping[int | str, Any]]]:
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        if source.format == "tsv":
-            reader = csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
-        else:
-            reader = csv.reader(stream)
-        try:
-            header: list[str] | None = next(reader, []) if source.header else None
-            for cells in reader:
-                if cells:
-                    keys: Any = range(len(cells)) if header is None else header
-                    yield reader.line_num, dict(zip(keys, cells, strict=False))
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise DatasetError(
-                f"{path}:{reader.line_num + 1}: cannot be read as {source.format}: {error}",
-                hint="save the file as UTF-8",
-            ) from error

@@ -1,7 +1,7 @@
 """What a benchmark, an intervention protocol, a suite and a model card say: YAML read into frozen objects.
 
 Every object knows the file it came from and has a `digest`: 16 hex of the sha256 of everything in it that
-can change a number, the files it names included. Prose (title, description, licence, citation) is left out,
+can change a number, the files it names included. Prose (title, description, licence, ...) is left out,
 so that correcting a spelling mistake does not make results incomparable.
 """
 
@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, field_validator, model_validator
 
 from affectbench.model_card import ModelCard, Placing
+from affectbench.sources import FolderSource, GeneratorSource, HubSource, LinesSource, RowSource, Source
 from affectbench.task_file import Modality, TaskFile
 from affectbench.task_parts import (
     PLACEHOLDER,
@@ -23,9 +24,7 @@ from affectbench.task_parts import (
     ClusterSplit,
     Count,
     FileItems,
-    FolderSource,
     Frozen,
-    GeneratorSource,
     Limits,
     Name,
     Number,
@@ -33,10 +32,8 @@ from affectbench.task_parts import (
     Preservation,
     Readout,
     Seed,
-    Source,
     Split,
     SplitName,
-    TableSource,
     Text,
 )
 from affectbench.yaml_loading import INCLUDE, Document, TaskFileError, build, load_document, reject, suggest
@@ -60,7 +57,9 @@ class Benchmark(TaskFile):
     item); a raw label that is a label already needs no entry. `cluster` names what makes items dependent
     (speaker, document, frame); for the folder reader it is the pattern group that holds it. `data` is the
     folder of this benchmark below the data directory. `prompt` holds ``{text}`` or ``{audio}``, and the
-    names of any other fields.
+    names of any other fields. For people: `obtain` says how to get the data and where they must lie,
+    `label_notes` why labels are mapped as they are, `protocol` which published protocol is followed, and
+    where not.
     """
 
     kind: Literal["benchmark"]
@@ -68,10 +67,13 @@ class Benchmark(TaskFile):
     metric: Literal["uar"] = "uar"
     licence: Text
     citation: str = ""
+    obtain: str = ""
+    protocol: str = ""
     data: Text | None = None
     source: Source
     labels: Annotated[tuple[Text, ...], Field(min_length=2, max_length=26)]
     label_map: dict[str, str | None] = Field(default_factory=dict)
+    label_notes: str = ""
     multi_label: Literal["drop", "first", "error"] = "error"
     cluster: Name
     split: Split
@@ -115,18 +117,31 @@ class Benchmark(TaskFile):
     @model_validator(mode="after")
     def _source_fits(self) -> Benchmark:
         source = self.source
-        one_table = isinstance(source, TableSource) and "all" in source.files
-        given = not (one_table or isinstance(source, FolderSource))
+        given = source.gives_splits if isinstance(source, RowSource) else source.reader == "generator"
         if given == isinstance(self.split, ClusterSplit):
             found = "gives" if given else "does not give"
             reject("split", f"expected `by: {'given' if given else 'cluster'}`: the source {found} splits")
-        if self.data is None and not isinstance(source, GeneratorSource):
+        if self.data is None and not isinstance(source, (GeneratorSource, HubSource)):
             reject("data", "missing: name the folder below the data directory that holds the files")
-        if isinstance(source, FolderSource) and f"(?P<{self.cluster}>" not in source.pattern:
-            reject("cluster", f"the source's pattern has no group (?P<{self.cluster}>...)")
-        if isinstance(source, TableSource) and getattr(source.columns, self.modality) is None:
-            reject("source", f"columns: no {self.modality} column in a benchmark of modality {self.modality}")
+        self._fields_exist()
+        if isinstance(source, (RowSource, LinesSource)):
+            content = source.columns if isinstance(source, RowSource) else source
+            if getattr(content, self.modality) is None:
+                key = "columns" if isinstance(source, RowSource) else "source"
+                reject("source", f"{key}: no {self.modality} in a benchmark of modality {self.modality}")
         return self
+
+    def _fields_exist(self) -> None:
+        """What `cluster` and `split.field` name is a field of the items."""
+        source, unit = self.source, getattr(self.split, "field", None)
+        if isinstance(source, RowSource) and unit is not None and unit not in source.columns.fields:
+            reject(("split", "field"), f"source.columns.fields has no {unit!r}")
+        if not isinstance(source, (FolderSource, LinesSource)):
+            return
+        more = source.fields if isinstance(source, LinesSource) else {}
+        for key, name in (("cluster", self.cluster), ("split", unit)):
+            if name is not None and f"(?P<{name}>" not in source.pattern and name not in more:
+                reject(key, f"the source's pattern has no group (?P<{name}>...)")
 
     def verbaliser(self, label: str) -> str:
         """The words that stand for `label` in an answer."""

@@ -12,7 +12,7 @@ from pydantic import PrivateAttr
 
 from affectbench.task_parts import Count, Frozen, Name
 
-PROSE = {"title", "description", "licence", "citation"}
+PROSE = {"title", "description", "licence", "citation", "obtain", "protocol", "label_notes"}
 Modality = Literal["text", "audio"]
 
 

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from affectbench.yaml_loading import reject, suggest
 
@@ -23,9 +30,23 @@ PLACEHOLDER = re.compile(r"\{([a-z_][a-z0-9_]*)\}")
 
 
 class Frozen(BaseModel):
-    """Base of all that is read from YAML: immutable; an unknown key is an error with a suggestion."""
+    """Base of all that is read from YAML: immutable; an unknown key is an error with a suggestion.
+
+    `later`: keys that were added after results had been published. They are dumped, and so enter a digest,
+    only where they are set: files that do not use them keep the digest they had.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    later: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_unset_later_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = dump(self)
+        for key in self.later:
+            default = type(self).model_fields[key].get_default(call_default_factory=True)
+            if getattr(self, key) == default:
+                content.pop(key, None)
+        return content
 
     @model_validator(mode="before")
     @classmethod
@@ -46,105 +67,17 @@ class PerSplit(Frozen):
     test: Count
 
 
-class GeneratorSource(Frozen):
-    """Items made by a generator of `affectbench.generators`, the same on every machine.
-
-    `label` names the field of a generated item that holds its raw label.
-    """
-
-    reader: Literal["generator"]
-    module: Literal["narratives", "speech"]
-    seed: Seed
-    per_emotion: PerSplit
-    label: Text = "label"
-
-
-class Columns(Frozen):
-    """Which columns of a table hold what: names where the table has a header, positions from 0 where not.
-
-    Without `id` an item is named after its file and row; without `cluster` every row is a cluster.
-    `fields` are further columns, for placeholders of the prompt.
-    """
-
-    label: Column
-    text: Column | None = None
-    audio: Column | None = None
-    id: Column | None = None
-    cluster: Column | None = None
-    fields: dict[str, Column] = Field(default_factory=dict)
-
-    @property
-    def named(self) -> dict[str, int | str]:
-        """Every column in use, by its role; fields under their own names."""
-        roles = {role: getattr(self, role) for role in ("label", "text", "audio", "id", "cluster")}
-        return {role: column for role, column in roles.items() if column is not None} | self.fields
-
-    @model_validator(mode="after")
-    def _has_content(self) -> Columns:
-        if self.text is None and self.audio is None:
-            reject("", "neither a text nor an audio column is named")
-        return self
-
-
-class TableSource(Frozen):
-    """Items in rows of tsv, csv, jsonl or parquet files below the benchmark's data folder.
-
-    `files` is ``{all: ...}``, or one file for each split. A tsv has no quoting; a csv has the usual one.
-    `label_names` is a text file with one label a line, where the rows hold positions in it (from 0). A
-    label cell may list several, separated by `separator`.
-    """
-
-    reader: Literal["table"]
-    format: Literal["tsv", "csv", "jsonl", "parquet"]
-    files: dict[Literal["all", "identification", "validation", "test"], Text]
-    columns: Columns
-    header: bool = True
-    label_names: Text | None = None
-    separator: Annotated[str, Field(min_length=1, max_length=3)] = ","
-
-    @model_validator(mode="after")
-    def _consistent(self) -> TableSource:
-        if set(self.files) not in ({"all"}, set(SPLITS)):
-            found = ", ".join(self.files) or "nothing"
-            reject("files", f"expected `all`, or {', '.join(SPLITS)}; found {found}")
-        positional = not self.header and self.format in ("tsv", "csv")
-        for column in self.columns.named.values():
-            if isinstance(column, int) != positional:
-                what = "a position (0, 1, ...), for there is no header" if positional else "a column name"
-                reject("columns", f"expected {what}, found {column!r}")
-        return self
-
-
-class FolderSource(Frozen):
-    """Audio files found by glob below the benchmark's data folder, described by their names.
-
-    `pattern` is a regular expression that must match the whole file name; its named groups become the
-    item's fields. The group `label` is required.
-    """
-
-    reader: Literal["folder"]
-    files: Annotated[tuple[Text, ...], Field(min_length=1)]
-    pattern: Text
-
-    @field_validator("pattern")
-    @classmethod
-    def _compiles(cls, pattern: str) -> str:
-        try:
-            groups = re.compile(pattern).groupindex
-        except re.error as error:
-            reject("", f"not a regular expression: {error}")
-        if "label" not in groups:
-            reject("", f"has no group (?P<label>...); its groups: {', '.join(groups) or 'none'}")
-        return pattern
-
-
-Source = Annotated[GeneratorSource | TableSource | FolderSource, Field(discriminator="reader")]
-
-
 class GivenSplit(Frozen):
-    """The source says which split an item belongs to."""
+    """The source says which split an item belongs to.
+
+    `overlap`: a cluster in two splits is an error, or, with ``drop``, stays in the later one only (test, then
+    validation); what is left out is counted.
+    """
 
     by: Literal["given"]
+    overlap: Literal["error", "drop"] = "error"
+
+    later = frozenset({"overlap"})
 
 
 class ClusterLists(Frozen):
@@ -170,12 +103,19 @@ class Fractions(Frozen):
 
 
 class ClusterSplit(Frozen):
-    """Whole clusters go to a split: listed by name, or shared out by a hash of `seed` and their name."""
+    """Whole clusters go to a split: listed by name, or shared out by a hash of `seed` and their name.
+
+    `field`: share out by the values of this field of the items, which holds whole clusters (sessions of
+    dialogues, say), and list those under `clusters`.
+    """
 
     by: Literal["cluster"]
     clusters: ClusterLists | None = None
     fractions: Fractions | None = None
     seed: Seed = 0
+    field: Text | None = None
+
+    later = frozenset({"field"})
 
     @model_validator(mode="after")
     def _one_rule(self) -> ClusterSplit:

@@ -38,11 +38,15 @@ class AudioLanguageModel(Model):
     network_class: ClassVar[str] = ""
     mask: ClassVar[str] = "input_features_mask"
     """The entry of `audio_inputs` that is 1 where a frame of features is part of the clip."""
+    windows: ClassVar[int | None] = None
+    """The most windows of a clip that the class's processor takes; what follows is cut off, as it does."""
 
     features: Any
     """The checkpoint's feature extractor."""
-    tiny_parts: ClassVar[dict[str, dict[str, Any]]] = {}
+    tiny_parts: ClassVar[dict[str, dict[str, Any]]] = {"text_config": {}, "audio_config": {}}
     """The parts of the class's config by name; each with what a tiny one needs beside the usual sizes."""
+    tiny_seconds: ClassVar[int] = 30
+    """The window of a tiny instance's feature extractor."""
 
     @classmethod
     def load(cls, card: ModelCard, source: str, *, device: str, dtype: torch.dtype) -> Self:
@@ -80,7 +84,16 @@ class AudioLanguageModel(Model):
             for name, changes in cls.tiny_parts.items()
         }
         network = tiny.random_network(kind, kind.config_class(**parts, **cls.tiny_tokens(words)), seed)
-        tiny.write_checkpoint(folder, network, words, mel_bins=parts["audio_config"]["num_mel_bins"])
+        tiny.write_checkpoint(folder, network, words)
+        cls.write_tiny_features(folder)
+
+    @classmethod
+    def write_tiny_features(cls, folder: Path) -> None:
+        """The settings of a tiny instance's feature extractor, by default Whisper's."""
+        from transformers import WhisperFeatureExtractor
+
+        bins = tiny.SIZES["num_mel_bins"]
+        WhisperFeatureExtractor(feature_size=bins, chunk_length=cls.tiny_seconds).save_pretrained(folder)
 
     @classmethod
     def tiny_tokens(cls, words: Any) -> dict[str, int]:
@@ -97,6 +110,7 @@ class AudioLanguageModel(Model):
         """
         length = int(self.features.n_samples)
         windows = [waveform[start : start + length] for start in range(0, len(waveform), length)]
+        windows = windows[: self.windows]
         found = self.features(
             windows, sampling_rate=SAMPLE_RATE, return_attention_mask=True, return_tensors="pt"
         )
@@ -110,6 +124,10 @@ class AudioLanguageModel(Model):
             hint="the family file must override `audio_length`",
         )
 
+    def frames(self, inputs: Mapping[str, Tensor]) -> int:
+        """The number that `audio_length` takes, of the clip behind `inputs`."""
+        return int(inputs[self.mask].sum())
+
     def tower(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Embeddings (A, d) of one clip, by the class's own tower and projector."""
         found: Tensor = self.network.get_audio_features(**inputs).pooler_output
@@ -120,7 +138,7 @@ class AudioLanguageModel(Model):
         """Raises `AffectbenchError` where the tower makes another number than `audio_length` says."""
         inputs = {name: self._at_home(value) for name, value in self.audio_inputs(waveform).items()}
         embeds = self.tower(inputs)
-        frames = int(inputs[self.mask].sum())
+        frames = self.frames(inputs)
         expected = self.audio_length(frames)
         if embeds.shape[0] != expected:
             raise AffectbenchError(

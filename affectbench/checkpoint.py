@@ -27,9 +27,12 @@ def load_checkpoint(
     check_consent(card, source)
     folder = Path(source) if Path(source).is_dir() else None
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **fetching(card))
+        # The format of mistral-common tells no offsets, and takes marks of sounds for plain text.
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **fetching(card), mistral_format=False)
         loader = getattr(transformers, network_class)
-        network = loader.from_pretrained(source, dtype=dtype, **fetching(card), **_spread(card))
+        network, report = loader.from_pretrained(
+            source, dtype=dtype, output_loading_info=True, **fetching(card), **_spread(card)
+        )
     except (OSError, ValueError) as error:
         hint = "give a folder with config, safetensors weights and tokenizer, or a hub id within reach"
         if "custom code" in str(error):
@@ -37,6 +40,12 @@ def load_checkpoint(
         raise AffectbenchError(
             f"model {card.name!r} could not be loaded from {source}: {str(error).splitlines()[0]}", hint=hint
         ) from error
+    if missing := sorted(report["missing_keys"]):
+        others = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
+        raise AffectbenchError(
+            f"model {card.name!r}: {source} has no weights for {missing[0]}{others} of {network_class}",
+            hint="they would be random: the checkpoint is of another class, or a part of it is missing",
+        )
     return network if card.device_map else network.to(device), tokenizer, folder
 
 

@@ -36,8 +36,7 @@ FAMILIES = {
 
 
 class Summary(Part):
-    """A record without its doses, validation, preservation, cost and provenance; `uar` is the baseline's,
-    `effects` the effect matrix of the suppress arm at the operating dose, empty where there is none."""
+    """A record without its doses, validation, preservation, cost and provenance; `uar` is the baseline's."""
 
     id: str
     cell: Cell
@@ -54,7 +53,6 @@ class Summary(Part):
     headline: Headline | None
     calibration: Calibration | None
     uar: float | None
-    effects: list[list[float]]
 
     @property
     def family(self) -> str:
@@ -82,15 +80,7 @@ def summary_of(record: Record) -> Summary:
     shared = set(Summary.model_fields) & set(Record.model_fields)
     uar = record.scores.baseline.uar if record.scores else None
     parts = {name: getattr(record, name) for name in shared}
-    return Summary(id=cell_id(record.cell), uar=uar, effects=_effects(record), **parts)
-
-
-def _effects(record: Record) -> list[list[float]]:
-    chosen = record.operating.suppress_dose if record.operating else None
-    for dose in record.scores.doses if record.scores else ():
-        if (dose.arm, dose.dose) == ("suppress", chosen):
-            return dose.effect_matrix
-    return []
+    return Summary(id=cell_id(record.cell), uar=uar, **parts)
 
 
 def source_of(record: Record) -> Source:

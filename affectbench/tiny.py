@@ -75,7 +75,8 @@ def shrunk(config_class: Any, words: Any, **changes: Any) -> Any:
     """
     usual = config_class()
     known = {**dict.fromkeys(usual.attribute_map), **usual.to_dict()}
-    sizes = {name: value for name, value in SIZES.items() if name in known}
+    alias = usual.attribute_map
+    sizes = {alias.get(name, name): value for name, value in SIZES.items() if name in known}
     kinds = list(dict.fromkeys(known.get("layer_types") or ()))
     if len(kinds) > 1:
         sizes["layer_types"] = [kinds[layer % len(kinds)] for layer in range(LAYERS)]
@@ -87,7 +88,7 @@ def shrunk(config_class: Any, words: Any, **changes: Any) -> Any:
         sizes["rope_parameters"] = {**rope, "original_max_position_embeddings": reach}
     if "vocab_size" in known:
         sizes["vocab_size"] = len(words)
-    return config_class(**{**sizes, **changes})
+    return config_class(**{**sizes, **{alias.get(name, name): value for name, value in changes.items()}})
 
 
 def network_class(name: str) -> Any:
@@ -116,15 +117,11 @@ def random_network(kind: Any, config: Any, seed: int) -> Any:
     return network
 
 
-def write_checkpoint(folder: Path, network: Any, words: Any, *, mel_bins: int = 0) -> None:
-    """Save network and tokenizer as a checkpoint, with Whisper's front end where `mel_bins` are given."""
+def write_checkpoint(folder: Path, network: Any, words: Any) -> None:
+    """Save network and tokenizer as a checkpoint."""
     folder.mkdir(parents=True, exist_ok=True)
     network.save_pretrained(folder)
     words.save_pretrained(folder)
-    if mel_bins:
-        from transformers import WhisperFeatureExtractor
-
-        WhisperFeatureExtractor(feature_size=mel_bins).save_pretrained(folder)
 
 
 def chosen(family: str, architectures: Sequence[str], asked: str | None) -> str:

@@ -10,23 +10,21 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tiny_models import DENSE, items, long_readout, readout, tiny_dense, tiny_omni
+from tiny_models import AUDIO_FAMILIES, DENSE, items, long_readout, readout, tiny_audio, tiny_dense
 from torch import Tensor
 
-from affectbench.batch import Prepared
 from affectbench.engine import Engine
 from affectbench.errors import AffectbenchError
+from affectbench.examples import Example, RenderedPrompt
 from affectbench.intervention import (
     ANSWER,
-    AUDIO,
-    CONTENT,
     ROLE_BIT,
     UNTOUCHED,
     VALID,
@@ -38,9 +36,13 @@ from affectbench.intervention import (
 from affectbench.model import Model
 from affectbench.readout import Items, Readout
 
-OMNI = "Qwen2.5-Omni"
-FAMILIES = (*DENSE, OMNI)
+FAMILIES = (*DENSE, *AUDIO_FAMILIES)
+FUSED = ("Phi3",)
+"""Those with gate and up in one matrix."""
 STEPS, KINDS = 5, 100
+Sound = np.ndarray | None
+SAMPLES = (6_400, 36_800, 16_000, 0, 10_400)
+"""Of the clips. The second is longer than the window of a tiny instance's feature extractor."""
 
 
 def code_of(text: str, _order: object = None) -> int:
@@ -55,7 +57,7 @@ class Case:
     name: str
     model: Model
     data: Items
-    sounds: tuple[Tensor | None, ...]
+    sounds: tuple[Sound, ...]
 
     @cached_property
     def generating(self) -> Readout:
@@ -64,13 +66,14 @@ class Case:
 
     @cached_property
     def interventions(self) -> list[Intervention]:
-        """Seventeen: each site, operation and choice of positions; first, middle, last, several layers."""
+        """Seventeen: each site, operation and choice of positions; first, middle, last, several layers. Seven
+        where there is sound: their decoders are of the kinds that answer all seventeen."""
         rng = np.random.default_rng(5)
         shape = self.model.shape
         means = rng.normal(size=shape.units)
         first, middle, last = (layer * shape.width + np.array([0, 3, 7, 11]) for layer in range(3))
         some = rng.choice(shape.units, size=9, replace=False)
-        heard = "audio" if self.name == OMNI else "content"
+        heard = "audio" if self.hears else "content"
         found = [UNTOUCHED]
         for site in ("gate", "neuron"):
             found += [
@@ -85,18 +88,17 @@ class Case:
         uneven = Edit("neuron", shape, middle, "scale", np.array([0.0, 2.0, -1.0, 1.5]))
         found.append(Intervention((uneven, *found[3].edits)))
         found.append(Intervention((*found[6].edits, *found[11].edits)))
-        return found
+        return [found[place] for place in (0, 1, 3, 9, 12, 14, 15)] if self.hears else found
+
+    @property
+    def hears(self) -> bool:
+        return self.name in AUDIO_FAMILIES
 
     def logits(self, place: int, further: list[int]) -> Tensor:
         """Public forward on one item and `further` tokens: logits (T, V)."""
         ids = torch.cat([self.data.items[place].ids, torch.tensor(further, dtype=torch.long)])
         sound = self.sounds[place]
-        heard: dict[str, Tensor] = {}
-        if sound is not None:
-            heard = {
-                "input_features": sound[None],
-                "feature_attention_mask": torch.ones(1, sound.shape[1], dtype=torch.long),
-            }
+        heard = {} if sound is None else self.model.audio_inputs(sound)  # type: ignore[attr-defined]
         with torch.no_grad():
             found: Tensor = self.model.network(input_ids=ids[None], use_cache=False, **heard).logits[0]
         return found
@@ -122,13 +124,13 @@ class Case:
 
     @cached_property
     def stops(self) -> set[int]:
-        return {1, *range(14, len(self.model.tokenizer))} | set(range(len(self.model.tokenizer), 40))
+        return {1, *range(14, max(40, len(self.model.tokenizer)))}
 
     @cached_property
     def expected(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, set[int]]:
-        """Scores of short and of long answers (17, 5, 3), generated texts' codes (17, 5), their lengths."""
-        short = np.zeros((17, 5, 3))
-        long, codes, lengths = short.copy(), np.zeros((17, 5), dtype=np.int64), set()
+        """Scores of short and of long answers (K, 5, 3), generated texts' codes (K, 5), their lengths."""
+        short = np.zeros((len(self.interventions), 5, 3))
+        long, codes, lengths = short.copy(), np.zeros(short.shape[:2], dtype=np.int64), set()
         for k, intervention in enumerate(self.interventions):
             for place in range(5):
                 with self.hooks(place, intervention):
@@ -173,20 +175,19 @@ def changer(roles: Tensor, edit: Edit, channels: Any, values: Any) -> Callable[[
     return change
 
 
-def heard(model: Model) -> tuple[Items, tuple[Tensor | None, ...]]:
+def heard(model: Model) -> tuple[Items, tuple[Sound, ...]]:
     """Items with audio of mixed lengths between words, and one without."""
-    rng = torch.Generator().manual_seed(4)
-    token = model.network.config.audio_token_id
+    rng = np.random.default_rng(4)
+    words = ["was", "lost", "?", "the", "song", "is", "very", "sad"]
     made, sounds = [], []
-    for place, frames in enumerate([37, 100, 16, 0, 64]):
-        sound = torch.randn(16, frames, generator=rng) if frames else None
-        audio = None if sound is None else model.audio_embeddings(sound)
-        size = 0 if audio is None else audio.shape[0]
-        ids = torch.tensor([4, 5, *[token] * size, *range(6, 9 + place)])
-        roles = torch.full((len(ids),), VALID, dtype=torch.uint8)
-        roles[2 : 2 + size] |= AUDIO | CONTENT
-        roles[-1] |= ANSWER
-        made.append(Prepared(f"heard-{place}", ids, roles, audio))
+    for place, samples in enumerate(SAMPLES):
+        sound = rng.normal(scale=0.1, size=samples).astype(np.float32) if samples else None
+        example = Example(
+            f"heard-{place}", None, None if sound is None else lambda sound=sound: sound, "joy", "c"
+        )
+        slot = "" if sound is None else " {audio} "
+        prompt = RenderedPrompt(f"the dog{slot}{' '.join(words[: 3 + place])}", None, ())
+        made.append(model.prepare(example, prompt))
         sounds.append(sound)
     gold = np.arange(5) % 3
     return Items("test", tuple(made), gold, tuple("abcde")), tuple(sounds)
@@ -194,8 +195,8 @@ def heard(model: Model) -> tuple[Items, tuple[Tensor | None, ...]]:
 
 @cache
 def case_of(name: str) -> Case:
-    if name == OMNI:
-        model = tiny_omni()
+    if name in AUDIO_FAMILIES:
+        model = tiny_audio(name)
         data, sounds = heard(model)
     else:
         model = tiny_dense(name)
@@ -215,7 +216,8 @@ def case(request: pytest.FixtureRequest) -> Case:
 @pytest.mark.parametrize("tokens", [0, 150, 1])
 def test_packed_answers_equal_one_at_a_time(case: Case, tokens: int) -> None:
     short, long, codes, _ = case.expected
-    for k, n in ((17, 5), (3, 5), (17, 1), (1, 5), (1, 1)) if tokens == 0 else ((17, 5),):
+    every = len(case.interventions)
+    for k, n in ((every, 5), (3, 5), (every, 1), (1, 5), (1, 1)) if tokens == 0 else ((every, 5),):
         data, chosen = case.some(n), case.interventions[-k:]
         engine = Engine(case.model, tokens)
         found = engine.predict(data, readout(case.model), chosen).scores
@@ -275,6 +277,66 @@ def test_switching_neurons_off_equals_taking_their_weights_away(case: Case) -> N
         case.model.network = kept
         vars(case.model).pop("decoder", None), vars(case.model).pop("layers", None)
     np.testing.assert_allclose(edited.scores[0], torch.stack(expected), atol=1e-4, rtol=1e-4)
+
+
+def test_sites_are_found_and_sized(case: Case) -> None:
+    """Gates and neurons of every layer, as wide as `down_proj`; a fused projection's gate is half of it."""
+    model = case.model
+    seen: dict[tuple[str, int], int] = {}
+    handles = []
+    for site in ("gate", "neuron"):
+        for layer in range(3):
+            module, side = model.site_module(site, layer)
+
+            def keep(_module: Any, args: Any, output: Any = None, *, key: Any = (site, layer)) -> None:
+                seen[key] = (args[0] if output is None else output).shape[-1]
+
+            register = module.register_forward_pre_hook if side == "input" else module.register_forward_hook
+            handles.append(register(keep))
+    try:
+        case.logits(0, [])
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert seen == {(site, layer): 24 for site in ("gate", "neuron") for layer in range(3)}
+    assert (model.shape.layers, model.shape.width) == (3, 24)
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_the_gate_of_a_fused_projection_is_its_first_half(name: str) -> None:
+    """Its weights set to zero, act(gate) is act(0); the second half's set to zero, it is what it was."""
+    case = case_of(name)
+    mlp = case.model.mlp(1)
+    fused = mlp.gate_up_proj
+    hidden = torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
+    gates: list[Tensor] = []
+    handle = case.model.activation(1).register_forward_hook(lambda _m, _a, out: gates.append(out.clone()))
+    kept = fused.weight.detach().clone()
+    try:
+        for emptied in (slice(0, 0), slice(0, 24), slice(24, 48)):
+            with torch.no_grad():
+                fused.weight[emptied] = 0
+                mlp(hidden)
+                fused.weight.copy_(kept)
+    finally:
+        handle.remove()
+    assert (gates[0] != 0).any()
+    assert (gates[1] == 0).all()
+    assert torch.equal(gates[2], gates[0])
+
+
+@pytest.mark.parametrize("name", AUDIO_FAMILIES)
+def test_the_sound_changes_the_answer(name: str) -> None:
+    case = case_of(name)
+    item = case.data.items[0]
+    assert item.audio is not None
+    heard = case.model.logits(case.model.decode(case.model.collate([item])))[0, -1]
+    sound = np.random.default_rng(9).normal(scale=0.1, size=SAMPLES[0]).astype(np.float32)
+    other = replace(item, audio=case.model.audio_embeddings(sound))
+    told = case.model.logits(case.model.decode(case.model.collate([other])))[0, -1]
+    assert not torch.allclose(heard, told, atol=1e-3)
+    ids = case.model.tokenizer.convert_tokens_to_ids(case.model.audio_token)
+    assert int((item.ids == ids).sum()) == item.audio.shape[0] > 1
 
 
 def test_candidates_with_a_common_beginning_equal_the_public_forward(case: Case) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import transformers
+from safetensors.torch import load_file, save_file
 from test_experts import editing, some, written_out
-from tiny_models import LABELS, readout, tiny_card, tiny_qwen3_omni
+from tiny_models import LABELS, readout, tiny_audio, tiny_card, tiny_qwen3_omni
 
 from affectbench.audio_features import log_mel
 from affectbench.engine import Engine
@@ -102,4 +105,65 @@ def test_a_saved_checkpoint_loads_and_hears(model: Model, tmp_path: Path) -> Non
     torch.testing.assert_close(loaded.audio_embeddings(waveform), expected)
     assert json.loads((tmp_path / "config.json").read_text()).get("experts_implementation") is None
     with pytest.raises(AffectbenchError, match="'saved' could not be loaded from"):
-        type(model).load(card, str(tmp_path / "none"), device="cpu", dtype=torch.float32)  # type: ignore[arg-type]
+        type(model).load(card, str(tmp_path / "none"), device="cpu", dtype=torch.float32)
+
+
+def full(name: str, model: Model) -> Any:
+    """Config of a whole Omni model: a talker and a vocoder stand beside a thinker of these sizes."""
+    thinker = model.network.config.to_dict()
+    if name == "Qwen3OmniMoe":
+        return {"thinker_config": thinker, "enable_audio_output": False}
+    rope = thinker["text_config"]["rope_parameters"]
+    return {
+        "thinker_config": thinker,
+        "talker_config": {
+            "vocab_size": 64, "hidden_size": 32, "intermediate_size": 24, "num_hidden_layers": 1,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "embedding_size": 32,
+            "rope_parameters": rope,
+        },
+        "token2wav_config": {
+            "dit_config": {
+                "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 8,
+                "ff_mult": 1, "emb_dim": 16, "mel_dim": 8, "enc_dim": 8, "enc_emb_dim": 8,
+                "enc_channels": [8, 8, 8],
+                "enc_kernel_sizes": [5, 3, 1], "enc_dilations": [1, 2, 1], "enc_attention_channels": 4,
+                "enc_res2net_scale": 2, "enc_se_channels": 4, "num_embeds": 20, "block_size": 4,
+            },
+            "bigvgan_config": {
+                "mel_dim": 8, "upsample_initial_channel": 16, "resblock_kernel_sizes": [3],
+                "resblock_dilation_sizes": [[1, 3, 5]], "upsample_rates": [2], "upsample_kernel_sizes": [4],
+            },
+        },
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["Qwen2_5Omni", "Qwen3OmniMoe"])
+def test_the_thinker_of_a_full_checkpoint_is_loaded(name: str, tmp_path: Path) -> None:
+    """The checkpoints on the hub are whole: config and weights of the thinker stand one level deeper."""
+    thinker = tiny_audio("qwen2_5_omni_thinker" if name == "Qwen2_5Omni" else "qwen3_omni_moe_thinker")
+    config = getattr(transformers, f"{name}Config")(**full(name, thinker))
+    whole = getattr(transformers, f"{name}ForConditionalGeneration")(config)
+    whole.thinker.load_state_dict(thinker.network.state_dict())
+    whole.save_pretrained(tmp_path)
+    thinker.tokenizer.save_pretrained(tmp_path)
+    transformers.WhisperFeatureExtractor(feature_size=16).save_pretrained(tmp_path)
+    stored = load_file(tmp_path / "model.safetensors")
+    assert all(key.startswith(("thinker.", "talker.", "token2wav.")) for key in stored)
+    card = tiny_card(thinker.name, "whole")
+    loaded = type(thinker).load(card, str(tmp_path), device="cpu", dtype=torch.float32)
+    sound = np.random.default_rng(0).normal(scale=0.1, size=20_000).astype(np.float32)
+    example = Example("one", None, lambda: sound, "joy", "c")
+    prompt = RenderedPrompt("{audio} the dog was lost ?", None, LABELS)
+    logits = [m.logits(m.decode(m.collate([m.prepare(example, prompt)]))) for m in (thinker, loaded)]
+    torch.testing.assert_close(logits[0], logits[1])
+
+
+def test_a_checkpoint_without_some_weights_is_refused(tmp_path: Path) -> None:
+    thinker = tiny_audio("qwen2_5_omni_thinker")
+    type(thinker).write_tiny(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    gone = next(key for key in weights if key.endswith("layers.1.mlp.down_proj.weight"))
+    save_file({key: value for key, value in weights.items() if key != gone}, tmp_path / "model.safetensors")
+    card = tiny_card(thinker.name, "broken")
+    with pytest.raises(AffectbenchError, match=r"no weights for .*layers.1.mlp.down_proj.weight of"):
+        type(thinker).load(card, str(tmp_path), device="cpu", dtype=torch.float32)

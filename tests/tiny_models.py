@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import tempfile
+from copy import copy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -58,13 +59,19 @@ def tiny_model(prefix: str, seed: int, **settings: Any) -> Model:
     return family("causal_lm")(network, words, tiny_card("causal_lm", f"tiny-{prefix.lower()}"), None)
 
 
-def tiny_thinker(name: str, seed: int) -> Model:
-    """A family's tiny instance, whose front end hands on what it is given: log-mel features (16, frames)."""
+@cache
+def tiny_audio(name: str, seed: int = 0) -> Model:
+    """A family's tiny instance, as `load` reads it."""
     kind = family(name)
     with tempfile.TemporaryDirectory() as folder:
         kind.write_tiny(Path(folder), seed=seed)
         card = tiny_card(name, f"tiny-{name.replace('_', '-')}", folder)
-        model = kind.load(card, folder, device="cpu", dtype=torch.float32)
+        return kind.load(card, folder, device="cpu", dtype=torch.float32)
+
+
+def tiny_thinker(name: str, seed: int) -> Model:
+    """A family's tiny instance, whose front end hands on what it is given: log-mel features (16, frames)."""
+    model = copy(tiny_audio(name, seed))
     model.features = lambda frames: frames  # type: ignore[attr-defined]
     return model
 
@@ -127,6 +134,9 @@ GPT-NeoX run attention and MLP side by side."""
 def tiny_dense(name: str) -> Model:
     """A random-weight decoder of one of the families of `DENSE`."""
     return tiny_model(name.split()[0], 0, **DENSE[name])
+
+
+AUDIO_FAMILIES = (*("qwen2_5_omni_thinker", "qwen2_audio", "audio_flamingo_3", "voxtral", "glm_asr"),)
 
 
 @cache

@@ -1,0 +1,90 @@
+"""Each audio family's own processor and public forward, where they can be built: same tokens, same features,
+same logits at the answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from tiny_models import tiny_audio, tiny_card
+
+from affectbench.examples import Example, RenderedPrompt
+from affectbench.model import Model
+
+PROCESSORS = {
+    "qwen2_audio": "Qwen2AudioProcessor",
+    "audio_flamingo_3": "AudioFlamingo3Processor",
+    "glm_asr": "GlmAsrProcessor",
+}
+SECONDS = (0.4, 2.0, 3.31)
+QUESTION = "the dog was lost ?"
+
+
+def sound(seconds: float) -> np.ndarray:
+    rng = np.random.default_rng(int(seconds * 100))
+    return rng.normal(scale=0.1, size=int(seconds * 16_000)).astype(np.float32)
+
+
+def prepared(model: Model, seconds: float) -> Any:
+    example = Example("one", None, lambda: sound(seconds), "joy", "c")
+    return model.prepare(example, RenderedPrompt("{audio}\n" + QUESTION, None, ()))
+
+
+def processed(name: str, model: Any, seconds: float) -> dict[str, Any]:
+    kind = getattr(transformers, PROCESSORS[name])
+    processor = kind(model.features, model.tokenizer, chat_template=model.tokenizer.chat_template)
+    content = [{"type": "audio"}, {"type": "text", "text": QUESTION}]
+    message = [{"role": "user", "content": content}]
+    text = processor.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+    return dict(processor(text=[text], audio=[sound(seconds)], sampling_rate=16_000, return_tensors="pt"))
+
+
+@pytest.mark.parametrize("seconds", SECONDS)
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_inputs_and_answers_are_those_of_the_processor(name: str, seconds: float) -> None:
+    model = tiny_audio(name)
+    item, expected = prepared(model, seconds), processed(name, model, seconds)
+    assert item.ids.tolist() == expected["input_ids"][0].tolist()
+    made = model.audio_inputs(sound(seconds))  # type: ignore[attr-defined]
+    for entry, value in made.items():
+        torch.testing.assert_close(value, expected[entry].to(value.dtype), msg=entry)
+    assert set(made) == set(expected) - {"input_ids", "attention_mask"}
+    with torch.no_grad():
+        logits = model.network(**expected).logits[0, -1]
+        found = model.logits(model.decode(model.collate([item])))[0, -1]
+    torch.testing.assert_close(found, logits, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("seconds", SECONDS)
+def test_voxtral_hears_what_its_processor_retrieves(seconds: float) -> None:
+    """The processor itself needs mistral-common; what makes its features does not."""
+    model: Any = tiny_audio("voxtral")
+    processor = object.__new__(transformers.VoxtralProcessor)
+    processor.feature_extractor = model.features
+    options = {**transformers.VoxtralProcessor.audio_kwargs, "pad_to_multiple_of": 32_000}
+    window = options.pop("max_source_positions") * 2 // 30
+    expected = processor._retrieve_input_features([sound(seconds)], window, **options)
+    assert torch.equal(model.audio_inputs(sound(seconds))["input_features"], expected)
+
+
+def test_voxtral_writes_prompts_as_mistral_common_does(tmp_path: Path) -> None:
+    """<s>[INST][BEGIN_AUDIO][AUDIO]...What is felt?[/INST] is what mistral-common 1.13.1 encodes."""
+    kind = type(tiny_audio("voxtral"))
+    kind.write_tiny(tmp_path)
+    (tmp_path / "chat_template.jinja").unlink()
+    model = kind.load(tiny_card("voxtral", "tiny"), str(tmp_path), device="cpu", dtype=torch.float32)
+    text, _ = model.render(RenderedPrompt("{audio}\nWhat is felt?", None, ()))
+    assert text == "<s>[INST][BEGIN_AUDIO][AUDIO]What is felt?[/INST]"
+
+
+def test_a_clip_is_cut_where_the_processor_cuts_it() -> None:
+    for name, windows in (("qwen2_audio", 1), ("audio_flamingo_3", 20), ("glm_asr", 21)):
+        model: Any = tiny_audio(name)
+        assert model.windows == windows
+        long = sound(2 * windows + 1)
+        for entry, value in model.audio_inputs(long).items():
+            torch.testing.assert_close(value, model.audio_inputs(long[: 2 * windows * 16_000])[entry])

@@ -37,6 +37,9 @@ Reader = Callable[[Batch, PackedEdits, Prefix | None], Tensor]
 CPU_TOKENS, GPU_TOKENS = 4096, 65536
 CPU_GROWTH = 4
 """A step of generation sees one column of each row, so on a CPU it takes more rows to be worth its call."""
+STEP_TOKENS = 64
+"""A step of generation costs as much as so many tokens of a prompt, however few its rows: its calls, and
+reading all weights."""
 
 
 class Start(NamedTuple):
@@ -170,20 +173,24 @@ class Engine(PieceWork):
             self._tried.add(readout.prefixes)
 
     def sweep(
-        self, batch: Batch, interventions: Sequence[Intervention], read: Reader, *, last: int, grow: int = 0
+        self,
+        batch: Batch,
+        interventions: Sequence[Intervention],
+        read: Reader,
+        *,
+        last: int,
+        grow: int = 0,
+        base: Callable[[Tensor], None] | None = None,
     ) -> Iterator[tuple[list[int], Tensor]]:
         """Run `read` on packed rows of `batch` under `interventions`, as many at once as `tokens` allow.
 
         Yields (places of the interventions, what `read` returned); rows are grouped by intervention. `read`
         looks at the `last` columns of hidden states, and feeds each row up to `grow` tokens more; what an
-        intervention does not change is computed once for the batch.
+        intervention does not change is computed once for the batch. `base` is first given the hidden states
+        (B, T, d) of the untouched model, at least of the `last` columns.
         """
-        groups: dict[Start, list[int]] = defaultdict(list)
-        for place, intervention in enumerate(interventions):
-            groups[self._start(intervention, fold=grow == 0)].append(place)
-        if sum(start.entry * len(group) for start, group in groups.items()) <= len(self.model.layers):
-            groups = {Start(0): list(range(len(interventions)))}  # A pass that shows less than it costs.
-        watched = self._watched(batch, groups, last, grow > 0)
+        groups = self._groups(batch, interventions, grow, base is not None)
+        watched = self._watched(batch, groups, last, grow > 0, base)
         columns = batch.embeds.shape[1] + grow
         for start, group in sorted(groups.items()):
             if start.folded:
@@ -205,6 +212,24 @@ class Engine(PieceWork):
                 yield chosen, rows
                 done += len(chosen)
 
+    def _groups(
+        self, batch: Batch, interventions: Sequence[Intervention], grow: int, shown: bool
+    ) -> dict[Start, list[int]]:
+        """The places of the interventions by where their passes enter the model; not apart where that costs
+        more than it saves. `shown`: the pass that they start from is made anyway."""
+        groups: dict[Start, list[int]] = defaultdict(list)
+        for place, intervention in enumerate(interventions):
+            groups[self._start(intervention, fold=grow == 0)].append(place)
+        layers, everything = len(self.model.layers), list(range(len(interventions)))
+        if grow and groups:
+            lowest = min(groups)
+            above = sum((start.layer - lowest.layer) * len(group) for start, group in groups.items())
+            if above * batch.mask.numel() < STEP_TOKENS * grow * layers * (len(groups) - 1):
+                groups = {lowest: everything}
+        if not shown and sum(start.entry * len(group) for start, group in groups.items()) <= layers:
+            groups = {Start(0): everything}  # A pass that shows less than it costs.
+        return groups
+
     def _start(self, intervention: Intervention, *, fold: bool) -> Start:
         """Where the model must be entered for an intervention: at its first edited layer, or with `fold` one
         later, where what that layer writes can be corrected by a product with the few edited columns."""
@@ -216,16 +241,25 @@ class Engine(PieceWork):
         return Start(first, folded=simple)
 
     @torch.no_grad()
-    def _watched(self, batch: Batch, starts: Iterable[Start], last: int, cached: bool) -> Watched:
+    def _watched(
+        self,
+        batch: Batch,
+        starts: Iterable[Start],
+        last: int,
+        cached: bool,
+        base: Callable[[Tensor], None] | None,
+    ) -> Watched:
         """One pass of the untouched model that shows what the interventions start from."""
         entries = {start.entry for start in starts if start.entry > 0}
-        if not entries:
+        if not entries and base is None:
             return Watched({}, {})
         folded = sorted({start.layer for start in starts if start.folded})
         with watching(self.model, sorted(entries), folded) as watched:
             watched.cache = self.model.cache() if cached else None
-            self.model.decode(batch, cache=watched.cache, last=last)
+            hidden = self.model.decode(batch, cache=watched.cache, last=last)
         self.spent(batch.embeds.shape[0])
+        if base is not None:
+            base(hidden)
         return watched
 
     @torch.no_grad()

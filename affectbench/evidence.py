@@ -306,12 +306,13 @@ class EvidencePass:
         for positions, total in self._tokens.items():
             counts = (roles & ROLE_BIT[positions]).bool().sum(-1)
             yield total, weights.T @ counts.to(weights)
-        unused = (weights == 0).all(dim=1, keepdim=True)
+        # An item that failed has values that are not finite, and 0 x NaN is NaN: it is left out.
+        used = weights.any(dim=1).nonzero().squeeze(1)
+        members = weights[used].T
         for (site, layer), sums in pooled.items():
             for (positions, statistic), values in sums.items():
-                # An item that failed has values that are not finite, and 0 x NaN is NaN.
-                addition = weights.T @ values.to(weights).masked_fill(unused, 0)
-                yield self._sums[site, positions, statistic][:, layer], addition
+                found = values.index_select(0, used.to(values.device))
+                yield self._sums[site, positions, statistic][:, layer], members @ found.to(weights)
 
     @property
     def _wide(self) -> torch.dtype:

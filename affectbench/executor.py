@@ -66,14 +66,15 @@ class LocalExecutor:
     """Runs one cell after another in this process."""
 
     def run(self, orders: Iterable[Order], host: Host) -> None:
-        for order in orders:
+        for place, order in enumerate(orders):
+            if place:
+                gc.collect()  # A model is held in circles: it goes before the next one comes.
             try:
                 self._run(order, host)
             except RecordError:
                 raise
             except AffectbenchError as error:
                 host.failed(order, error)
-            gc.collect()
 
     def _run(self, order: Order, host: Host) -> None:
         journal = open_journal(order, host.options, host.reporter.note)

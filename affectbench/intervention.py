@@ -67,6 +67,11 @@ class Edit:
             )
         self.shape.check(self.units, f"edit of site {self.site!r}")
 
+    @cached_property
+    def by_layer(self) -> dict[int, tuple[UnitArray, UnitArray]]:
+        """``{layer: (channels, places)}``; `places` index `units` and `value`."""
+        return self.shape.by_layer(self.units)
+
     @property
     def is_noop(self) -> bool:
         return self.units.size == 0 or (self.operation == "scale" and bool((self.value == 1.0).all()))
@@ -177,7 +182,7 @@ class PackedEdits:
         for block, intervention in enumerate(self.interventions):
             for edit in intervention.effective:
                 value = torch.as_tensor(edit.value, dtype=self.dtype, device=self.device)
-                for layer, (channels, places) in edit.shape.by_layer(edit.units).items():
+                for layer, (channels, places) in edit.by_layer.items():
                     self._points.setdefault((edit.site, layer), []).append(
                         BlockEdit(
                             block,

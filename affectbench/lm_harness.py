@@ -113,33 +113,35 @@ class PackedLM(HFLM):  # type: ignore[misc]
         scored = _Scored.of(
             [(row, continuation) for row, (_, continuation) in flat], last, batch.embeds.device
         )
-        base = BaseLogs.of(self._columns(batch, last, scored))
         table = np.zeros((3, len(self.interventions), len(flat)))
+        base: list[BaseLogs] = []
+
+        def untouched(hidden: Tensor) -> None:
+            logs = self._logs(hidden[:, -last:], scored)
+            base.append(BaseLogs.of(logs.clone()))
+            table[:, 0] = self._judge(logs, base[0], scored).cpu().numpy()
 
         def read(rows: Batch, _edits: PackedEdits, prefix: Prefix | None) -> Tensor:
             hidden = self.engine.model.decode(rows, prefix=prefix, last=last)
             self.engine.spent(rows.embeds.shape[0])
             blocks = hidden[:, -last:].reshape(-1, len(items), last, hidden.shape[-1])
-            return torch.stack([self._judge(block, base, scored) for block in blocks])
+            return torch.stack([self._judge(self._logs(block, scored), base[0], scored) for block in blocks])
 
-        for chosen, values in self.engine.sweep(batch, self.interventions, read, last=last):
-            table[:, chosen] = values.permute(1, 0, 2).cpu().numpy()
+        edited = self.interventions[1:]
+        for chosen, values in self.engine.sweep(batch, edited, read, last=last, base=untouched):
+            table[:, [place + 1 for place in chosen]] = values.permute(1, 0, 2).cpu().numpy()
         return {"table": table}
 
-    @torch.no_grad()
-    def _columns(self, batch: Batch, last: int, scored: _Scored) -> Tensor:
-        """Base log-probabilities (positions, V) where something is scored."""
-        hidden = self.engine.model.decode(batch, last=last)[:, -last:]
-        self.engine.spent(batch.embeds.shape[0])
+    def _logs(self, hidden: Tensor, scored: _Scored) -> Tensor:
+        """Log-probabilities (positions, V) where something is scored, of one intervention's rows."""
         return self.engine.model.logits(hidden[scored.rows, scored.columns]).log_softmax(-1)
 
-    def _judge(self, hidden: Tensor, base: BaseLogs, scored: _Scored) -> Tensor:
-        """(3, pairs): log-likelihood, whether greedy, summed KL to the base, for one intervention's rows."""
-        logs = self.engine.model.logits(hidden[scored.rows, scored.columns]).log_softmax(-1)
+    def _judge(self, logs: Tensor, base: BaseLogs, scored: _Scored) -> Tensor:
+        """(3, pairs): log-likelihood, whether greedy, summed KL to the base. Overwrites `logs`."""
         likelihood = logs[scored.places, scored.tokens].double()
         missed = (logs.argmax(-1)[scored.places] != scored.tokens).double()
         divergence = base.divergence(logs)[scored.places].double()
-        found = torch.zeros(3, scored.pairs, dtype=torch.float64, device=hidden.device)
+        found = torch.zeros(3, scored.pairs, dtype=torch.float64, device=logs.device)
         found.index_add_(1, scored.owners, torch.stack([likelihood, missed, divergence]))
         found[1] = (found[1] == 0).double()
         return found

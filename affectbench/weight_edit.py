@@ -79,7 +79,7 @@ def _planned(model: Model, intervention: Intervention) -> list[tuple[_Columns, F
     factors: dict[int, dict[int, float]] = defaultdict(dict)
     for edit in intervention.effective:
         _check(model, edit)
-        for layer, (channels, places) in edit.shape.by_layer(edit.units).items():
+        for layer, (channels, places) in edit.by_layer.items():
             for channel, value in zip(channels.tolist(), edit.value[places].tolist(), strict=True):
                 factors[layer][channel] = factors[layer].get(channel, 1.0) * value
     found = []
@@ -124,7 +124,7 @@ def _check(model: Model, edit: Edit) -> None:
         )
     if edit.site != GATE:
         return
-    for layer in edit.shape.by_layer(edit.units):
+    for layer in edit.by_layer:
         if model.experts[layer] is not None:
             tap_of(model.experts[layer], GATE)
         elif not gates_neurons(model, layer):

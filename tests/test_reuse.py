@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor
 from affectbench.dataset import load_benchmark
 from affectbench.engine import Engine, Start
 from affectbench.intervention import UNTOUCHED, Edit, Intervention, scale
+from affectbench.lm_harness import PackedLM, neutral_text
 from affectbench.model import Model
 from affectbench.placement import load_model
 from affectbench.readout import Readout
@@ -94,6 +96,43 @@ def test_prompts_run_once_below_the_edits_for_generation_too(model: Model) -> No
         whole = engine.predict(data, asked, late(model)).codes
     assert sum(shape[0] for shape in first if shape[1] > 1) == 5 * len(data)
     np.testing.assert_array_equal(found, whole)
+
+
+def test_generations_share_their_steps_where_prompts_are_short(model: Model) -> None:
+    """Edits of all layers would make three groups; apart, each would take its own steps."""
+    data, asked = items(model), spoken(model)
+    width = model.shape.width
+    mixed = [scale("gate", model.shape, layer * width + np.arange(6), -1.0) for layer in (0, 1, 2)]
+    together, apart = ready(model), ready(model)
+    before = together.cost.forward_passes
+    found = together.predict(data, asked, mixed).codes
+    steps = together.cost.forward_passes - before
+    before = apart.cost.forward_passes
+    each = np.concatenate([apart.predict(data, asked, [one]).codes for one in mixed])
+    assert steps <= (apart.cost.forward_passes - before) / 2
+    np.testing.assert_array_equal(found, each)
+
+
+def test_long_prompts_are_not_run_again_to_share_a_few_steps(model: Model) -> None:
+    mixed = [scale("gate", model.shape, np.arange(6), 0.0), *late(model)]
+    short, long = model.collate(list(items(model).items)), SimpleNamespace(mask=torch.ones(64, 512))
+    engine = ready(model)
+    assert len(engine._groups(short, mixed, 4, False)) == 1
+    assert len(engine._groups(long, mixed, 4, False)) == 2  # type: ignore[arg-type]
+
+
+def test_one_pass_shows_the_base_and_what_edits_start_from(model: Model) -> None:
+    """Neutral text under late edits: the untouched model is run once, for its likelihood and for the rest."""
+    texts = ["the child lost the dog", "the night was very sad"]
+    engine = ready(model)
+    with seen(attention(model, 0)) as first:
+        found = neutral_text(PackedLM(engine, late(model)), texts)
+    assert sum(shape[0] for shape in first) == len(texts)
+    alone = [neutral_text(PackedLM(ready(model), [edit]), texts) for edit in late(model)]
+    np.testing.assert_allclose(found.kl, [0.0, *(one.kl[1] for one in alone)], atol=1e-6)
+    np.testing.assert_allclose(found.nll, [alone[0].nll[0], *(one.nll[1] for one in alone)], rtol=1e-5)
+    assert found.kl[0] == 0
+    assert (found.kl[1:] > 0).all()
 
 
 def test_folding_changes_no_score(model: Model) -> None:

@@ -18,7 +18,7 @@ from affectbench.errors import AffectbenchError
 from affectbench.evidence import MEAN, EvidencePass, Key, merged, requests_of
 from affectbench.intervention import ROLE_BIT, Intervention, mean_ablation, scale
 from affectbench.operating import judged
-from affectbench.outcomes import Condition, Outcomes, content_digest
+from affectbench.outcomes import Condition, Outcomes, content_digest, of_labels
 from affectbench.overlap import listed_units
 from affectbench.pieces import Cost as EngineCost
 from affectbench.preservation import Preserver
@@ -28,6 +28,7 @@ from affectbench.record import (
     Cost,
     Hashes,
     ModelInfo,
+    Operating,
     Provenance,
     Record,
     SelectionInfo,
@@ -39,7 +40,9 @@ from affectbench.selector import TIE_RULE, Selection, Selector
 from affectbench.session import Session
 from affectbench.sites import FloatArray, UnitArray
 from affectbench.study import Study
-from affectbench.task import InterventionProtocol, SplitName
+from affectbench.task import SPLITS, InterventionProtocol, SplitName
+from affectbench.transfer import Carried
+from affectbench.transfer import of_labels as selection_of_labels
 
 FELL_BACK = "identified_on_all_items"
 FAILED_ITEMS = "failed_items"
@@ -51,18 +54,21 @@ Measured = tuple[Selection, dict[str, Outcomes], list[PreservationScore]]
 
 @dataclass(frozen=True)
 class CellPlan:
-    """A cell with the objects that its names stand for and the hashes known before it runs."""
+    """A cell with the objects that its names stand for and the hashes known before it runs; with what it
+    takes over where its units were identified on another benchmark."""
 
     cell: Cell
     protocol: InterventionProtocol
     selector: Selector
     hashes: Hashes
+    carried: Carried | None = None
 
     @property
     def requests(self) -> frozenset[Key]:
         """The statistics this cell needs."""
         site = self.protocol.site
-        found = requests_of(self.selector.needs, site, self.protocol.statistics.positions)
+        needs = self.selector.needs if self.carried is None else frozenset()
+        found = requests_of(needs, site, self.protocol.statistics.positions)
         return found | requests_of({MEAN}, site, self.protocol.positions) if self.replaces_by_mean else found
 
     @property
@@ -101,23 +107,68 @@ class CellRun:
         Its work is taken from the session's journal; what is damaged there is done again.
         """
         with suppress(AffectbenchError, RuntimeError, ValueError, ArithmeticError):
+            if self.plan.carried is not None:
+                self._transferred(self.plan.carried)
+                return
             found, _ = self._pass()
             study = self._study(found)
             if not self._too_few(study):
                 self._measured(found, study)
 
     def _run(self, started: Started) -> CellResult:
+        flags = [FAILED_ITEMS] if self.session.failures else []
+        if self.plan.carried is not None:
+            return self._tested(started, self.plan.carried, flags)
         found, fell_back = self._pass()
         study = self._study(found)
-        flags = [FELL_BACK] if fell_back else []
-        if self.session.failures:
-            flags.append(FAILED_ITEMS)
+        flags = [FELL_BACK, *flags] if fell_back else flags
         reason = self._too_few(study)
         if reason:
             return CellResult(self._record(started, "insufficient", reason=reason, flags=flags), {}, None)
         selection, outcomes, kept = self._measured(found, study)
-        record = self._scored(started, selection, outcomes, kept, flags, int(study.evidence.items.sum()))
+        record = self._scored(
+            started, selection, outcomes, kept, flags, int(study.evidence.items.sum()),
+            calibration=self._calibration(selection),
+        )  # fmt: skip
         return CellResult(record, outcomes, selection)
+
+    def _tested(self, started: Started, carried: Carried, flags: list[str]) -> CellResult:
+        """Test units that were identified on another benchmark."""
+        if carried.selection is None:
+            status = "error" if carried.error else "insufficient"
+            return CellResult(self._record(started, status, reason=carried.reason, flags=flags), {}, None)
+        selection, outcomes, kept = self._transferred(carried)
+        record = self._scored(
+            started, selection, outcomes, kept, flags, carried.items,
+            carried=carried.operating, task=self._task_of(selection.labels),
+        )  # fmt: skip
+        return CellResult(record, outcomes, selection)
+
+    def _transferred(self, carried: Carried) -> Measured:
+        """What is asked of the model under units from another benchmark: nothing on validation, which would
+        tell of the benchmark they are tested on. All items are answered, those of shared labels are kept."""
+        self._check_positions()
+        selection = carried.selection
+        if selection is None:
+            raise AffectbenchError(carried.reason)
+        preserver = self.session.preserver
+        draws = layer_matched(selection, self.plan.protocol.controls.random_draws, self.plan.cell.seed)
+        means = self._means(self._pass()[0]) if self.plan.replaces_by_mean else None
+        whole = selection_of_labels(selection, self.session.benchmark.labels)
+        answers = self._outcomes("test", whole, draws, means)
+        outcomes = {"test": of_labels(answers, selection.labels)}
+        return selection, outcomes, self._preservation(preserver, selection, means)
+
+    def _task_of(self, labels: Sequence[str]) -> TaskInfo:
+        """The benchmark as far as these labels go; chance is that among all answers there are."""
+        own = [self.session.benchmark.labels.index(label) for label in labels]
+        items, clusters = {}, {}
+        for split in SPLITS:
+            all_items = self.session.items(split)
+            kept = np.flatnonzero(np.isin(all_items.gold, own))
+            items[split] = len(kept)
+            clusters[split] = len({all_items.clusters[place] for place in kept})
+        return self.task.model_copy(update={"labels": list(labels), "n_items": items, "n_clusters": clusters})
 
     def _too_few(self, study: Study) -> str:
         """Why there is too little to select from; empty where there is enough."""
@@ -136,15 +187,17 @@ class CellRun:
         preserver = self.session.preserver  # What is wrong with its files shows before the long part.
         selection = self._select(study)
         draws = layer_matched(selection, self.plan.protocol.controls.random_draws, self.plan.cell.seed)
-        means = None
-        if self.plan.replaces_by_mean:
-            protocol = self.plan.protocol
-            means = found.evidence(protocol.site, protocol.positions).overall_mean
+        means = self._means(found) if self.plan.replaces_by_mean else None
         outcomes = {
             "validation": self._outcomes("validation", selection, [], means),
             "test": self._outcomes("test", selection, draws, means),
         }
         return selection, outcomes, self._preservation(preserver, selection, means)
+
+    def _means(self, found: EvidencePass) -> FloatArray:
+        """What units are replaced by: their mean on the benchmark that they are tested on."""
+        protocol = self.plan.protocol
+        return found.evidence(protocol.site, protocol.positions).overall_mean
 
     def _pass(self) -> tuple[EvidencePass, bool]:
         """The evidence pass, and whether too few correct answers made it use all items."""
@@ -273,6 +326,8 @@ class CellRun:
         kept: list[PreservationScore],
         flags: list[str],
         identified: int,
+        carried: Operating | None = None,
+        **parts: Any,
     ) -> Record:
         return self._record(
             started,
@@ -280,8 +335,8 @@ class CellRun:
             predictions=content_digest(outcomes),
             identified=identified,
             flags=flags,
-            **judged(outcomes, kept, self.plan.cell.seed),
-            calibration=self._calibration(selection),
+            **judged(outcomes, kept, self.plan.cell.seed, carried),
+            **parts,
         )
 
     def _calibration(self, selection: Selection) -> Calibration | None:

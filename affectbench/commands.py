@@ -46,7 +46,7 @@ def rescore(console: Console, results: Path) -> None:
         if content_digest(outcomes) != record.hashes.predictions:
             damaged.append(f"{store.predictions_path(record.cell)}: these are not the answers of its record")
             continue
-        parts = judged(outcomes, record.preservation, record.cell.seed)
+        parts = judged(outcomes, record.preservation, record.cell.seed, record.operating)
         again = Record.model_validate(dict(record) | parts).sealed()
         if again.hashes.record != record.hashes.record:
             store.write(again)

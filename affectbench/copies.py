@@ -59,7 +59,8 @@ def common_share(one: Record, other: Record) -> float:
 def overlaps(records: Sequence[Record], published: Sequence[Record]) -> list[Overlap]:
     """For each record the nearest published selection, and every one that it copies; nearest first.
 
-    Published cells of the same model and task are compared. A method's own cells are no originals.
+    Published cells of the same model, task and origin of units are compared. A method's own cells are no
+    originals.
     """
     found: list[Overlap] = []
     for record in records:
@@ -73,6 +74,7 @@ def overlaps(records: Sequence[Record], published: Sequence[Record]) -> list[Ove
             for other in published
             if other.cell.selector != record.cell.selector
             and (other.cell.model, other.cell.task) == (record.cell.model, record.cell.task)
+            and other.cell.identification == record.cell.identification
             and record.hashes.selection
             and other.hashes.selection
         ]

@@ -45,10 +45,11 @@ def _listed(problems: Sequence[str]) -> str:
 
 
 def _key(record: Record) -> tuple[str | float, ...]:
-    """Records compare where model, task and protocol agree by content, with the same fraction and seed."""
+    """Records compare where model, task, protocol and the origin of units agree by content, with the same
+    fraction and seed."""
     cell, hashes = record.cell, record.hashes
-    names = (cell.model, cell.task, cell.intervention, cell.fraction, cell.seed)
-    return (*names, hashes.model, hashes.task, hashes.protocol)
+    names = (cell.model, cell.task, cell.intervention, cell.fraction, cell.seed, cell.identified)
+    return (*names, hashes.model, hashes.task, hashes.protocol, hashes.identification)
 
 
 def _groups(fresh: Iterable[Record]) -> list[list[Record]]:
@@ -71,7 +72,7 @@ def _table(change: Change, fresh: Sequence[Record]) -> list[str]:
     ]
     best = max(references, key=_spec, default=None)
     level = mean(map(_spec, controls)) if controls else None
-    title = f"{cell.model} · {cell.task} · {cell.intervention} {cell.fraction:g}"
+    title = f"{cell.model} · {cell.task} · {cell.intervention} {cell.fraction:g} {cell.identified}".rstrip()
     lines = [f"### {markdown(title)}", "", _row(COLUMNS), _row(["---"] * len(COLUMNS))]
     for record in sorted(fresh, key=_spec, reverse=True):
         lines.append(_line(change, record, best, level, mark="**"))

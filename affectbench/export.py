@@ -16,7 +16,7 @@ from typing import Any
 from uuid import UUID
 
 from affectbench.errors import AffectbenchError
-from affectbench.record import Record, canonical_json, cell_id, rows
+from affectbench.record import Record, canonical_json, cell_id, file_part, rows
 from affectbench.score_models import Estimate
 from affectbench.store import write_atomically
 from affectbench.yaml_loading import suggest
@@ -188,7 +188,7 @@ def _result(record: Record, key: str, value: Estimate) -> dict[str, Any]:
     metric, task = METRICS[key], record.task
     return {
         "evaluation_result_id": f"{cell_id(record.cell)}.{key}",
-        "evaluation_name": f"{COLLECTION}.{task.id}",
+        "evaluation_name": ".".join(filter(None, (COLLECTION, task.id, file_part(record.cell.identified)))),
         "evaluation_timestamp": record.provenance.finished,
         "source_data": {
             "dataset_name": task.id,
@@ -237,6 +237,11 @@ def _details(record: Record) -> dict[str, str]:
         "status": record.status,
         "significant": record.headline is not None and record.headline.significant,
     }
+    if cell.identification is not None:
+        found |= {
+            "identified_on": cell.identification.task,
+            "identification_hash": record.hashes.identification,
+        }
     return {
         name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in found.items()
     }

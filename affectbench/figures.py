@@ -13,7 +13,7 @@ from itertools import pairwise
 from math import floor, log10
 
 from affectbench.score_models import Estimate
-from affectbench.site_format import general, number
+from affectbench.site_format import general, interval, number
 
 Matrix = Sequence[Sequence[float]]
 
@@ -66,6 +66,51 @@ def effect_matrix(name: str, title: str, labels: Sequence[str], matrix: Matrix, 
         for label, values in zip(labels, matrix, strict=True)
     )
     return _svg(name, width, height, title, f"Columns {', '.join(labels)}. {rows}.", parts)
+
+
+@dataclass(frozen=True)
+class GridValue:
+    """One field of a grid: a value with its interval; `sure` where it is significant."""
+
+    value: Estimate
+    sure: bool
+
+
+def grid(name: str, title: str, tasks: Sequence[str], values: Sequence[Sequence[GridValue | None]]) -> str:
+    """Heat map of specificity, identified on (rows) and tested on (columns); the diagonal is outlined."""
+    left, head, cell, line = _label_width(tasks) + 22, _slant(tasks) + 20, 104, 46
+    room = max(0.0, _slant(tasks) * 1.2 - cell / 2)
+    width, height = left + cell * len(tasks) + room, head + line * len(tasks) + 52
+    parts = [
+        _text(left + cell * len(tasks) / 2, 12, "tested on", "axis", "middle"),
+        _text(12, head + line * len(tasks) / 2, "identified on", "axis", "middle", turn=-90),
+    ]
+    parts += _matrix_labels(tasks, left, head, cell, line)
+    known = [found.value.value for row in values for found in row if found is not None]
+    top, told = max([0.1, *map(abs, known)]), []
+    for row, found_row in enumerate(values):
+        for column, found in enumerate(found_row):
+            x, y = left + cell * column, head + line * row
+            if found is None:
+                parts.append(_rect(x + 1, y + 1, cell - 2, line - 2, "seq", 0))
+                parts.append(_text(x + cell / 2, y + line / 2 + 4, "–", "num zero", "middle"))
+                continue
+            share = min(1.0, abs(found.value.value) / top)
+            parts.append(
+                _rect(x + 1, y + 1, cell - 2, line - 2, "pos" if found.value.value > 0 else "neg", share)
+            )
+            shade = " strong" if share > 0.55 else ""
+            star = "*" if found.sure else ""
+            parts.append(
+                _text(x + cell / 2, y + 20, f"{number(found.value.value, 2)}{star}", f"num{shade}", "middle")
+            )
+            parts.append(_text(x + cell / 2, y + 36, interval(found.value, 2), f"num{shade}", "middle"))
+            told.append(
+                f"{tasks[row]} to {tasks[column]} {number(found.value.value, 2)} {interval(found.value, 2)}"
+            )
+        parts.append(_outline(left + cell * row, head + line * row, cell, line))
+    parts += _diverging_legend(left, height - 34, top)
+    return _svg(name, width, height, title, f"Identified on, to tested on: {'; '.join(told)}.", parts)
 
 
 def confusion(name: str, title: str, labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:

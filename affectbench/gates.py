@@ -143,6 +143,9 @@ def _schema(change: Change) -> Iterator[str]:
         for key in ("model", "task", "selector", "intervention"):
             if not re.fullmatch(NAME_PATTERN, getattr(cell, key)):
                 yield f"{name}: {key} {getattr(cell, key)!r} is no name"
+        origin = cell.identification.task if cell.identification else cell.task
+        if not re.fullmatch(NAME_PATTERN, origin):
+            yield f"{name}: identified on {origin!r}, which is no name"
         for text in _texts(record.model_dump(mode="json")):
             if MARKUP.search(text):
                 yield f"{name}: markup in {text[:60]!r}"
@@ -217,6 +220,22 @@ def _identities(change: Change) -> Iterator[str]:
                 )
     for (kind, which, version, found), record in unknown.items():
         yield from _unknown(change, record, kind, which, version, found)
+    yield from _origins(change)
+
+
+def _origins(change: Change) -> Iterator[str]:
+    """Transferred cells whose units come from another version of a benchmark than the published one."""
+    tasks: dict[str, set[str]] = {}
+    for record in change.after.values():
+        tasks.setdefault(record.cell.task, set()).add(record.hashes.task)
+    for name, record in change.after.items():
+        if record.cell.identification is None:
+            continue
+        task, found = record.cell.identification.task, record.hashes.identification
+        if task not in tasks:
+            change.note("_identities", f"{name}: no result on {task}, which its units are from, is published")
+        elif found not in tasks[task]:
+            yield f"{name}: units from {task} with the hash {found}, published is {min(tasks[task])}"
 
 
 def _unknown(

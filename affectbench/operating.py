@@ -18,11 +18,19 @@ CHECK_DRAWS = 200
 """Bootstrap draws on validation, whose intervals nobody reports."""
 
 
-def judged(outcomes: Mapping[str, Outcomes], kept: list[PreservationScore], seed: int) -> dict[str, Any]:
-    """The parts of a record that follow from predictions and preservation alone: status, scores, headline."""
+def judged(
+    outcomes: Mapping[str, Outcomes],
+    kept: list[PreservationScore],
+    seed: int,
+    carried: Operating | None = None,
+) -> dict[str, Any]:
+    """The parts of a record that follow from predictions and preservation alone: status, scores, headline.
+
+    Without answers on validation, operating doses are `carried`: they were chosen on another benchmark.
+    """
     scores = score_outcomes(outcomes["test"], seed=seed)
-    points = _validation(outcomes["validation"], kept, seed)
-    operating = choose_operating(points)
+    points = _validation(outcomes["validation"], kept, seed) if "validation" in outcomes else []
+    operating = carried if carried is not None and not points else choose_operating(points)
     headline = headline_of(scores, operating, kept) if scores.status == "ok" else None
     if scores.status != "ok":
         status, reason = "insufficient", scores.reason

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,8 +12,12 @@ import numpy.typing as npt
 
 from affectbench.errors import ScoreError
 
-UNPARSED, ERROR = -1, -2
-"""Prediction codes beside the label indices 0..E-1. Both count as wrong, and both are counted."""
+UNPARSED, ERROR, OTHER = -1, -2, -3
+"""Prediction codes beside the label indices 0..E-1. All count as wrong, the first two are counted.
+
+`OTHER` is a label that the model may answer and that is not scored: a transferred selection has units for
+the labels of both benchmarks only.
+"""
 Array = npt.NDArray[Any]
 
 
@@ -77,7 +81,7 @@ class Outcomes:
         _check_shape("clusters", self.clusters, (n_items,))
         _check_codes("gold", self.gold, 0, n_labels)
         _check_shape("base", self.base, (n_items,))
-        _check_codes("base", self.base, ERROR, n_labels)
+        _check_codes("base", self.base, OTHER, n_labels)
         _check_shape("base_margin", self.base_margin, (n_items, n_labels))
         _check_margin("base_margin", self.base_margin, np.repeat(self.base[:, None] >= 0, n_labels, axis=1))
         names = [condition.name for condition in self.conditions]
@@ -111,6 +115,40 @@ class Outcomes:
             base_margin=self.base_margin[order].astype(np.float32),
             conditions=sorted_conditions,
         )
+
+
+def of_labels(outcomes: Outcomes, labels: Sequence[str]) -> Outcomes:
+    """The part of outcomes that concerns some of the labels: targets and items of these, in this order.
+
+    An answer with another label becomes `OTHER`. Margins stay those among all labels.
+    """
+    columns = [outcomes.labels.index(label) for label in labels]
+    codes = np.full(len(outcomes.labels), OTHER, dtype=np.int8)
+    codes[columns] = np.arange(len(columns))
+    own = np.flatnonzero(np.isin(outcomes.gold, columns))
+
+    def coded(answers: Array) -> Array:
+        kept = answers[..., own]
+        return np.where(kept >= 0, codes[kept], kept)
+
+    conditions = tuple(
+        replace(
+            each,
+            predictions=coded(each.predictions[columns]),
+            margin=each.margin[columns][:, own],
+            draws=coded(each.draws),
+        )
+        for each in outcomes.conditions
+    )
+    return Outcomes(
+        labels=tuple(labels),
+        items=outcomes.items[own],
+        gold=codes[outcomes.gold[own]],
+        clusters=outcomes.clusters[own],
+        base=coded(outcomes.base),
+        base_margin=outcomes.base_margin[own][:, columns],
+        conditions=conditions,
+    )
 
 
 def content_digest(outcomes: Mapping[str, Outcomes]) -> str:
@@ -150,8 +188,8 @@ def _check_condition(condition: Condition, n_labels: int, n_items: int) -> None:
     _check_shape(f"{name}: predictions", condition.predictions, (n_labels, n_items))
     _check_shape(f"{name}: margin", condition.margin, (n_labels, n_items))
     _check_shape(f"{name}: draws", condition.draws, (len(condition.draws), n_items))
-    _check_codes(f"{name}: predictions", condition.predictions, ERROR, n_labels)
-    _check_codes(f"{name}: draws", condition.draws, ERROR, n_labels)
+    _check_codes(f"{name}: predictions", condition.predictions, OTHER, n_labels)
+    _check_codes(f"{name}: draws", condition.draws, OTHER, n_labels)
     _check_margin(f"{name}: margin", condition.margin, condition.predictions >= 0)
 
 

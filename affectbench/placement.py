@@ -18,9 +18,19 @@ from affectbench.errors import AffectbenchError
 from affectbench.identity import checkpoint_digest, digest_of
 from affectbench.journal import Journal
 from affectbench.plan import Job
-from affectbench.record import Cell, Cost, Hashes, ModelInfo, Provenance, Record, TaskInfo
+from affectbench.record import (
+    Cell,
+    Cost,
+    Hashes,
+    Identification,
+    ModelInfo,
+    Provenance,
+    Record,
+    TaskInfo,
+)
 from affectbench.registry import Registry, source_digest
 from affectbench.task import SPLITS, Benchmark, InterventionProtocol, Placing, SplitName
+from affectbench.transfer import Carried
 
 if TYPE_CHECKING:
     from affectbench.cell import CellPlan, CellRun
@@ -44,11 +54,13 @@ class Options:
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """A cell before anything is loaded: what its names stand for, and the hashes known by then."""
+    """A cell before anything is loaded: what its names stand for, the hashes known by then, and what it
+    takes over where its units were identified on another benchmark."""
 
     cell: Cell
     protocol: InterventionProtocol
     hashes: Hashes
+    carried: Carried | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +75,8 @@ class Order:
 
     @property
     def name(self) -> str:
-        return f"{self.job.card.name} on {self.job.benchmark.name}"
+        transfer = ", units from other benchmarks" if self.job.identified_on else ""
+        return f"{self.job.card.name} on {self.job.benchmark.name}{transfer}"
 
 
 def planned_cells(
@@ -76,29 +89,43 @@ def planned_cells(
     local = read_weights and Path(job.source).is_dir()
     weights = checkpoint_digest(Path(job.source)) if local else f"{job.source} {job.card.revision}"
     family = source_digest(registry.find("family", job.card.family).path)
+    protocols = {protocol.name: protocol for protocol in job.protocols}
+    selectors = {name: source_digest(registry.find("selector", name).path) for name in job.selectors}
+    model = digest_of([weights, job.card.dtype, family])
     planned = []
-    for protocol in job.protocols:
-        for fraction in protocol.fractions:
-            for name in job.selectors:
-                cell = Cell(
-                    model=job.card.name,
-                    task=job.benchmark.name,
-                    selector=name,
-                    intervention=protocol.name,
-                    fraction=fraction,
-                    seed=job.seed,
-                    site=protocol.site,
-                    positions=protocol.positions,
-                )
-                hashes = Hashes(
-                    task=task_digest,
-                    protocol=protocol.digest,
-                    selector=source_digest(registry.find("selector", name).path),
-                    selection="",
-                    model=digest_of([weights, job.card.dtype, family]),
-                )
-                planned.append(PlannedCell(cell, protocol, hashes))
+    for cell in cells_of(job):
+        protocol = protocols[cell.intervention]
+        hashes = Hashes(
+            task=task_digest,
+            protocol=protocol.digest,
+            selector=selectors[cell.selector],
+            selection="",
+            model=model,
+        )
+        planned.append(PlannedCell(cell, protocol, hashes))
     return tuple(planned)
+
+
+def cells_of(job: Job) -> list[Cell]:
+    """The cells of a job by name, in the order in which they are run."""
+    origins: list[Identification | None] = [Identification(task=each.name) for each in job.identified_on]
+    return [
+        Cell(
+            model=job.card.name,
+            task=job.benchmark.name,
+            selector=name,
+            intervention=protocol.name,
+            fraction=fraction,
+            seed=job.seed,
+            site=protocol.site,
+            positions=protocol.positions,
+            identification=origin,
+        )
+        for protocol in job.protocols
+        for fraction in protocol.fractions
+        for name in job.selectors
+        for origin in origins or [None]
+    ]
 
 
 def _control(registry: Registry, job: Job) -> list[Benchmark]:
@@ -150,6 +177,7 @@ class Placement:
                 each.protocol,
                 usable_selector(each.cell.selector, self.registry.selector),
                 each.hashes,
+                each.carried,
             )
             for each in self.order.cells
         }

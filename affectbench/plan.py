@@ -12,10 +12,16 @@ from affectbench.hub import commit_of
 from affectbench.registry import Registry
 from affectbench.task import Benchmark, InterventionProtocol, ModelCard, Placing
 
+MIN_SHARED = 2
+"""Labels that two benchmarks must share for a transfer: specificity compares emotions."""
+
 
 @dataclass(frozen=True)
 class Job:
-    """All cells of one model on one benchmark: every selector under every protocol and fraction."""
+    """All cells of one model on one benchmark: every selector under every protocol and fraction.
+
+    With `identified_on`, its cells test units that were identified on these benchmarks instead.
+    """
 
     card: ModelCard
     source: str
@@ -23,6 +29,7 @@ class Job:
     selectors: tuple[str, ...]
     protocols: tuple[InterventionProtocol, ...]
     seed: int
+    identified_on: tuple[Benchmark, ...] = ()
 
     def spread(self, device_map: Placing | None) -> Job:
         """The same job with its model spread over devices, where that is asked for."""
@@ -45,19 +52,47 @@ class Job:
     @property
     def size(self) -> int:
         """Number of cells."""
-        return len(self.selectors) * sum(len(protocol.fractions) for protocol in self.protocols)
+        budgets = sum(len(protocol.fractions) for protocol in self.protocols)
+        return max(1, len(self.identified_on)) * len(self.selectors) * budgets
 
 
 def jobs_of_suite(registry: Registry, name: str, seed: int | None) -> list[Job]:
-    """One job for each (model, benchmark) of a suite."""
+    """One job for each (model, benchmark) of a suite, then those of transfer, which need the others done."""
     suite = registry.suite(name)
     selectors = (*suite.selectors, *suite.controls)
     cards = [registry.model(model) for model in dict.fromkeys(suite.models)]
-    return [
+    jobs = [
         _job(registry, card, task, selectors, suite.interventions, suite.seed if seed is None else seed)
         for card in cards
         for task in dict.fromkeys(suite.tasks_for(card))
     ]
+    return jobs + (_transfers(suite.name, jobs) if suite.identification.transfer else [])
+
+
+def shared_labels(one: Benchmark, other: Benchmark) -> tuple[str, ...]:
+    """Labels that both benchmarks have, in the order of `other`."""
+    return tuple(label for label in other.labels if label in one.labels)
+
+
+def _transfers(suite: str, jobs: Sequence[Job]) -> list[Job]:
+    """For each job, the one that tests units from the other benchmarks of its model there."""
+    found = []
+    for job in jobs:
+        sources = tuple(
+            other.benchmark
+            for other in jobs
+            if other.card.name == job.card.name
+            and other.benchmark.name != job.benchmark.name
+            and len(shared_labels(other.benchmark, job.benchmark)) >= MIN_SHARED
+        )
+        if sources:
+            found.append(replace(job, identified_on=sources))
+    if not found:
+        raise AffectbenchError(
+            f"suite {suite}: there is nothing to transfer: no model has two tasks that share two labels",
+            hint="list several benchmarks under `tasks`, or leave `identification.transfer` out",
+        )
+    return found
 
 
 def job_of_names(

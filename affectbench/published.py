@@ -9,7 +9,7 @@ from affectbench.score_models import Estimate
 
 PRECISION = 0.001
 """What is published is read to three decimals; a change below this is none."""
-IDENTITY = ("task", "protocol", "model", "selector", "selection")
+IDENTITY = ("task", "protocol", "model", "selector", "selection", "identification")
 
 
 class Difference(Part):
@@ -46,7 +46,7 @@ def differences(before: Record, after: Record, *, above: float = 0.0) -> list[Di
 
 
 def changed_identity(before: Record, after: Record) -> list[str]:
-    """Which of task, protocol, model, selector and selection are not the same by content."""
+    """Which of task, protocol, model, selector, selection and identification are not the same by content."""
     return [name for name in IDENTITY if getattr(before.hashes, name) != getattr(after.hashes, name)]
 
 

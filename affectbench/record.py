@@ -21,8 +21,20 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
 
+class Identification(Part):
+    """Where units were identified, if not on the benchmark that they are tested on: on benchmark `task`."""
+
+    task: str
+
+    def __str__(self) -> str:
+        return f"from {self.task}"
+
+
 class Cell(Part):
-    """The identity of a result: what was run, by name."""
+    """The identity of a result: what was run, by name.
+
+    Without `identification`, units were identified on the identification split of `task`.
+    """
 
     model: str
     task: str
@@ -33,12 +45,19 @@ class Cell(Part):
     site: str
     positions: str
     targeting: Literal["all_items", "two_pass", "union", "oracle"] = "all_items"
+    identification: Identification | None = Field(default=None, exclude_if=lambda value: value is None)
+
+    @property
+    def identified(self) -> str:
+        """How units were identified, in words; empty where that is the ordinary way."""
+        return "" if self.identification is None else str(self.identification)
 
 
 class Hashes(Part):
     """The same identity by content. Two records compare only where task and protocol hashes match.
 
     `predictions` seals the answers that the scores were made of, `record` all that the scores say.
+    `identification` is the task hash of the benchmark that units were identified on, if it is another one.
     """
 
     task: str
@@ -48,6 +67,7 @@ class Hashes(Part):
     model: str
     predictions: str = ""
     record: str = ""
+    identification: str = Field(default="", exclude_if=lambda value: not value)
 
 
 class ModelInfo(Part):
@@ -71,7 +91,10 @@ class ModelInfo(Part):
 
 
 class TaskInfo(Part):
-    """The benchmark, with the size of each split in items and in clusters; `n_failed` items were unusable."""
+    """The benchmark, with the size of each split in items and in clusters; `n_failed` items were unusable.
+
+    `labels` are those that are scored: of a transferred selection, the labels of both benchmarks.
+    """
 
     id: str
     version: int
@@ -229,9 +252,14 @@ def canonical_json(value: Any) -> str:
 def cell_id(cell: Cell) -> str:
     """A readable name for a cell that is safe in file names and ends in 8 hex of the identity's hash."""
     digest = hashlib.sha256(canonical_json(cell.model_dump(mode="json")).encode()).hexdigest()[:8]
-    parts = (cell.model, cell.task, cell.selector, cell.intervention, f"f{cell.fraction:g}", f"s{cell.seed}")
-    readable = "__".join(map(file_part, parts))
+    readable = "__".join(map(file_part, (cell.model, cell.task, cell.selector, *protocol_parts(cell))))
     return f"{readable[:150]}__{digest}"
+
+
+def protocol_parts(cell: Cell) -> tuple[str, ...]:
+    """What follows the selector in a cell's name."""
+    parts = (cell.intervention, f"f{cell.fraction:g}", f"s{cell.seed}")
+    return (*parts, cell.identified) if cell.identification else parts
 
 
 def file_part(text: str) -> str:
@@ -260,6 +288,7 @@ def _cell_columns(record: Record) -> dict[str, Any]:
     return {
         **{name: getattr(cell, name) for name in ("model", "task", "selector", "intervention")},
         **{name: getattr(cell, name) for name in ("fraction", "seed", "site", "positions")},
+        "identified_on": cell.identification.task if cell.identification else cell.task,
         "status": record.status,
         "control": record.control,
         "strength": strength.value if strength else None,

@@ -138,7 +138,8 @@ def _matched(before: Sequence[Record], after: Sequence[Record]) -> list[tuple[Re
 
     def names(record: Record) -> tuple[object, ...]:
         cell = record.cell
-        return cell.model, cell.task, cell.selector, cell.intervention, cell.fraction, cell.seed
+        names = cell.model, cell.task, cell.selector, cell.intervention
+        return *names, cell.fraction, cell.seed, cell.identification
 
     exact = {record.cell: record for record in after}
     by_name = {names(record): record for record in after}
@@ -148,7 +149,7 @@ def _matched(before: Sequence[Record], after: Sequence[Record]) -> list[tuple[Re
 def _pair(before: Record, after: Record, baseline: Results, results: Results, seed: int, draws: int) -> _Pair:
     changed = [
         name
-        for name in ("task", "protocol", *SCORE_HASHES)
+        for name in ("task", "protocol", "identification", *SCORE_HASHES)
         if getattr(before.hashes, name) != getattr(after.hashes, name)
     ]
     notes: list[str] = []

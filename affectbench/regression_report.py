@@ -98,7 +98,8 @@ def as_junit(check: Check) -> str:
         ElementTree.SubElement(properties, "property", {"name": name, "value": _xml(value)})
     for each in check.cells:
         cell = each.cell
-        name = f"{cell.selector} {cell.intervention} {cell.fraction:g} seed {cell.seed}"
+        name = f"{cell.selector} {cell.intervention} {cell.fraction:g} seed {cell.seed} {cell.identified}"
+        name = name.rstrip()
         case = ElementTree.SubElement(
             suite, "testcase", {"classname": f"{cell.model}.{cell.task}", "name": name, "time": "0"}
         )
@@ -135,6 +136,7 @@ def _advice(check: Check) -> str:
 def _name(cell: CellCheck) -> str:
     found = cell.cell
     name = f"{found.model} · {found.task} · {found.selector} · {found.intervention} {found.fraction:.2%}"
+    name += f" {found.identified}" if found.identified else ""
     return name + (f" seed {found.seed}" if found.seed else "")
 
 

@@ -98,7 +98,7 @@ def _folder(output: Path) -> Path:
 
 
 def _name(job: Job) -> str:
-    parts = (job.card.name, job.benchmark.name, f"s{job.seed}")
+    parts = (job.card.name, job.benchmark.name, f"s{job.seed}", *(["transfer"] if job.identified_on else []))
     return "__".join(re.sub(r"[^A-Za-z0-9.]+", "-", part).strip("-.") for part in parts)[:150]
 
 

@@ -19,6 +19,7 @@ from affectbench.record import Hashes, Record, cell_id
 from affectbench.registry import Registry
 from affectbench.resume import forget
 from affectbench.store import Damaged, Store, read_record, set_aside
+from affectbench.transfer import with_carried
 
 if TYPE_CHECKING:
     from affectbench.cell_result import CellResult
@@ -48,7 +49,8 @@ class Run:
         """
         self.store.prepare()
         self.reporter.start(sum(job.size for job in jobs))
-        self.executor.run(self.orders(jobs), self)
+        for wave in ([job for job in jobs if not job.identified_on], transfers(jobs)):
+            self.executor.run(self.orders(wave), self)
         for job, cells in self._read:
             records = [self._records[cell_id(planned.cell)] for planned in cells]
             if all(record is not None and record.status != "error" for record in records):
@@ -95,7 +97,10 @@ class Run:
         self.reporter.phase(f"reading {job.benchmark.name}")
         dataset = load_benchmark(job.benchmark, self.options.data, self.options.limit)
         pending = []
-        cells = planned_cells(self.registry, job, dataset, weights)
+        cells = tuple(
+            with_carried(planned, job, self.store, self._records.get)
+            for planned in planned_cells(self.registry, job, dataset, weights)
+        )
         for planned in cells:
             record = self._kept(planned)
             self._records[cell_id(planned.cell)] = record
@@ -146,13 +151,19 @@ class Run:
         return None if intact else Damaged(path, f"{path}: this is not the selection of its record")
 
 
+def transfers(jobs: Iterable[Job]) -> list[Job]:
+    """The jobs that test units of other cells, and so wait for them."""
+    return [job for job in jobs if job.identified_on]
+
+
 def _unusable(found: Record | Damaged, hashes: Hashes) -> str:
     """Why a stored record does not stand for its cell any more."""
     if isinstance(found, Damaged):
         return found.reason
     if found.status == "error":
         return f"it ended in an error ({found.reason})"
-    names = ("task", "protocol", "selector", "model")
+    names = ["task", "protocol", "selector", "model", "identification"]
+    names += ["selection"] if hashes.selection else []
     changed = [name for name in names if getattr(found.hashes, name) != getattr(hashes, name)]
     return f"made with another version of its {' and '.join(changed)}"
 

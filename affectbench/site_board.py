@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from affectbench.record import file_part
+from affectbench.record import file_part, protocol_parts
 from affectbench.score_models import Estimate
 from affectbench.site_data import Group, Row
 from affectbench.site_format import Scale, general, shared_scale, slug, thousandths
@@ -179,6 +179,7 @@ def _group_columns(groups: Sequence[Group]) -> list[Column]:
         ("targeting", "Targeting", lambda g: g.record.cell.targeting, False),
         ("fraction", "Units, %", lambda g: general(100 * g.record.cell.fraction), False),
         ("seed", "Seed", lambda g: str(g.record.cell.seed), False),
+        ("identified", "Units identified", lambda g: g.record.cell.identified or "on this task", True),
     ]
     return [
         _by_group(key, title, [value(group) for group in groups], shown=False, filter=filtered)
@@ -189,16 +190,17 @@ def _group_columns(groups: Sequence[Group]) -> list[Column]:
 def _group(group: Group) -> dict[str, Any]:
     record = group.record
     cell, task = record.cell, record.task
-    before, after = (file_part(cell.model), file_part(cell.task)), (cell.intervention, f"f{cell.fraction:g}")
+    before, after = (cell.model, cell.task), protocol_parts(cell)
+    origin = f" · units {cell.identified}" if cell.identified else ""
     targeting = "" if cell.targeting == "all_items" else f", {cell.targeting} targeting"
     unscored = f", {group.n_unscored} without a score" if group.n_unscored else ""
     return {
         "id": group.id,
-        "before": "".join(f"{part}__" for part in before),
-        "after": "".join(f"__{file_part(part)}" for part in (*after, f"s{cell.seed}")),
+        "before": "".join(f"{file_part(part)}__" for part in before),
+        "after": "".join(f"__{file_part(part)}" for part in after),
         "rows": len(group.rows),
         "title": [cell.model, f"{task.id} v{task.version}", f"{cell.intervention}{targeting}"],
-        "sub": f"{cell.intervention} · {general(100 * cell.fraction)} % · seed {cell.seed}",
+        "sub": f"{cell.intervention} · {general(100 * cell.fraction)} % · seed {cell.seed}{origin}",
         "instrument": record.model.instrument,
         "facts": (
             f"{task.n_items.get('test', 0)} test items in {task.n_clusters.get('test', 0)} clusters · "

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Literal
 
-from affectbench.record import Record, canonical_json
+from affectbench.record import Record, canonical_json, protocol_parts
 from affectbench.score_models import Estimate
 from affectbench.site_format import slug, spread
 from affectbench.site_summary import Summary
@@ -19,9 +19,9 @@ from affectbench.site_summary import Summary
 Kind = Literal["scored", "control", "unscored"]
 
 RANK_RULE = (
-    "Ranks are given among rows with the same model, task, protocol (by content hash), fraction and seed, "
-    "in the order of specificity. Going down, a new rank starts at the first row whose interval lies "
-    "wholly below that of the first row of the current rank; rows of one rank are tied (=). "
+    "Ranks are given among rows with the same model, task, protocol (by content hash), fraction, seed and "
+    "origin of the units, in the order of specificity. Going down, a new rank starts at the first row whose "
+    "interval lies wholly below that of the first row of the current rank; rows of one rank are tied (=). "
     "Only significant rows are ranked."
 )
 
@@ -147,7 +147,7 @@ def groups(records: Sequence[Summary]) -> list[Group]:
 def group_id(record: Summary, key: tuple[bool | str | float, ...]) -> str:
     """A readable file name for a group that ends in 8 hex of the hash of all that its rows share."""
     cell = record.cell
-    names = (cell.model, cell.task, cell.intervention, f"f{cell.fraction:g}", f"s{cell.seed}")
+    names = (cell.model, cell.task, *protocol_parts(cell))
     digest = hashlib.sha256(canonical_json(key).encode()).hexdigest()[:8]
     return f"{'__'.join(slug(name) for name in names)[:150]}__{digest}"
 
@@ -156,7 +156,7 @@ def calibration_board(records: Sequence[Summary]) -> CalibrationBoard | None:
     """Recovery of known units by selector and known-answer model; None if no record has any."""
     by_row: dict[tuple[bool, str], dict[tuple[str, str], list[Summary]]] = {}
     for record in records:
-        if record.calibration is not None:
+        if record.calibration is not None and record.cell.identification is None:
             cells = by_row.setdefault((record.control, record.cell.selector), {})
             cells.setdefault((record.model.id, record.task.id), []).append(record)
     if not by_row:
@@ -172,7 +172,7 @@ def calibration_board(records: Sequence[Summary]) -> CalibrationBoard | None:
 def _group_key(record: Summary) -> tuple[bool | str | float, ...]:
     cell, hashes = record.cell, record.hashes
     names = (cell.task, cell.model, cell.intervention, cell.targeting, cell.fraction, cell.seed)
-    where = (cell.site, cell.positions)
+    where = (cell.site, cell.positions, cell.identified, hashes.identification)
     return (record.model.instrument, *names, *where, hashes.task, hashes.model, hashes.protocol)
 
 

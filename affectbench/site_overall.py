@@ -10,7 +10,8 @@ from affectbench.score_models import Estimate
 from affectbench.site_data import CONTROL_REASON, Group, Row, ranks
 
 OVERALL_RULE = (
-    "Means run over every comparison (model, task, protocol, fraction, seed) of the board; a method that "
+    "Means run over every comparison (model, task, protocol, fraction, seed) of the board, but for those of "
+    "units that were identified elsewhere; a method that "
     "lacks a score in one has no mean and no rank. The interval of a mean is the mean of the ends: right if "
     "all errors go together, too wide otherwise. Ranks follow the same rule as within a comparison."
 )

@@ -25,6 +25,7 @@ from affectbench.site_overall import OVERALL_RULE, overall
 from affectbench.site_overlap import Overlaps, overlaps
 from affectbench.site_static import static_table
 from affectbench.site_summary import Summary
+from affectbench.site_transfer import transfer_board
 from affectbench.store import Damaged
 
 if TYPE_CHECKING:
@@ -75,7 +76,11 @@ class Contents:
             ("instruments", True, "Overall board: calibration instruments"),
         )
         for name, instrument, title in kinds:
-            own = [group for group in self.groups if group.record.model.instrument == instrument]
+            own = [
+                group
+                for group in self.groups
+                if group.record.model.instrument == instrument and group.record.cell.identification is None
+            ]
             if own:
                 found.append((title, overall_board(name, overall(own))))
         return found
@@ -102,6 +107,8 @@ def board_files(environment: Environment, contents: Contents) -> Files:
     yield File("assets/boards.js", "", lambda: boards_script(boards).encode())
     yield _page(environment, "index", "index.html", _index_values(contents))
     yield _page(environment, "guide", "guide.html", guide)
+    transfer = {"root": "", "models": transfer_board(contents.records), "n_records": len(contents.records)}
+    yield _page(environment, "transfer", "transfer.html", transfer)
     for group in contents.groups:
         yield from _comparison(environment, contents, group)
     yield from _models(environment, contents)

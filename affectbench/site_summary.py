@@ -36,7 +36,8 @@ FAMILIES = {
 
 
 class Summary(Part):
-    """A record without its doses, validation, preservation, cost and provenance; `uar` is the baseline's."""
+    """A record without its doses, validation, preservation, cost and provenance; `uar` is the baseline's,
+    `effects` the effect matrix of the suppress arm at the operating dose, empty where there is none."""
 
     id: str
     cell: Cell
@@ -53,6 +54,7 @@ class Summary(Part):
     headline: Headline | None
     calibration: Calibration | None
     uar: float | None
+    effects: list[list[float]]
 
     @property
     def family(self) -> str:
@@ -80,7 +82,15 @@ def summary_of(record: Record) -> Summary:
     shared = set(Summary.model_fields) & set(Record.model_fields)
     uar = record.scores.baseline.uar if record.scores else None
     parts = {name: getattr(record, name) for name in shared}
-    return Summary(id=cell_id(record.cell), uar=uar, **parts)
+    return Summary(id=cell_id(record.cell), uar=uar, effects=_effects(record), **parts)
+
+
+def _effects(record: Record) -> list[list[float]]:
+    chosen = record.operating.suppress_dose if record.operating else None
+    for dose in record.scores.doses if record.scores else ():
+        if (dose.arm, dose.dose) == ("suppress", chosen):
+            return dose.effect_matrix
+    return []
 
 
 def source_of(record: Record) -> Source:

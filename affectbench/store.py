@@ -78,8 +78,9 @@ class Store:
     def finished(self, cell: Cell, hashes: Hashes) -> Record | None:
         """The stored record of this cell, if it need not be run again.
 
-        That is: intact, not an error, and made from the same task, protocol, selector and model. The
-        selection's hash is compared where the given one is not empty (it is unknown before selecting).
+        That is: intact, not an error, and made from the same task, protocol, selector and model, with units
+        from the same benchmark. The selection's hash is compared where the given one is not empty (it is
+        unknown before selecting).
         """
         path = self.record_path(cell)
         found = read_record(path) if path.exists() else None

@@ -14,6 +14,7 @@ from affectbench.dataset import Dataset, load_benchmark
 from affectbench.errors import AffectbenchError
 from affectbench.executor import Reporter
 from affectbench.placement import Options
+from affectbench.placement import cells_of as placed_cells
 from affectbench.plan import Job, jobs_of_suite
 from affectbench.record import Cell, Record
 from affectbench.registry import Entry, Kind, Registry
@@ -102,7 +103,8 @@ def parts_of(folder: Folder, registry: Registry, *, suite: str | None = None) ->
     if folder.selector_path is not None:
         return [Part(_own(job, submission.name, job.protocols), folder.selector_path) for job in jobs]
     _check_entries(folder, jobs, name)
-    return [part for job in jobs for part in _data_parts(folder, job)]
+    parts = [part for job in jobs if not job.identified_on for part in _data_parts(folder, job)]
+    return parts + [part for job in jobs for part in _transferred_parts(folder, job)]
 
 
 def _own(job: Job, name: str, protocols: Sequence[InterventionProtocol]) -> Job:
@@ -135,6 +137,15 @@ def _data_parts(folder: Folder, job: Job) -> list[Part]:
     return [
         Part(_own(job, name, protocols), path, "" if path is not None else "; ".join(dict.fromkeys(reasons)))
         for path, protocols in files.items()
+    ]
+
+
+def _transferred_parts(folder: Folder, job: Job) -> list[Part]:
+    """As `_data_parts` for units that are tested on another benchmark than the one they are given for."""
+    return [
+        replace(part, job=replace(part.job, benchmark=job.benchmark, identified_on=(source,)))
+        for source in job.identified_on
+        for part in _data_parts(folder, replace(job, benchmark=source))
     ]
 
 
@@ -185,20 +196,7 @@ def budget_of(fraction: float, units: int) -> int:
 
 def cells_of(part: Part) -> list[Cell]:
     """The cells of a part, by name."""
-    return [
-        Cell(
-            model=part.job.card.name,
-            task=part.job.benchmark.name,
-            selector=part.job.selectors[0],
-            intervention=protocol.name,
-            fraction=fraction,
-            seed=part.job.seed,
-            site=protocol.site,
-            positions=protocol.positions,
-        )
-        for protocol in part.job.protocols
-        for fraction in protocol.fractions
-    ]
+    return placed_cells(part.job)
 
 
 def evaluation_items(items: Iterable[str], dataset: Dataset) -> list[str]:

@@ -19,7 +19,7 @@ from affectbench.store import Store
 from affectbench.yaml_loading import suggest
 
 FORMATS = ("text", "json", "csv", "md")
-TEXT = ("model", "task", "selector", "intervention", "arm", "status")
+TEXT = ("model", "task", "identified_on", "selector", "intervention", "arm", "status")
 NUMBERS = ("dose", "self", "cross", "spec", "p", "trs", "strength", "pres", "agg")
 SHOWN = (*TEXT[:-1], *NUMBERS, "status")
 WIDE = 150
@@ -80,9 +80,10 @@ def as_csv(found: Sequence[dict[str, Any]]) -> str:
 
 def as_markdown(found: Sequence[dict[str, Any]]) -> str:
     """Rows as a Markdown table of the main columns."""
-    lines = ["| " + " | ".join(SHOWN) + " |", "|" + " --- |" * len(SHOWN)]
+    shown = _columns(found, SHOWN)
+    lines = ["| " + " | ".join(shown) + " |", "|" + " --- |" * len(shown)]
     lines += [
-        "| " + " | ".join(_cell(row[name]).replace("|", r"\|") for name in SHOWN) + " |" for row in found
+        "| " + " | ".join(_cell(row[name]).replace("|", r"\|") for name in shown) + " |" for row in found
     ]
     return "\n".join(lines) + "\n"
 
@@ -92,8 +93,9 @@ def as_text(found: Sequence[dict[str, Any]]) -> Table:
 
     A text column that says the same in every row goes into the caption.
     """
-    same = {name: found[0][name] for name in TEXT[1:] if found and len({row[name] for row in found}) == 1}
-    shown = [name for name in SHOWN if name not in same]
+    texts = _columns(found, TEXT[1:])
+    same = {name: found[0][name] for name in texts if found and len({row[name] for row in found}) == 1}
+    shown = [name for name in _columns(found, SHOWN) if name not in same]
     caption = ", ".join(f"{name} {value}" for name, value in same.items() if value is not None)
     table = Table(
         box=None, padding=(0, 1, 0, 0), header_style="bold", caption=caption, caption_justify="left"
@@ -105,6 +107,12 @@ def as_text(found: Sequence[dict[str, Any]]) -> Table:
         cells["spec"] += "*" if row["significant"] else " "
         table.add_row(*cells.values(), style="dim" if row["control"] else None)
     return table
+
+
+def _columns(found: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:
+    """The columns to show: where units were identified only if some were identified elsewhere."""
+    moved = any(row["identified_on"] != row["task"] for row in found)
+    return [name for name in names if moved or name != "identified_on"]
 
 
 def _cell(value: Any) -> str:

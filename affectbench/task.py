@@ -222,6 +222,19 @@ class InterventionProtocol(TaskFile):
     controls: Controls
 
 
+class Identifying(Frozen):
+    """Where units are identified, beside the benchmark that they are tested on.
+
+    `transfer`: units identified on each of a model's tasks are tested on all others that share at least two
+    labels with it.
+    """
+
+    transfer: bool = False
+
+
+ORDINARY = Identifying()
+
+
 class Suite(TaskFile):
     """A grid of cells. `tasks` maps a model's name, or a modality, to benchmarks; the name wins."""
 
@@ -232,6 +245,7 @@ class Suite(TaskFile):
     controls: tuple[Name, ...] = ()
     interventions: Annotated[tuple[Name, ...], Field(min_length=1)]
     seed: Seed = 0
+    identification: Identifying = Field(default=ORDINARY, exclude_if=lambda value: value == ORDINARY)
 
     @field_validator("tasks", mode="before")
     @classmethod

@@ -316,4 +316,4 @@ def _told(difference: Difference) -> str:
 
 
 def _name(cell: Cell) -> str:
-    return f"{cell.model} · {cell.task} · {cell.intervention} {cell.fraction:g}"
+    return f"{cell.model} · {cell.task} · {cell.intervention} {cell.fraction:g} {cell.identified}".rstrip()

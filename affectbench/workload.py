@@ -18,9 +18,10 @@ from affectbench.preservation_items import choice_items, neutral_texts
 from affectbench.prompt_tokens import PromptTokens
 from affectbench.readout import Readout
 from affectbench.registry import Registry
-from affectbench.task import SPLITS, Benchmark, InterventionProtocol, ModelCard, SplitName
+from affectbench.task import SPLITS, Benchmark, ModelCard, SplitName
 
 if TYPE_CHECKING:
+    from affectbench.cell import CellPlan
     from affectbench.selector import Selector
 
 AUDIO_TOKENS_A_SECOND = 25
@@ -137,9 +138,9 @@ def workload(registry: Registry, order: Order, options: Options, tokenizer: Any,
     plans = []
     for each in order.cells:
         selector: Selector = usable_selector(each.cell.selector, registry.selector)
-        plans.append(CellPlan(each.cell, each.protocol, selector, each.hashes))
+        plans.append(CellPlan(each.cell, each.protocol, selector, each.hashes, each.carried))
     requests = all_requests(plans)
-    looks = len({plan.protocol.statistics.items for plan in plans})
+    looks = len({plan.protocol.statistics.items for plan in plans if plan.carried is None})
     evidence = Load()
     for _ in range(looks):
         evidence += material.splits["identification"].plain(budget)
@@ -147,21 +148,21 @@ def workload(registry: Registry, order: Order, options: Options, tokenizer: Any,
     interventions, labels = 0, len(order.job.benchmark.labels)
     growth = CPU_GROWTH if options.device.startswith("cpu") else 1
     for plan in plans:
-        found, load = _cell(plan.protocol, labels, material, budget, growth)
+        found, load = _cell(plan, labels, material, budget, growth)
         interventions += found
         answers += load
     gradients = any(statistic == ATTRIBUTION for _, _, statistic in requests)
     return Workload(evidence, gradients, answers, interventions, material, len(requests))
 
 
-def _cell(
-    protocol: InterventionProtocol, labels: int, material: Material, budget: int, growth: int
-) -> tuple[int, Load]:
+def _cell(plan: CellPlan, labels: int, material: Material, budget: int, growth: int) -> tuple[int, Load]:
     """Interventions of one cell, and the work of answering everything under them."""
+    protocol = plan.protocol
     conditions = len(protocol.arms.suppress.doses) + len(protocol.arms.amplify.doses)
     targets, draws = labels * conditions, protocol.controls.random_draws * conditions
-    load = material.splits["validation"].swept(targets, budget, growth)
-    load += material.splits["test"].swept(targets + draws, budget, growth)
+    load = material.splits["test"].swept(targets + draws, budget, growth)
+    if plan.carried is None:  # Else the doses are those of another cell.
+        load += material.splits["validation"].swept(targets, budget, growth)
     for kept in (material.neutral, material.capability, material.prompts):
         load += kept.swept(targets + 1, budget, growth)  # And the untouched model.
     return targets + draws, load

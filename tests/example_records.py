@@ -15,6 +15,7 @@ from affectbench.record import (
     Cell,
     Cost,
     Hashes,
+    Identification,
     ModelInfo,
     Provenance,
     Record,
@@ -146,6 +147,19 @@ def failed(record: Record, status: str, reason: str) -> Record:
 def renamed(record: Record, **names: object) -> Record:
     """The record as that of another cell, sealed anew."""
     return record.model_copy(update={"cell": record.cell.model_copy(update=names)})
+
+
+def transferred(record: Record, source: Record) -> Record:
+    """The record as that of units which were identified on the task of `source`."""
+    cell = record.cell.model_copy(update={"identification": Identification(task=source.cell.task)})
+    hashes = record.hashes.model_copy(update={"identification": source.hashes.task})
+    return record.model_copy(update={"cell": cell, "hashes": hashes, "validation": []}).sealed()
+
+
+def transfer_records(selector: str = "mad") -> list[Record]:
+    """A grid of two tasks: two ordinary records and two transferred ones."""
+    one, other = (example_record("small-text", selector, task=task) for task in ("stories", "letters"))
+    return [one, other, transferred(one, other), transferred(other, one)]
 
 
 def with_spec(record: Record, low: float, value: float, high: float, **changes: object) -> Record:

@@ -17,7 +17,7 @@ from example_records import example_record, example_store, renamed
 
 from affectbench import site_static, site_summary
 from affectbench.leaderboard import SiteError, build_site, build_site_of
-from affectbench.record import Record, cell_id
+from affectbench.record import Identification, Record, cell_id
 from affectbench.site_entry import entry, sentence
 from affectbench.site_format import number
 from affectbench.store import Damaged, Store
@@ -171,10 +171,11 @@ def test_names_that_hold_markup_are_shown_as_text(tmp_path: Path) -> None:
     record["scores"]["labels"] = record["task"]["labels"]
     record |= {"flags": [evil], "reason": evil}
     record["provenance"]["command"] = evil
-    many = [renamed(Record.model_validate(record), seed=seed) for seed in range(2)]
+    moved = Identification(task=evil)
+    many = [renamed(Record.model_validate(record), identification=each) for each in (None, moved)]
     build_site(many, tmp_path / "site", damaged=[Damaged(Path("a") / f"{evil}.json", evil)])
     pages = list((tmp_path / "site").rglob("*.html"))
-    assert len(pages) == 2 + 2 + 2 + 3  # index, guide; entries; comparisons; method, model, task
+    assert len(pages) == 3 + 2 + 2 + 3  # index, guide, transfer; entries; comparisons; method, model, task
     for path in pages:
         page = read(path)
         assert evil in page.text or path.name == "guide.html"

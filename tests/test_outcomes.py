@@ -43,7 +43,7 @@ def test_contradictory_input_is_refused_and_named():
     for field, value, message in [
         ("alpha", 0.0, "alpha above 0"),
         ("arm", "boost", "'suppress' or 'amplify'"),
-        ("predictions", np.full((7, 140), -3), "holds codes -3"),
+        ("predictions", np.full((7, 140), -4), "holds codes -4"),
         ("draws", np.zeros((3, 5), dtype=int), r"draws has shape \(3, 5\)"),
     ]:
         with pytest.raises(ScoreError, match=message):

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from example_records import example_record, example_store, renamed
+from example_records import example_record, example_store, renamed, transfer_records
 
 from affectbench.leaderboard import build_site
 from affectbench.record import Record, cell_id
@@ -309,8 +309,9 @@ def test_under_another_path_on_a_server_nothing_is_missing(open_page: Open, site
     assert not missing
 
 
-PAGES = ("index", "guide", "entries/small-text*mad*", "entries/small-audio*probe*", "comparisons/small-text*",
-         "models/reference-audio", "tasks/reference-text", "methods/mad")  # fmt: skip
+PAGES = ("index", "guide", "transfer", "entries/small-text*mad*", "entries/small-audio*probe*",
+         "comparisons/small-text*", "models/reference-audio", "tasks/reference-text",
+         "methods/mad")  # fmt: skip
 
 
 @pytest.mark.parametrize("pattern", PAGES)
@@ -323,10 +324,24 @@ def test_a_phone_shows_the_page_without_scrolling_sideways(open_page: Open, site
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("pattern", PAGES)
 def test_axe_finds_no_violation(open_page: Open, site: Path, pattern: str, scheme: str) -> None:
+    name = next(site.glob(f"{pattern}.html")).relative_to(site)
+    clean(open_page(str(name), color_scheme=scheme))
+
+
+def test_a_grid_of_transfer_fits_a_phone_and_axe_finds_no_violation(open_page: Open, tmp_path: Path) -> None:
+    build_site(transfer_records(), tmp_path / "site")
+    page = open_page("transfer.html", root=tmp_path / "site", width=390)
+    assert page.locator("svg.figure").count() == 1
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    clean(page)
+    page.locator("tbody a").last.click()
+    assert "units from" in page.locator(".lead").inner_text()
+
+
+def clean(page: Any) -> None:
+    """axe-core finds nothing on the page."""
     from axe_playwright_python.sync_playwright import Axe
 
-    name = next(site.glob(f"{pattern}.html")).relative_to(site)
-    page = open_page(str(name), color_scheme=scheme)
     found = Axe().run(page)
     listed = [
         f"{item['id']}: {item['help']}: {[node['html'][:160] for node in item['nodes'][:3]]}"

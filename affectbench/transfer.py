@@ -1,0 +1,102 @@
+"""Transfer: units identified on one benchmark, tested on another.
+
+What a cell takes over comes from the finished cell of the same model, selector, protocol, fraction and seed
+on the benchmark of identification: its units, by label name, and its operating doses. So no label of the
+tested benchmark enters a transferred claim before its test, and units are selected once for all benchmarks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from affectbench.errors import AffectbenchError
+from affectbench.plan import Job, shared_labels
+from affectbench.record import Cell, Operating, Record, cell_id
+from affectbench.store import Damaged, Store, read_record
+
+if TYPE_CHECKING:
+    from affectbench.placement import PlannedCell
+    from affectbench.selector import Selection
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What a cell takes over from the one that identified its units on another benchmark.
+
+    `selection` holds the labels of both benchmarks, in the order of the tested one; it is None where there
+    are no units, and `reason` says why (`error`: for a reason that may go away). `items` is how many items
+    the units were identified on.
+    """
+
+    selection: Selection | None
+    operating: Operating
+    items: int
+    reason: str = ""
+    error: bool = False
+
+
+def home(cell: Cell) -> Cell:
+    """The cell that identified the units of a transferred one."""
+    assert cell.identification is not None, "only a transferred cell has another home"
+    return cell.model_copy(update={"task": cell.identification.task, "identification": None})
+
+
+def with_carried(
+    planned: PlannedCell, job: Job, store: Store, known: Callable[[str], Record | None]
+) -> PlannedCell:
+    """A planned cell with what it takes over, where it is transferred; `known` finds records of this run."""
+    if planned.cell.identification is None:
+        return planned
+    source = home(planned.cell)
+    record = known(cell_id(source)) or _stored(store.record_path(source))
+    labels = next(
+        shared_labels(each, job.benchmark) for each in job.identified_on if each.name == source.task
+    )
+    carried = _carried(source, record, store, labels)
+    hashes = planned.hashes.model_copy(
+        update={
+            "identification": record.hashes.task if record is not None else "",
+            "selection": carried.selection.digest if carried.selection is not None else "",
+        }
+    )
+    return replace(planned, carried=carried, hashes=hashes)
+
+
+def _stored(path: Path) -> Record | None:
+    found = read_record(path) if path.exists() else None
+    return None if isinstance(found, Damaged) else found
+
+
+def _carried(source: Cell, record: Record | None, store: Store, labels: tuple[str, ...]) -> Carried:
+    from affectbench.selector import Selection
+
+    nothing = Operating(suppress_dose=None, amplify_dose=None, reason="no units were identified")
+    if record is None or record.status == "error":
+        why = "that cell was not run" if record is None else record.reason
+        return Carried(None, nothing, 0, f"no units from {source.task}: {why}", error=True)
+    if record.selection is None or record.operating is None:
+        return Carried(None, nothing, 0, f"no units from {source.task}: {record.reason}")
+    path = store.selections / f"{cell_id(source)}.safetensors"
+    try:
+        found = Selection.load(path)
+    except AffectbenchError as error:
+        return Carried(None, nothing, 0, f"no units from {source.task}: {error.message}", error=True)
+    operating = record.operating.model_copy(
+        update={"reason": f"chosen on {source.task}: {record.operating.reason}"}
+    )
+    return Carried(of_labels(found, labels), operating, record.cost.identification_items)
+
+
+def of_labels(selection: Selection, labels: tuple[str, ...]) -> Selection:
+    """The units of a selection for these labels, in this order; none for a label that it does not have.
+
+    Scores are left out: they rank units on another benchmark than the one they would be read with.
+    """
+    own = dict(zip(selection.labels, selection.units, strict=True))
+    units = tuple(own.get(label, np.empty(0, dtype=np.int64)) for label in labels)
+    return replace(selection, labels=labels, units=units, scores=None, items=())

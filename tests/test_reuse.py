@@ -117,8 +117,8 @@ def test_long_prompts_are_not_run_again_to_share_a_few_steps(model: Model) -> No
     mixed = [scale("gate", model.shape, np.arange(6), 0.0), *late(model)]
     short, long = model.collate(list(items(model).items)), SimpleNamespace(mask=torch.ones(64, 512))
     engine = ready(model)
-    assert len(engine._groups(short, mixed, 4, False)) == 1
-    assert len(engine._groups(long, mixed, 4, False)) == 2  # type: ignore[arg-type]
+    assert len(engine._groups(short, mixed, 24, False)) == 1
+    assert len(engine._groups(long, mixed, 24, False)) == 2  # type: ignore[arg-type]
 
 
 def test_one_pass_shows_the_base_and_what_edits_start_from(model: Model) -> None:

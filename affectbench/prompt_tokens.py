@@ -11,6 +11,17 @@ if TYPE_CHECKING:
     from affectbench.task import ModelCard
 
 
+Content = str | list[dict[str, str]]
+DAY = {
+    "%A": "Friday", "%a": "Fri", "%B": "July", "%b": "Jul", "%-d": "26", "%d": "26", "%m": "07", "%Y": "2024",
+    "%y": "24", "%H": "00", "%M": "00", "%S": "00",
+}  # fmt: skip
+"""The day that templates are told, by the codes of `strftime`. Several write today's date into the prompt: it
+would be another task tomorrow. This one is what those of Llama fall back to."""
+_DATED = "".join(f" | replace('{code}', '{text}')" for code, text in DAY.items())
+SAME_DAY = "{% macro strftime_now(format) %}{{ format" + _DATED + " }}{% endmacro %}{{ '' }}"
+
+
 class PromptTokens:
     """What a model wrapper needs of its tokenizer."""
 
@@ -23,16 +34,19 @@ class PromptTokens:
         if not self._templated:
             return prompt.text, prompt.content_span
         text = self._chat(prompt.text)
-        shift = text.find(prompt.text)
+        words = prompt.text.strip()  # Templates trim.
+        shift = text.find(words)
         if shift < 0 or prompt.content_span is None:
             return text, None
+        shift -= len(prompt.text) - len(prompt.text.lstrip())
         return text, (prompt.content_span[0] + shift, prompt.content_span[1] + shift)
 
     def continuation(self, prompt: RenderedPrompt, answer: str) -> list[int]:
-        """Token ids of `answer` as they follow `prompt`."""
+        """Token ids of `answer` as they follow `prompt`. Behind a chat template it begins as the template
+        lets the assistant's words begin: at once, or after a space."""
         text, _ = self.render(prompt)
         if self._templated:
-            answer = answer.lstrip()
+            answer = self._gap + answer.lstrip()
         before, _ = self._tokens(text)
         both, _ = self._tokens(text + answer)
         tokens = both[len(before) :] if both[: len(before)] == before else []
@@ -42,10 +56,32 @@ class PromptTokens:
             raise AffectbenchError(f"the answer {answer!r} has no tokens in {self.card.name}'s vocabulary")
         return list(tokens)
 
-    def _chat(self, content: str | list[dict[str, str]]) -> str:
-        """What the chat template makes of one message of the user, up to where the answer begins."""
-        message = [{"role": "user", "content": content}]
-        text: str = self.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+    @property
+    def _gap(self) -> str:
+        """The blanks that the chat template writes between where an answer begins and the answer. Tried out:
+        empty where the template's own answer does not continue its prompt for one."""
+        try:
+            before, whole = self._chat("words"), self._chat("words", "answer")
+        except Exception:  # Templates may refuse what they do not know.
+            return ""
+        gap, found, _ = whole.removeprefix(before).partition("answer")
+        return gap if found and whole.startswith(before) and not gap.strip() else ""
+
+    def _chat(self, content: Content, answer: str | None = None) -> str:
+        """What the chat template makes of one message of the user, up to where the answer begins, or with the
+        `answer`. The day is held fixed, and where the model may think aloud first, it is told not to: the
+        answer is read at the first token."""
+        turns: list[dict[str, Any]] = [{"role": "user", "content": content}]
+        if answer is not None:
+            turns.append({"role": "assistant", "content": answer})
+        template = self.tokenizer.get_chat_template()
+        text: str = self.tokenizer.apply_chat_template(
+            turns,
+            chat_template=SAME_DAY + template if "strftime_now" in template else template,
+            tokenize=False,
+            add_generation_prompt=answer is None,
+            enable_thinking=False,
+        )
         return text
 
     @property

@@ -16,9 +16,10 @@ from affectbench.cell_result import CellResult
 from affectbench.controls import layer_matched
 from affectbench.errors import AffectbenchError
 from affectbench.evidence import MEAN, EvidencePass, Key, merged, requests_of
+from affectbench.injection import Injection
 from affectbench.intervention import ROLE_BIT, Intervention, mean_ablation, scale
 from affectbench.operating import judged
-from affectbench.outcomes import Condition, Outcomes, content_digest, of_labels
+from affectbench.outcomes import Condition, Outcomes, Steered, content_digest, of_labels
 from affectbench.overlap import listed_units
 from affectbench.pieces import Cost as EngineCost
 from affectbench.preservation import Preserver
@@ -289,12 +290,17 @@ class CellRun:
         ]
         found = session.engine.predict(items, session.readout, interventions, self.progress)
         targets = len(selection.labels)
+        injection = Injection(session.engine, items, session.readout, self.plan.protocol, self.progress)
         conditions = []
         for place, (arm, dose) in enumerate(self._conditions):
             rows = slice(place * len(sets), (place + 1) * len(sets))
             codes, margins = found.codes[rows], margins_of(found.scores[rows][:targets])
             own = np.stack([margins[target, :, target] for target in range(targets)])
-            conditions.append(Condition(arm, dose, abs(dose - 1.0), codes[:targets], own, codes[targets:]))
+            answers, drawn = codes[:targets], codes[targets:]
+            steered: tuple[Steered, ...] = ()
+            if arm == "amplify" and split == "test":
+                steered = injection.steered(dose, selection.units, draws, answers, drawn)
+            conditions.append(Condition(arm, dose, abs(dose - 1.0), answers, own, drawn, steered))
         return Outcomes(
             labels=selection.labels,
             items=np.array(items.ids),

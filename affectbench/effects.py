@@ -166,21 +166,21 @@ class Inference:
 
     def estimate(self, column: int) -> Estimate:
         """One statistic with its 95 % interval."""
-        value = _rounded(self.point[column])
+        value = rounded(self.point[column])
         if self.bounds is None or self.errors is None:
             return Estimate(value=value)
-        low, high = (_rounded(bound) for bound in self.bounds[:2, column])
-        return Estimate(value=value, low=low, high=high, se=_rounded(self.errors[column]))
+        low, high = (rounded(bound) for bound in self.bounds[:2, column])
+        return Estimate(value=value, low=low, high=high, se=rounded(self.errors[column]))
 
     def corrected(self, column: int) -> Interval:
         """The interval of one statistic that holds for all conditions of the cell at once."""
         if self.bounds is None:
             return Interval(low=None, high=None)
-        low, high = (_rounded(bound) for bound in self.bounds[2:, column])
+        low, high = (rounded(bound) for bound in self.bounds[2:, column])
         return Interval(low=low, high=high)
 
 
-def _rounded(value: float) -> float:
+def rounded(value: float) -> float:
     """To 12 decimals: sums of counts that cancel are then 0, not 1e-18 of either sign."""
     return round(float(value), 12) + 0.0
 

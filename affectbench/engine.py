@@ -111,6 +111,25 @@ class Engine(PieceWork):
         found = [self._known[(*key, intervention.digest)] for intervention in interventions]
         return Predictions(np.stack([codes for codes, _ in found]), np.stack([scores for _, scores in found]))
 
+    def predict_each(
+        self,
+        items: Items,
+        readout: Readout,
+        interventions: Sequence[Sequence[Intervention]],
+        progress: Progress | None = None,
+    ) -> Codes:
+        """Codes (K, N): item n under each of its own K interventions, packed item by item."""
+        self._check(readout)
+        codes = np.full((len(interventions[0]), len(items)), FAILED, dtype=np.int8)
+        for place, own in enumerate(interventions):
+            under = digest_of(intervention.digest for intervention in own)
+            about = "answers", items.digest, repr((readout.candidates, readout.max_new_tokens)), under
+            work = partial(self._batch, items, [place], readout, list(own))
+            found = self.piece(about, [place], work, progress, answers=len(own))
+            assert found is not None, "a single item that does not fit is an error"
+            codes[:, place] = found["codes"][:, 0]
+        return codes
+
     def _run(
         self, items: Items, readout: Readout, interventions: list[Intervention], progress: Progress | None
     ) -> tuple[Codes, Scores]:

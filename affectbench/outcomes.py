@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from affectbench.errors import ScoreError
+from affectbench.score_models import Targeting
 
 UNPARSED, ERROR, OTHER = -1, -2, -3
 """Prediction codes beside the label indices 0..E-1. All count as wrong, the first two are counted.
@@ -19,6 +20,16 @@ UNPARSED, ERROR, OTHER = -1, -2, -3
 the labels of both benchmarks only.
 """
 Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Steered:
+    """Answers with units amplified by a rule that knows no gold label: (N,) codes, and (R, N) with random
+    units in the emotions' places."""
+
+    targeting: Targeting
+    answers: Array
+    draws: Array
 
 
 @dataclass(frozen=True)
@@ -32,6 +43,7 @@ class Condition:
         predictions: (E, N) codes; row s is the intervention that targets emotion s.
         margin: (E, N) logit of target s minus the largest other label's; NaN where there is none.
         draws: (R, N) codes under R random layer-matched selections; R may be 0.
+        steered: answers under each label-free targeting that was run.
     """
 
     arm: str
@@ -40,6 +52,19 @@ class Condition:
     predictions: Array
     margin: Array
     draws: Array
+    steered: tuple[Steered, ...] = ()
+
+    def items_at(self, places: Array) -> Condition:
+        """The condition for the items at these places, in this order."""
+        return replace(
+            self,
+            predictions=self.predictions[:, places],
+            margin=self.margin[:, places],
+            draws=self.draws[:, places],
+            steered=tuple(
+                Steered(each.targeting, each.answers[places], each.draws[:, places]) for each in self.steered
+            ),
+        )
 
     @property
     def name(self) -> str:
@@ -98,13 +123,8 @@ class Outcomes:
         """
         order = np.argsort(self.items.astype(str), kind="stable")
         sorted_conditions = tuple(
-            replace(
-                condition,
-                predictions=condition.predictions[:, order],
-                margin=condition.margin[:, order].astype(np.float32),
-                draws=condition.draws[:, order],
-            )
-            for condition in self.conditions
+            replace(each.items_at(order), margin=each.margin[:, order].astype(np.float32))
+            for each in self.conditions
         )
         return replace(
             self,
@@ -128,24 +148,24 @@ def of_labels(outcomes: Outcomes, labels: Sequence[str]) -> Outcomes:
     own = np.flatnonzero(np.isin(outcomes.gold, columns))
 
     def coded(answers: Array) -> Array:
-        kept = answers[..., own]
-        return np.where(kept >= 0, codes[kept], kept)
+        return np.where(answers >= 0, codes[answers], answers)
 
     conditions = tuple(
         replace(
             each,
             predictions=coded(each.predictions[columns]),
-            margin=each.margin[columns][:, own],
+            margin=each.margin[columns],
             draws=coded(each.draws),
+            steered=tuple(Steered(s.targeting, coded(s.answers), coded(s.draws)) for s in each.steered),
         )
-        for each in outcomes.conditions
+        for each in (condition.items_at(own) for condition in outcomes.conditions)
     )
     return Outcomes(
         labels=tuple(labels),
         items=outcomes.items[own],
         gold=codes[outcomes.gold[own]],
         clusters=outcomes.clusters[own],
-        base=coded(outcomes.base),
+        base=coded(outcomes.base[own]),
         base_margin=outcomes.base_margin[own][:, columns],
         conditions=conditions,
     )
@@ -170,6 +190,9 @@ def content_digest(outcomes: Mapping[str, Outcomes]) -> str:
             add(condition.name, condition.predictions, "<i2")
             add("margin", _plain(condition.margin), "<f4")
             add("draws", condition.draws, "<i2")
+            for each in condition.steered:
+                add(f"steered {each.targeting}", each.answers, "<i2")
+                add("draws", each.draws, "<i2")
     return digest.hexdigest()[:16]
 
 
@@ -190,6 +213,11 @@ def _check_condition(condition: Condition, n_labels: int, n_items: int) -> None:
     _check_shape(f"{name}: draws", condition.draws, (len(condition.draws), n_items))
     _check_codes(f"{name}: predictions", condition.predictions, OTHER, n_labels)
     _check_codes(f"{name}: draws", condition.draws, OTHER, n_labels)
+    for each in condition.steered:
+        _check_shape(f"{name}: {each.targeting}", each.answers, (n_items,))
+        _check_shape(f"{name}: {each.targeting}: draws", each.draws, (len(each.draws), n_items))
+        _check_codes(f"{name}: {each.targeting}", each.answers, OTHER, n_labels)
+        _check_codes(f"{name}: {each.targeting}: draws", each.draws, OTHER, n_labels)
     _check_margin(f"{name}: margin", condition.margin, condition.predictions >= 0)
 
 

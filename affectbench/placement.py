@@ -297,7 +297,15 @@ def _answers(session: Session, plan: CellPlan) -> int:
     labels = len(session.benchmark.labels)
     draws = plan.protocol.controls.random_draws
     test, validation = len(session.items("test")), len(session.items("validation"))
-    return conditions * ((labels + draws) * test + labels * validation)
+    steered = further_interventions(plan.protocol) * test
+    return conditions * ((labels + draws) * test + labels * validation) + steered
+
+
+def further_interventions(protocol: InterventionProtocol) -> int:
+    """Interventions that label-free targeting adds, with random units: two_pass reads what is there."""
+    amplify = protocol.arms.amplify
+    asked = sum(targeting != "two_pass" for targeting in amplify.targeting)
+    return asked * len(amplify.doses) * (1 + protocol.controls.random_draws)
 
 
 def _task_info(session: Session) -> TaskInfo:

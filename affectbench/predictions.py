@@ -11,19 +11,20 @@ from typing import Any
 import numpy as np
 
 from affectbench.errors import RecordError, ScoreError
-from affectbench.outcomes import Array, Condition, Outcomes
+from affectbench.outcomes import Array, Condition, Outcomes, Steered
 
 LABELS_KEY = b"affectbench_labels"
 DRAW = "draw:"
+STEERED = "steered:"
 
 
 def to_parquet(outcomes: Mapping[str, Outcomes]) -> bytes:
     """The bytes of a Parquet file; splits must share their labels.
 
-    Columns: split, condition (base, suppress, amplify), dose, alpha (null for base), target (a label or
-    "draw:3"), item, cluster, gold and prediction (codes into the labels kept in the file's metadata; -1
-    unparsed, -2 error), margin (of the target, float32, null where there is none). Base answers come once
-    a label, to hold its margin.
+    Columns: split, condition (base, suppress, amplify), dose, alpha (null for base), target (a label,
+    "draw:3", "steered:mix" or "steered:mix:draw:3"), item, cluster, gold and prediction (codes into the
+    labels kept in the file's metadata; -1 unparsed, -2 error, -3 a label that is not scored), margin (of the
+    target, float32, null where there is none). Base answers come once a label, to hold its margin.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -53,7 +54,16 @@ def _blocks(outcomes: Outcomes) -> list[tuple[str, float | None, float | None, l
         blocks.append((c.arm, c.dose, c.alpha, labels, c.predictions, c.margin))
         names = [f"{DRAW}{r}" for r in range(len(c.draws))]
         blocks.append((c.arm, c.dose, c.alpha, names, c.draws, np.full(c.draws.shape, np.nan)))
+        for each in c.steered:
+            names = _steered_names(each.targeting, len(each.draws))
+            codes = np.concatenate([each.answers[None], each.draws])
+            blocks.append((c.arm, c.dose, c.alpha, names, codes, np.full(codes.shape, np.nan)))
     return blocks
+
+
+def _steered_names(targeting: str, draws: int) -> list[str]:
+    name = f"{STEERED}{targeting}"
+    return [name, *(f"{name}:{DRAW}{r}" for r in range(draws))]
 
 
 def _block(
@@ -166,6 +176,8 @@ def _condition(
     labels: tuple[str, ...], items: Array, rows: Mapping[str, Array], arm: str, dose: float, alpha: float
 ) -> Condition:
     own = _where(rows, (rows["condition"] == arm) & (rows["dose"] == dose))
+    steered = np.char.startswith(own["target"], STEERED)
+    ways, own = _where(own, steered), _where(own, ~steered)
     drawn = np.char.startswith(own["target"], DRAW)
     n_draws = len(np.unique(own["target"][drawn]))
     names = tuple(f"{DRAW}{r}" for r in range(n_draws))
@@ -177,7 +189,21 @@ def _condition(
         predictions=_grid(aimed, labels, items, "prediction"),
         margin=_grid(aimed, labels, items, "margin"),
         draws=_grid(_where(own, drawn), names, items, "prediction"),
+        steered=_steered(ways, items),
     )
+
+
+def _steered(rows: Mapping[str, Array], items: Array) -> tuple[Steered, ...]:
+    """The label-free answers of a condition, in the order in which they were written."""
+    found = []
+    known = dict.fromkeys(rows["target"].tolist())
+    for name in [each for each in known if each.count(":") == 1]:
+        targeting = name.removeprefix(STEERED)
+        own = [each for each in known if each == name or each.startswith(f"{name}:")]
+        names = tuple(_steered_names(targeting, len(own) - 1))
+        grid = _grid(_where(rows, np.isin(rows["target"], own)), names, items, "prediction")
+        found.append(Steered(targeting, grid[0], grid[1:]))
+    return tuple(found)
 
 
 def _grid(rows: Mapping[str, Array], targets: tuple[str, ...], items: Array, name: str) -> Array:

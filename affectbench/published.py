@@ -63,6 +63,8 @@ def _numbers(record: Record) -> Iterator[tuple[str, float]]:
             for name in ("spec", "self_effect", "cross_effect", "trs"):
                 yield from _estimate(f"{at}.{name}", getattr(dose, name))
             yield from _value(f"{at}.uar", dose.uar)
+            for each in dose.label_free:
+                yield from _estimate(f"{at}.{each.targeting}.uar_change", each.uar_change)
             for label, row in zip(record.task.labels, dose.effect_matrix, strict=True):
                 for other, value in zip(record.task.labels, row, strict=True):
                     yield f"{at}.effect.{label}.{other}", value

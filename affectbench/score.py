@@ -7,6 +7,7 @@ import numpy as np
 from affectbench import stats
 from affectbench.effects import LEVEL, N_TOTALS, Inference, Tally, direction, effects, infer, tally_outcomes
 from affectbench.errors import ScoreError
+from affectbench.label_free import label_free_scores
 from affectbench.outcomes import ERROR, UNPARSED, Array, Condition, Outcomes
 from affectbench.score_models import (
     Baseline,
@@ -55,6 +56,10 @@ def score_outcomes(outcomes: Outcomes, *, seed: int, bootstrap_draws: int = 10_0
         inference = infer(tally, seed, bootstrap_draws)
         reason = inference.reason
         doses = [_dose_score(outcomes, tally, inference, k) for k in range(len(outcomes.conditions))]
+        doses = [
+            dose.model_copy(update={"label_free": label_free_scores(outcomes, each, seed, bootstrap_draws)})
+            for dose, each in zip(doses, outcomes.conditions, strict=True)
+        ]
         strength = _strength_score(outcomes, tally, inference, doses)
     return Scores(
         labels=list(outcomes.labels),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 Arm = Literal["suppress", "amplify"]
 
@@ -77,6 +77,29 @@ class RandomControl(Result):
     cross_mean: float
 
 
+Targeting = Literal["two_pass", "mix", "union", "oracle"]
+
+
+class LabelFree(Result):
+    """Recognition when units are amplified without a gold label to say which; never part of a rank.
+
+    `uar_change` and `accuracy_change` are against the model without intervention, on the same items. Random
+    units are put in the emotions' places: `random_mean` and `random_sd` are of their UAR change, `p_random`
+    is (b + 1) / (n_draws + 1), b controls at or above. `largest_share` is that of the most frequent answer.
+    `oracle` is told the gold label: an upper bound, not a method.
+    """
+
+    targeting: Targeting
+    uar_change: Estimate
+    accuracy_change: Estimate
+    largest_share: float
+    flip_rate: float
+    n_draws: int
+    random_mean: float | None
+    random_sd: float | None
+    p_random: float | None
+
+
 class DoseScore(Result):
     """One arm at one dose, over all emotions.
 
@@ -84,7 +107,8 @@ class DoseScore(Result):
     hold for all conditions of the cell at once. `trs` is the target-rate shift: amplify, over items of other
     emotions, the gain in answers of the target; suppress, over items of the target, their loss.
     `collapse_share` is the largest share of one answered label minus its value without intervention, for the
-    worst target. `p` is the smallest Holm-adjusted p among emotions whose `spec` is above 0, 1 if none is.
+    worst target. `label_free` is there where the protocol asks for it.
+    `p` is the smallest Holm-adjusted p among emotions whose `spec` is above 0, 1 if none is.
     """
 
     arm: Arm
@@ -112,6 +136,7 @@ class DoseScore(Result):
     random: RandomControl | None
     p: float | None
     significant: bool
+    label_free: list[LabelFree] = Field(default=[], exclude_if=lambda value: not value)
 
 
 class StrengthScore(Result):

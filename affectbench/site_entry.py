@@ -53,6 +53,7 @@ class Entry:
     axes: list[Axis]
     panels: list[Panel]
     curves: list[tuple[Arm, str]]
+    label_free: list[DoseScore]
     layers: str
     confusion: str
 
@@ -68,6 +69,7 @@ def entry(record: Record) -> Entry:
         axes=_axes(record),
         panels=_panels(record),
         curves=[(arm, curve) for arm in ARMS if (curve := _curve(record, arm))],
+        label_free=[dose for dose in scores.doses if dose.label_free] if scores else [],
         layers=(
             figures.layer_histogram("layers", "Selected units by layer", labels, selection.layer_histogram)
             if selection and selection.layer_histogram and selection.layer_histogram[0]

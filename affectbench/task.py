@@ -176,10 +176,18 @@ class SuppressArm(Frozen):
 
 
 class AmplifyArm(Frozen):
-    """Scale by factors above 1."""
+    """Scale by factors above 1.
+
+    `targeting`: ways to amplify without knowing an item's emotion, run beside the ordinary ones. two_pass:
+    the units of the emotion answered without intervention; mix: all units, each emotion's by its share of the
+    gain; union: all units by the whole gain.
+    """
 
     operation: Literal["scale"]
     doses: Annotated[tuple[Annotated[Number, Field(gt=1)], ...], Field(min_length=1)]
+    targeting: tuple[Literal["two_pass", "mix", "union"], ...] = Field(
+        default=(), exclude_if=lambda value: not value
+    )
 
     @model_validator(mode="after")
     def _doses_fit(self) -> AmplifyArm:

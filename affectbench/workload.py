@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from affectbench.dataset import Dataset, load_benchmark, prompt_text
 from affectbench.examples import SAMPLE_RATE, Example
 from affectbench.pieces import ITEMS_A_BATCH
-from affectbench.placement import Options, Order
+from affectbench.placement import Options, Order, further_interventions
 from affectbench.preservation_items import choice_items, neutral_texts
 from affectbench.prompt_tokens import PromptTokens
 from affectbench.readout import Readout
@@ -160,12 +160,13 @@ def _cell(plan: CellPlan, labels: int, material: Material, budget: int, growth: 
     protocol = plan.protocol
     conditions = len(protocol.arms.suppress.doses) + len(protocol.arms.amplify.doses)
     targets, draws = labels * conditions, protocol.controls.random_draws * conditions
-    load = material.splits["test"].swept(targets + draws, budget, growth)
+    more = further_interventions(protocol)
+    load = material.splits["test"].swept(targets + draws + more, budget, growth)
     if plan.carried is None:  # Else the doses are those of another cell.
         load += material.splits["validation"].swept(targets, budget, growth)
     for kept in (material.neutral, material.capability, material.prompts):
         load += kept.swept(targets + 1, budget, growth)  # And the untouched model.
-    return targets + draws, load
+    return targets + draws + more, load
 
 
 class Tokens(PromptTokens):

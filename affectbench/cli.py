@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from affectbench import __version__, cli_submission
+from affectbench import __version__, cli_submission, cli_tasks
 from affectbench.errors import AffectbenchError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ Start here:  python harness.py run quickstart   then   python harness.py leaderb
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
+app.add_typer(cli_tasks.app)
 app.add_typer(cli_submission.app)
 out = Console()
 RESULTS = Path("results/quickstart")

@@ -17,7 +17,15 @@ from functools import cached_property
 from pathlib import Path
 
 from affectbench.audio_io import AudioError, read_waveform, sound_digest
-from affectbench.examples import SAMPLE_RATE, DatasetError, Example, ItemError, RenderedPrompt, Waveform
+from affectbench.examples import (
+    SAMPLE_RATE,
+    DatasetError,
+    Example,
+    ItemError,
+    MissingDataError,
+    RenderedPrompt,
+    Waveform,
+)
 from affectbench.identity import digest_of, file_digest
 from affectbench.prompts import parse_answer, prompt_text
 from affectbench.readers import RawItem, read_items
@@ -150,9 +158,9 @@ def _data_folder(benchmark: Benchmark, data_dir: Path | None) -> Path:
     ):
         return root
     if not chosen:
-        raise DatasetError(f"benchmark {benchmark.name} needs data that are not shipped", hint=hint)
+        raise MissingDataError(f"benchmark {benchmark.name} needs data that are not shipped", hint=hint)
     if not root.is_dir():
-        raise DatasetError(f"benchmark {benchmark.name}: there is no folder {root}", hint=hint)
+        raise MissingDataError(f"benchmark {benchmark.name}: there is no folder {root}", hint=hint)
     return root
 
 

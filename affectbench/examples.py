@@ -19,6 +19,10 @@ class DatasetError(AffectbenchError):
     """The data of a benchmark are missing, contradict its YAML, or leave nothing to measure."""
 
 
+class MissingDataError(DatasetError):
+    """The data of a benchmark are not on this machine."""
+
+
 @dataclass(frozen=True)
 class Example:
     """One labelled item. `audio` is a file, or a function that synthesises it; `fields` fill the prompt."""

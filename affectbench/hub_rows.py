@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from affectbench.audio_io import AudioError, read_waveform
-from affectbench.examples import DatasetError, Waveform
+from affectbench.examples import DatasetError, MissingDataError, Waveform
 from affectbench.sources import HubSource
 from affectbench.table_rows import Cells
 from affectbench.yaml_loading import suggest
@@ -91,7 +91,8 @@ def _loaded(source: HubSource, split: str, local: Path) -> Any:
         return rows
     except (OSError, ValueError, RuntimeError) as error:
         problem = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DatasetError(
+        kind = MissingDataError if isinstance(error, OSError) else DatasetError
+        raise kind(
             f"data set {path}, configuration {source.name or 'default'}, split {split}: {problem}",
             hint=f"a copy of the repository of {source.path} in {local} is read without a network",
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from rich.table import Table
 from affectbench.errors import AffectbenchError
 from affectbench.readiness import Machine, readiness
 from affectbench.registry import Entry, Kind, Registry
-from affectbench.yaml_loading import suggest
+from affectbench.yaml_loading import load_document, suggest
 
 KINDS: dict[str, Kind] = {
     "models": "model",
@@ -24,7 +25,10 @@ KINDS: dict[str, Kind] = {
 
 
 def print_lists(console: Console, kind: str | None, include: Sequence[Path]) -> None:
-    """Print one kind of content, or all. Nothing is imported or loaded."""
+    """Print one kind of content, or all; of tasks alone, also how to get the data that are not here.
+
+    Nothing is imported or loaded.
+    """
     if kind is not None and kind not in KINDS:
         raise AffectbenchError(
             f"cannot list {kind!r}{suggest(kind, KINDS)}", hint=f"known: {', '.join(KINDS)}"
@@ -39,13 +43,17 @@ def print_lists(console: Console, kind: str | None, include: Sequence[Path]) -> 
         if here.wanted:
             table.add_column("runs here", no_wrap=True)
         table.add_column("from", style="dim")
+        if plural == "tasks":
+            table.add_column("data")
         for entry in registry.entries(KINDS[plural]):
             row = [entry.name, escape(_summary(entry, unread)), *here.word(entry), escape(_origin(entry))]
-            table.add_row(*row)
+            table.add_row(*row, *([_data(entry)[0]] if plural == "tasks" else []))
         console.print(table)
         for line in here.lines:
             console.print(escape(line), soft_wrap=True, highlight=False)
         console.print()
+        if plural == "tasks":
+            _print_absent(console, registry.entries("benchmark"), details=kind == "tasks")
     for reason in registry.ignored:
         console.print(f"[yellow]ignored[/] {escape(reason)}", soft_wrap=True, highlight=False)
     for reason in unread:
@@ -80,6 +88,32 @@ def _summary(entry: Entry, unread: list[str]) -> str:
     except AffectbenchError as error:
         unread.append(error.message)
         return "cannot be read (see below)"
+
+
+def _data(entry: Entry) -> tuple[str, str]:
+    """Whether a task's data are here, and how to get them; nothing for a file that cannot be read."""
+    try:
+        task = load_document(entry.path).data
+    except AffectbenchError:
+        return "", ""
+    folder, data = task.get("data"), os.environ.get("AFFECTBENCH_DATA")
+    if not folder:
+        return "shipped", ""
+    here = data is not None and (Path(data) / str(folder)).is_dir()
+    return ("here" if here else "absent"), str(task.get("obtain") or "")
+
+
+def _print_absent(console: Console, entries: Sequence[Entry], *, details: bool) -> None:
+    absent = [
+        (entry.name, obtain) for entry in entries for state, obtain in [_data(entry)] if state == "absent"
+    ]
+    if not absent:
+        return
+    place = "AFFECTBENCH_DATA names the folder that holds the data; how to get those that are absent"
+    console.print(f"{place}:" if details else f"{place}: list tasks", highlight=False, soft_wrap=True)
+    for name, obtain in absent if details else []:
+        console.print(f"[cyan]{name}[/] {escape(obtain or 'see its YAML')}", highlight=False, soft_wrap=True)
+    console.print()
 
 
 def _origin(entry: Entry) -> str:

@@ -4,7 +4,13 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # Read once, when the client of the hub is imported.
 
+import pytest
+from corpora import corpora
 from e2e_content import bench, run_cli
 from e2e_runs import own
 
-__all__ = ["bench", "own", "run_cli"]
+__all__ = ["bench", "corpora", "own", "run_cli"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write tests/golden anew")

@@ -20,11 +20,14 @@ Counts = tuple[dict[str, int], dict[str, int], dict[str, int]]
 Builder = Callable[[Path], None]
 
 
-def sound(path: Path, pitch: int, rate: int = 16_000) -> None:
-    """A tenth of a second of a sine; `pitch` keeps every file of a corpus apart from the others."""
+def sound(path: Path, pitch: int) -> None:
+    """A tenth of a second of a sine; `pitch` keeps every file of a corpus apart from the others.
+
+    At 16 kHz, so that nothing is resampled: rounding may differ between machines, and hashes with it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    time = np.arange(rate // 10) / rate
-    soundfile.write(path, 0.3 * np.sin(2 * np.pi * (200 + 7 * pitch) * time), rate)
+    time = np.arange(1600) / 16_000
+    soundfile.write(path, 0.3 * np.sin(2 * np.pi * (200 + 7 * pitch) * time), 16_000)
 
 
 def table(
@@ -111,8 +114,8 @@ def crema_d(root: Path) -> None:
 def ravdess(root: Path) -> None:
     for number in range(24 * 8):
         actor, label = number // 8 + 1, number % 8 + 1
-        sound(root / f"ravdess/Actor_{actor:02d}/03-01-{label:02d}-01-02-01-{actor:02d}.wav", number, 48_000)
-    sound(root / "ravdess/Actor_01/03-02-04-01-02-01-01.wav", 999, 48_000)
+        sound(root / f"ravdess/Actor_{actor:02d}/03-01-{label:02d}-01-02-01-{actor:02d}.wav", number)
+    sound(root / "ravdess/Actor_01/03-02-04-01-02-01-01.wav", 999)
 
 
 ESD_LABELS = ("Angry", "Happy", "Neutral", "Sad", "Surprise")
@@ -133,7 +136,7 @@ def savee(root: Path) -> None:
             ("a", "d", "f", "h", "n", "sa", "su")[number % 7],
         )
         place = f"ALL/KL_{code}01.wav" if speaker == "KL" else f"AudioData/{speaker}/{code}01.wav"
-        sound(root / "savee" / place, number, 44_100)
+        sound(root / "savee" / place, number)
 
 
 def emodb(root: Path) -> None:
@@ -336,3 +339,13 @@ def own_cache(folder: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", folder)
         yield
+
+
+@pytest.fixture(scope="session")
+def corpora(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A data directory with every corpus in it; not to be written to."""
+    root = tmp_path_factory.mktemp("data")
+    for build in dict.fromkeys(BUILDERS.values()):
+        build(root)
+    with own_cache(tmp_path_factory.mktemp("cache")):
+        yield root

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from corpora import BUILDERS, DROPPED, EXPECTED, own_cache
+from corpora import BUILDERS, DROPPED, EXPECTED
 from example_benchmarks import ROOT, shipped
 
 from affectbench.dataset import Dataset, DatasetError, load_benchmark
@@ -22,15 +22,6 @@ CORPORA = sorted(
     for path in (ROOT / "tasks/benchmarks").glob("*.yaml")
     if not isinstance(shipped(path.stem).source, GeneratorSource)
 )
-
-
-@pytest.fixture(scope="module")
-def corpora(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    root = tmp_path_factory.mktemp("data")
-    for build in dict.fromkeys(BUILDERS.values()):
-        build(root)
-    with own_cache(tmp_path_factory.mktemp("cache")):
-        yield root
 
 
 def counts(dataset: Dataset) -> tuple[dict[str, int], ...]:
@@ -144,3 +135,37 @@ def test_crowd_envent_as_it_was_published() -> None:
     assert first.label == "anger"
     assert str(first.text).endswith("...")
     assert "angry" not in str(first.text)
+
+
+def test_the_page_on_corpora_lists_each_with_its_classes_and_licence() -> None:
+    page = (ROOT / "docs/corpora.md").read_text(encoding="utf-8")
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in page.splitlines()
+        if line.startswith("| `")
+    ]
+    listed = {cells[0].strip("`"): cells for cells in rows if len(cells) == 6}
+    assert sorted(listed) == CORPORA
+    for name, cells in listed.items():
+        task = shipped(name)
+        assert cells[1].split("`")[1].startswith(f"{task.data}/") or task.source.reader == "hub"
+        assert int(cells[2].split()[0]) == len(task.labels)
+        words = cells[4].split(" (")[0].replace("agreement with ", "").split()
+        assert any(word.lower().strip(".") in task.licence.lower() for word in words)
+
+
+def test_the_command_for_melds_clips_is_a_shell_script(tmp_path: Path) -> None:
+    page = (ROOT / "docs/corpora.md").read_text(encoding="utf-8")
+    script = page.split("```sh\n")[1].split("```")[0]
+    assert subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True).returncode == 0
+    for folder in ("train_splits", "dev_splits_complete", "output_repeated_splits_test"):
+        (tmp_path / "MELD.Raw" / folder).mkdir(parents=True)
+        (tmp_path / "MELD.Raw" / folder / "dia0_utt0.mp4").touch()
+    (tmp_path / "ffmpeg").write_text('#!/bin/bash\nfor last; do :; done\n[ -f "$6" ] && touch "$last"\n')
+    (tmp_path / "ffmpeg").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = subprocess.run(["bash", "-e"], input=script, text=True, cwd=tmp_path, env={"PATH": path})
+    assert done.returncode == 0
+    source = shipped("meld").source.model_dump()
+    for table in source["files"].values():
+        assert (tmp_path / "data/meld" / table.removesuffix(".csv") / "dia0_utt0.flac").is_file()

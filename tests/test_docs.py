@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-GUIDES = ("README.md", "CONTRIBUTING.md", "docs/regression.md")
+GUIDES = ("README.md", "CONTRIBUTING.md", "docs/corpora.md", "docs/regression.md")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 KIND_FOLDERS = {
     "benchmark": "tasks/benchmarks",
@@ -86,12 +87,16 @@ def test_names_in_harness_commands_exist(arguments: list[str], own: Path) -> Non
         for place in (i for i, argument in enumerate(arguments) if argument == option):
             if not arguments[place + 1].startswith("path/"):
                 registry.find(kind, arguments[place + 1])  # type: ignore[arg-type]
+    if arguments[0] == "verify-task":
+        registry.find("benchmark", arguments[1])
     if arguments[0] == "run" and not arguments[1].startswith("--"):
         registry.find("suite", arguments[1])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arguments", [["list"], ["doctor"], ["list", "selectors", "--include", "mine"]])
+@pytest.mark.parametrize(
+    "arguments", [["list"], ["list", "tasks"], ["doctor"], ["list", "selectors", "--include", "mine"]]
+)
 def test_cheap_commands_run(arguments: list[str], own: Path) -> None:
     assert arguments in HARNESS
     done = subprocess.run(
@@ -164,7 +169,9 @@ def test_yaml_examples_load_and_only_name_what_exists(own: Path) -> None:
     assert strong.arms.suppress.doses == (0,)
 
 
-def test_the_example_benchmark_reads_a_table_of_that_shape(own: Path, tmp_path: Path) -> None:
+def test_the_example_benchmark_reads_a_table_of_that_shape(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_cli: Callable[..., tuple[int, str, str]]
+) -> None:
     from affectbench.dataset import load_benchmark
     from affectbench.task import Benchmark, load_as
 
@@ -180,6 +187,12 @@ def test_the_example_benchmark_reads_a_table_of_that_shape(own: Path, tmp_path: 
     speakers = [{example.cluster for example in examples} for examples in dataset.splits.values()]
     assert sum(len(examples) for examples in dataset.splits.values()) == 90
     assert sum(map(len, speakers)) == len(set().union(*speakers))
+    monkeypatch.chdir(tmp_path)
+    shown = [arguments for arguments in HARNESS if arguments[:2] == ["verify-task", "my-corpus"]]
+    assert len(shown) == 3
+    for arguments in shown:
+        code, out, err = run_cli(*[{"path/to/data": "data"}.get(part, part) for part in arguments])
+        assert (code, err) == (0, ""), out
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -130,15 +131,28 @@ def tap_of(experts: Any, site: str) -> Tap:
     return tap
 
 
+def _library() -> tuple[Any, Callable[..., Tensor]]:
+    """The register of experts functions, and a product with the weights of each expert. The second is private
+    to transformers, but it alone gives the bits that its own functions give."""
+    try:
+        from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS, _grouped_linear
+    except ImportError as error:
+        raise AffectbenchError(
+            f"mixtures of experts cannot be run with transformers {version('transformers')}: {error}",
+            hint="pip install -c constraints.txt transformers",
+        ) from error
+    return ALL_EXPERTS_FUNCTIONS, _grouped_linear
+
+
 @torch.no_grad()
 def tap_experts(network: Any, found: Sequence[Any]) -> None:
     """Make `network` run its fused experts by our function, and try out that their answers stay the same.
 
-    Raises `AffectbenchError` where they do not, or where the network cannot be told.
+    Raises `AffectbenchError` where they do not, where the network cannot be told, or where this version of
+    transformers has none of what is used here.
     """
-    from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
-
-    ALL_EXPERTS_FUNCTIONS.register(IMPLEMENTATION, routed_forward)
+    functions, _ = _library()
+    functions.register(IMPLEMENTATION, routed_forward)
     kinds = {type(experts): experts for experts in found}
     before = {kind: _answer(experts) for kind, experts in kinds.items()}
     for experts in found:
@@ -184,8 +198,7 @@ def routed_forward(self: Any, hidden: Tensor, top_k_index: Tensor, top_k_weights
 
     The steps of transformers' ``grouped_mm_experts_forward``, with the taps in between.
     """
-    from transformers.integrations.moe import _grouped_linear
-
+    _, grouped_linear = _library()
     if self._is_expert_parallel:
         raise AffectbenchError(
             "the experts are spread over processes, where their units cannot be reached",
@@ -194,7 +207,7 @@ def routed_forward(self: Any, hidden: Tensor, top_k_index: Tensor, top_k_weights
     tokens, slots = top_k_index.shape
     experts, order = torch.sort(top_k_index.reshape(-1), stable=True)
     ends = torch.searchsorted(experts, torch.arange(self.num_experts, device=experts.device), right=True)
-    linear = partial(_grouped_linear, offs=ends.to(torch.int32), is_transposed=self.is_transposed)
+    linear = partial(grouped_linear, offs=ends.to(torch.int32), is_transposed=self.is_transposed)
     grow = "gate_up_proj" if self.has_gate else "up_proj"
     bias = partial(_bias, self, experts)
     grown = linear(hidden[order // slots], getattr(self, grow), bias=bias(grow))

@@ -299,3 +299,12 @@ def test_experts_that_keep_another_contract_are_named() -> None:
             model.down(0)
     finally:
         model.mlp(0).down_proj = kept
+
+
+def test_a_transformers_without_what_is_used_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers.integrations import moe
+
+    monkeypatch.delattr(moe, "_grouped_linear")
+    with pytest.raises(AffectbenchError, match=r"cannot be run with transformers 5.*_grouped_linear") as told:
+        tiny_experts("Qwen3Moe", seed=5)
+    assert "constraints.txt" in told.value.hint

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from affectbench.errors import AffectbenchError
 from affectbench.folding import foldable_sites
 from affectbench.generation import generate
 from affectbench.identity import digest_of
-from affectbench.intervention import ROLE_BIT, Edit, Intervention, PackedEdits, hooked
+from affectbench.intervention import ROLE_BIT, UNTOUCHED, Edit, Intervention, PackedEdits, hooked
 from affectbench.journal import Arrays, Journal
 from affectbench.memory import keep_freed, ran_out
 from affectbench.model import Model
@@ -84,6 +84,10 @@ class Engine(PieceWork):
     @property
     def _on_cpu(self) -> bool:
         return self.model.device.type == "cpu"
+
+    @property
+    def _has_experts(self) -> bool:
+        return any(experts is not None for experts in self.model.experts)
 
     @cached_property
     def foldable(self) -> frozenset[str]:
@@ -295,7 +299,7 @@ class Engine(PieceWork):
             parted = [intervention.parted for intervention in interventions]
             self._fold(prefix, [here[0] for here, _ in parted], watched.neurons[start.layer], batch.roles)
             interventions = [rest for _, rest in parted]
-        with self.editing(interventions) as edits:
+        with self._in_force(interventions) as edits:
             edits.roles = batch.roles
             return read(batch.repeated(times), edits, prefix)
 
@@ -335,6 +339,17 @@ class Engine(PieceWork):
             return candidate_scores(self.model, hidden, readout)
 
         return read
+
+    @contextmanager
+    def _in_force(self, interventions: Sequence[Intervention]) -> Iterator[PackedEdits]:
+        """Edit one pass. Hooks show what every expert does, which takes longer than running them: where one
+        intervention has the pass to itself, it is folded into their weights instead, if it can be."""
+        with ExitStack() as stack:
+            if len(interventions) == 1 and interventions[0].effective and self._has_experts:
+                with suppress(AffectbenchError):
+                    stack.enter_context(self.folded(interventions[0]))
+                    interventions = [UNTOUCHED]
+            yield stack.enter_context(self.editing(interventions))
 
     @contextmanager
     def editing(self, interventions: Sequence[Intervention]) -> Iterator[PackedEdits]:

@@ -1,8 +1,8 @@
 """Edits that cost nothing to run: a scaled neuron is a scaled column of `down_proj`.
 
-While the weights are edited, whatever runs the network runs it under the edit: the engine, lm-eval,
-``generate``. The engine itself hooks: one set of weights is one intervention, while hooked rows of one pass
-carry many and share what lies below their first edits. For one intervention a hook costs a few percent.
+While the weights are edited, whatever runs the network runs it under the edit: lm-eval, ``generate``. The
+engine hooks: one set of weights is one intervention, while hooked rows of one pass carry many and share what
+lies below their first edits. It folds where one intervention has a pass of experts to itself.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ from affectbench.engine import Engine
 from affectbench.errors import AffectbenchError
 from affectbench.intervention import UNTOUCHED, Intervention, mean_ablation, scale
 from affectbench.model import Model
+from affectbench.readout import Readout
 from affectbench.weight_edit import _Columns, folded
 
 NAMED: dict[str, Callable[[], Model]] = {
@@ -284,3 +285,93 @@ def test_weights_that_are_not_plain_numbers_are_refused() -> None:
         model.mlp(layer).down_proj.to("meta")
     with pytest.raises(AffectbenchError, match="on meta, not plain"), folded(model, some(model, 0.0)):
         pytest.fail("the block was entered")
+
+
+# What the engine does on its own: one intervention alone in a pass of experts.
+
+
+@pytest.fixture
+def blocks(monkeypatch: pytest.MonkeyPatch) -> list[Intervention]:
+    """Every intervention that an engine folds."""
+    found, real = [], Engine.folded
+
+    def told(self: Engine, intervention: Intervention) -> Any:
+        found.append(intervention)
+        return real(self, intervention)
+
+    monkeypatch.setattr(Engine, "folded", told)
+    return found
+
+
+def by_hooks(engine: Engine) -> Engine:
+    """The same engine, which hooks experts too."""
+
+    class Hooking(Engine):
+        _has_experts = False
+
+    return Hooking(engine.model, engine.tokens)
+
+
+@pytest.mark.parametrize("site", ["gate", "neuron"])
+@pytest.mark.parametrize("factor", [0.0, 2.0])
+def test_one_intervention_on_experts_is_folded_and_answers_alike(
+    blocks: list[Intervention], site: str, factor: float
+) -> None:
+    model = tiny_experts("Qwen3Moe")
+    data, before = items(model), digest(model)
+    spoken = Readout(readout(model).labels, readout(model).candidates, 4, lambda text, _: len(text) % 100)
+    edits = [some(model, factor, site, seed) for seed in range(2)]
+    alone = Engine(model, tokens=1)  # No room for two.
+    found = alone.predict(data, readout(model), edits)
+    said = alone.predict(data, spoken, edits).codes
+    assert {each.digest for each in blocks} == {each.digest for each in edits}
+    assert digest(model) == before
+    count = len(blocks)
+    hooked = by_hooks(alone)
+    expected = hooked.predict(data, readout(model), edits)
+    assert len(blocks) == count
+    if factor == 0.0:
+        np.testing.assert_array_equal(found.scores, expected.scores)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=2e-5)
+    np.testing.assert_array_equal(said, hooked.predict(data, spoken, edits).codes)
+
+
+def test_interventions_that_share_a_pass_are_hooked(blocks: list[Intervention]) -> None:
+    experts, dense = tiny_experts("Qwen3Moe"), tiny_qwen2()
+    Engine(experts).predict(items(experts), readout(experts), [some(experts, 2.0), some(experts, 0.5)])
+    Engine(dense).predict(items(dense), readout(dense), [some(dense, 2.0)])
+    Engine(experts).predict(items(experts), readout(experts), [UNTOUCHED])
+    assert not blocks
+
+
+@pytest.mark.parametrize("positions", ["answer", "content"])
+def test_what_cannot_be_folded_is_hooked(positions: str) -> None:
+    model = tiny_experts("Qwen3Moe")
+    one = scale("gate", model.shape, np.arange(9), 3.0, positions)
+    found = Engine(model).predict(items(model), readout(model), [one]).scores
+    expected = by_hooks(Engine(model)).predict(items(model), readout(model), [one]).scores
+    np.testing.assert_array_equal(found, expected)
+    assert (found != Engine(model).predict(items(model), readout(model), [UNTOUCHED]).scores).any()
+
+
+@pytest.mark.parametrize("stop", [RuntimeError, KeyboardInterrupt, torch.OutOfMemoryError])
+def test_a_pass_that_breaks_off_leaves_the_experts_as_they_were(
+    monkeypatch: pytest.MonkeyPatch, blocks: list[Intervention], stop: type[BaseException]
+) -> None:
+    model = tiny_experts("Qwen3Moe")
+    before, engine, one = digest(model), Engine(model), some(model, 2.0)
+    assert engine.predict(items(model), readout(model), [UNTOUCHED])  # Tried out before.
+    within: list[str] = []
+
+    def broken(self: Model, *_: Any, **__: Any) -> Any:
+        within.append(digest(model))
+        raise stop("in the middle")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Model, "decode", broken)
+        with pytest.raises((stop, AffectbenchError)):
+            engine.predict(items(model), readout(model), [one])
+    assert blocks
+    assert before not in within
+    assert digest(model) == before
+    assert model.folds == ()

@@ -28,6 +28,7 @@ from affectbench.site_entry import entry
 from affectbench.site_pages import Contents, board_files, page_environment
 from affectbench.site_summary import Source, Summary, read_sources, source_of
 from affectbench.store import Damaged
+from affectbench.submission import Submission, published_cards
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -84,7 +85,12 @@ def build_site_of(folders: Sequence[Path], output: Path, *, progress: Progress |
     _check_replaceable(output)
     memory = _memory(output)
     sources, damaged = read_sources(folders, memory.summaries)
-    return _write_site(sources, output, damaged, memory, progress)
+    cards: dict[str, Submission] = {}
+    for folder in folders:
+        found, refused = published_cards(folder)
+        cards |= found
+        damaged += [Damaged(path, reason) for path, reason in refused]
+    return _write_site(sources, output, damaged, memory, progress, cards)
 
 
 @dataclass(frozen=True)
@@ -126,13 +132,14 @@ def _write_site(
     damaged: Sequence[Damaged],
     memory: _Memory,
     progress: Progress | None,
+    cards: Mapping[str, Submission] | None = None,
 ) -> Site:
     sources = _in_order(sources)
     _check_replaceable(output)
     scratch = output.parent / f".{output.name}.{secrets.token_hex(4)}.partial"
     writer = _Writer(scratch, output, memory.pages)
     try:
-        _write_files(writer, sources, damaged, progress)
+        _write_files(writer, sources, damaged, progress, cards or {})
         _move_into_place(scratch, output)
     except OSError as error:
         raise SiteError(
@@ -146,12 +153,16 @@ def _write_site(
 
 
 def _write_files(
-    writer: _Writer, sources: Sequence[Source], damaged: Sequence[Damaged], progress: Progress | None
+    writer: _Writer,
+    sources: Sequence[Source],
+    damaged: Sequence[Damaged],
+    progress: Progress | None,
+    cards: Mapping[str, Submission],
 ) -> None:
     folder = builtin_root() / "leaderboard"
     environment = page_environment(folder / "templates")
     digests = {source.summary.id: source.digest for source in sources}
-    contents = Contents([source.summary for source in sources], digests, damaged)
+    contents = Contents([source.summary for source in sources], digests, damaged, cards)
     for asset in sorted((folder / "assets").iterdir()):
         writer.write(f"assets/{asset.name}", asset.read_bytes())
     for file in board_files(environment, contents):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,6 +27,7 @@ from affectbench.site_static import static_table
 from affectbench.site_summary import Summary
 from affectbench.site_transfer import transfer_board
 from affectbench.store import Damaged
+from affectbench.submission import Submission
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -52,12 +53,13 @@ Files = Iterator[File]
 
 @dataclass(frozen=True)
 class Contents:
-    """All that the boards are made of: summaries in the order of their cells' names, and the digests of their
-    records by cell name."""
+    """All that the boards are made of: summaries in the order of their cells' names, the digests of their
+    records by cell name, and the cards of submitted methods by name."""
 
     records: Sequence[Summary]
     digests: Mapping[str, str]
     damaged: Sequence[Damaged]
+    cards: Mapping[str, Submission] = field(default_factory=dict)
 
     @cached_property
     def groups(self) -> list[Group]:
@@ -224,6 +226,7 @@ def _methods(environment: Environment, contents: Contents) -> Files:
             "versions": sorted({record.hashes.selector for record in members[name]}),
             "calibration": list(zip(found.columns, known.get(name, []), strict=False)) if found else [],
             "table": static_table(contents.cells, places[name]),
+            "card": contents.cards.get(name),
         }
         yield _page(environment, "method", f"methods/{slug(name)}.html", values)
 

@@ -214,6 +214,24 @@ def read_card(path: Path) -> Submission:
     return build(Submission, document)
 
 
+def published_cards(results: Path) -> tuple[dict[str, Submission], list[tuple[Path, str]]]:
+    """The cards below a results folder by their method's name, and those that cannot be trusted, with the
+    reason."""
+    cards: dict[str, Submission] = {}
+    refused: list[tuple[Path, str]] = []
+    for path in sorted((results / "submissions").glob(f"*/{CARD}")):
+        try:
+            card = read_card(path)
+        except AffectbenchError as error:
+            refused.append((path, error.message))
+            continue
+        if card.name == path.parent.name:
+            cards[card.name] = card
+        else:
+            refused.append((path, f"its folder is not named {card.name}, like the method"))
+    return cards, refused
+
+
 def allowed(name: str) -> str:
     """`name` if a submission may hold a file of that path. Raises `SubmissionError` with the reason."""
     if ALLOWED.fullmatch(name) and ".." not in name.split("/"):

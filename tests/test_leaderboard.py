@@ -13,7 +13,9 @@ from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import pytest
+from e2e_content import write_yaml
 from example_records import example_record, example_store, renamed
+from submissions import card
 
 from affectbench import site_static, site_summary
 from affectbench.leaderboard import SiteError, build_site, build_site_of
@@ -348,3 +350,24 @@ def test_progress_counts_pages(records: list[Record], tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     build_site(records[:3], tmp_path / "site", progress=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_a_submitted_method_says_who_made_it_and_what_it_took(tmp_path: Path) -> None:
+    results = example_store(tmp_path / "results").root
+    name = example_record().cell.selector
+    home = results / "submissions" / name
+    write_yaml(
+        home / "submission.yaml", card(name=name, paper="https://example.org/paper", authors=["Ana & Bo"])
+    )
+    write_yaml(results / "submissions" / "other" / "submission.yaml", card(name="another"))
+    write_yaml(results / "submissions" / "evil" / "submission.yaml", card(name="evil", title="<b>bold</b>"))
+    site = build_site_of([results], tmp_path / "site")
+    page = read(tmp_path / "site" / "methods" / f"{name}.html")
+    assert "by Ana & Bo" in page.text
+    assert "24 labelled items" in page.text
+    assert "https://example.org/paper" in page.values("href")
+    reasons = {item.path.parent.name: item.reason for item in site.damaged}
+    assert "not named another" in reasons["other"]
+    assert "markup" in reasons["evil"]
+    build_site(Store(results).read_all()[0], tmp_path / "plain")
+    assert "Submission" not in read(tmp_path / "plain" / "methods" / f"{name}.html").text

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -108,10 +108,9 @@ def load_benchmark(
     Raises `DatasetError`: no data folder, an unknown label, an id given twice, a cluster in two splits, too
     few clusters, or a split left with fewer than two labels.
     """
-    root = _data_folder(benchmark, data_dir)
     dropped: Counter[str] = Counter()
     labelled: list[tuple[RawItem, str]] = []
-    for raw in read_items(benchmark, root):
+    for raw in _raw_items(benchmark, data_dir):
         label = _label(benchmark, raw, dropped)
         if label is not None:
             labelled.append((raw, label))
@@ -145,23 +144,32 @@ def generator_digest(benchmark: Benchmark) -> str:
     return digest_of(file_digest(path) for path in sorted(folder.glob("*.py")))
 
 
-def _data_folder(benchmark: Benchmark, data_dir: Path | None) -> Path:
-    if isinstance(benchmark.source, GeneratorSource):
-        return Path()
+def _data_folder(benchmark: Benchmark, data_dir: Path | None) -> Path | None:
+    """Where the data are; None for items that are made, or that come from the hub."""
+    source = benchmark.source
+    if isinstance(source, GeneratorSource):
+        return None
     chosen = data_dir if data_dir is not None else os.environ.get(DATA_VARIABLE)
-    hint = f"give --data DIR, or set {DATA_VARIABLE}, to the folder that holds {benchmark.data}/"
-    if benchmark.obtain:
-        hint += f"\nhow to get it: {benchmark.obtain}"
-    root = Path(chosen or "") / str(benchmark.data)
-    if isinstance(benchmark.source, HubSource) and (
-        not chosen or benchmark.data is None or not root.is_dir()
-    ):
+    root = Path(chosen) / benchmark.data if chosen and benchmark.data else None
+    if root is not None and root.is_dir():
         return root
-    if not chosen:
+    if isinstance(source, HubSource):
+        return None
+    hint = f"give --data DIR, or set {DATA_VARIABLE}, to the folder that holds {benchmark.data}/"
+    if root is None:
         raise MissingDataError(f"benchmark {benchmark.name} needs data that are not shipped", hint=hint)
-    if not root.is_dir():
-        raise MissingDataError(f"benchmark {benchmark.name}: there is no folder {root}", hint=hint)
-    return root
+    raise MissingDataError(f"benchmark {benchmark.name}: there is no folder {root}", hint=hint)
+
+
+def _raw_items(benchmark: Benchmark, data_dir: Path | None) -> Iterator[RawItem]:
+    """The items of the source. Raises `MissingDataError` that says how to get the data."""
+    try:
+        yield from read_items(benchmark, _data_folder(benchmark, data_dir))
+    except MissingDataError as error:
+        if not benchmark.obtain:
+            raise
+        hint = f"{error.hint}\nhow to get it: {benchmark.obtain}"
+        raise MissingDataError(error.message, hint=hint) from error
 
 
 def _label(benchmark: Benchmark, raw: RawItem, dropped: Counter[str]) -> str | None:

@@ -24,25 +24,23 @@ class SoundCell:
     index: int
     column: str
     where: str
-    root: Path
+    root: Path | None
 
     def __call__(self) -> Waveform:
         """Mono float32 at 16 kHz, shape (samples,). Raises `AudioError`."""
         cell = self.rows[self.index][self.column]
-        if isinstance(cell, str):
-            return read_waveform(self.root / cell)
-        data, path = (cell or {}).get("bytes"), (cell or {}).get("path")
+        data, path = (None, cell) if isinstance(cell, str) else map((cell or {}).get, ("bytes", "path"))
         if data is not None:
             return read_waveform(io.BytesIO(data))
         if path is None:
             raise AudioError("the cell holds no sound")
-        return read_waveform(self.root / path)
+        return read_waveform((self.root or Path()) / path)
 
 
-def hub_rows(source: HubSource, split: str, local: Path) -> Iterator[tuple[int, Cells]]:
+def hub_rows(source: HubSource, split: str, local: Path | None) -> Iterator[tuple[int, Cells]]:
     """Rows of one split, with their numbers from 0; class labels as their names, sounds as `SoundCell`.
 
-    `local`: read in place of the hub where it exists. Nothing of the data set's own code is run.
+    `local`: a copy to be read in place of the hub. Nothing of the data set's own code is run.
 
     Raises:
         DatasetError: the data set, its configuration, its split or a column is not there.
@@ -75,11 +73,10 @@ def _named(value: Any, names: list[str]) -> Any:
     return names[value] if isinstance(value, int) and 0 <= value < len(names) else None
 
 
-def _loaded(source: HubSource, split: str, local: Path) -> Any:
+def _loaded(source: HubSource, split: str, local: Path | None) -> Any:
     import datasets
 
-    path = str(local) if local.is_dir() else source.path
-    revision = None if local.is_dir() else source.revision
+    path, revision = (source.path, source.revision) if local is None else (str(local), None)
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     try:
@@ -94,5 +91,5 @@ def _loaded(source: HubSource, split: str, local: Path) -> Any:
         kind = MissingDataError if isinstance(error, OSError) else DatasetError
         raise kind(
             f"data set {path}, configuration {source.name or 'default'}, split {split}: {problem}",
-            hint=f"a copy of the repository of {source.path} in {local} is read without a network",
+            hint="without a network, a copy of the repository in the data directory is read",
         ) from error

@@ -47,15 +47,19 @@ class RawItem:
     left_out: str | None = None
 
 
-def read_items(benchmark: Benchmark, root: Path) -> Iterator[RawItem]:
-    """All items of the benchmark's source; `root` is its data folder. Raises `DatasetError`."""
+def read_items(benchmark: Benchmark, root: Path | None) -> Iterator[RawItem]:
+    """All items of the benchmark's source. Raises `DatasetError`.
+
+    `root` is its data folder; None for a generator, and for the hub where no local copy is to be read.
+    """
     source = benchmark.source
     if isinstance(source, GeneratorSource):
         return _generated(source)
-    if isinstance(source, TableSource):
-        return _table(benchmark, source, root)
     if isinstance(source, HubSource):
         return _hub(source, root)
+    assert root is not None
+    if isinstance(source, TableSource):
+        return _table(benchmark, source, root)
     return (
         _lines(benchmark, source, root)
         if isinstance(source, LinesSource)
@@ -164,7 +168,7 @@ def _table(benchmark: Benchmark, source: TableSource, root: Path) -> Iterator[Ra
             yield row.item(f"{path.stem}-{number:07d}", split, root, names)
 
 
-def _hub(source: HubSource, root: Path) -> Iterator[RawItem]:
+def _hub(source: HubSource, root: Path | None) -> Iterator[RawItem]:
     from affectbench.hub_rows import hub_rows
 
     for part, split in source.splits.items():
@@ -182,7 +186,7 @@ class _Row:
     where: str
     table: str
 
-    def item(self, name: str, split: SplitName | None, root: Path, names: list[str] | None) -> RawItem:
+    def item(self, name: str, split: SplitName | None, root: Path | None, names: list[str] | None) -> RawItem:
         """The item; `name` is its id where no column holds one, `names` the labels that cells point to."""
         columns, left_out = self.source.columns, self._left_out()
         if columns.split is not None and left_out is None:
@@ -215,9 +219,9 @@ class _Row:
             text = text.replace(old, new)
         return text.strip()
 
-    def _audio(self, column: int | str, root: Path) -> Path | Callable[[], Waveform]:
+    def _audio(self, column: int | str, root: Path | None) -> Path | Callable[[], Waveform]:
         cell = self.cells.get(column)
-        return cell if callable(cell) else root / self._cell("audio", column)
+        return cell if callable(cell) else (root or Path()) / self._cell("audio", column)
 
     def _left_out(self) -> str | None:
         for column, pattern in self.source.keep.items():

@@ -24,6 +24,9 @@ from affectbench.transfer import with_carried
 if TYPE_CHECKING:
     from affectbench.cell_result import CellResult
 
+SOUNDS_BETWEEN = 50
+"""After so many decoded sounds it is said how far that has come."""
+
 
 @dataclass
 class Run:
@@ -94,8 +97,14 @@ class Run:
 
     def _order(self, job: Job, weights: bool) -> Order:
         job = job.pinned()
-        self.reporter.phase(f"reading {job.benchmark.name}")
-        dataset = load_benchmark(job.benchmark, self.options.data, self.options.limit)
+        reading = f"reading {job.benchmark.name}"
+        self.reporter.phase(reading)
+
+        def decoded(done: int, total: int) -> None:
+            if done % SOUNDS_BETWEEN == 0:
+                self.reporter.phase(f"{reading}: {done} of {total} sounds")
+
+        dataset = load_benchmark(job.benchmark, self.options.data, self.options.limit, decoded)
         pending = []
         cells = tuple(
             with_carried(planned, job, self.store, self._records.get)

@@ -11,7 +11,8 @@ import pytest
 from corpora import BUILDERS, DROPPED, EXPECTED
 from example_benchmarks import ROOT, shipped
 
-from affectbench.dataset import Dataset, DatasetError, load_benchmark
+from affectbench.dataset import Dataset, load_benchmark
+from affectbench.examples import MissingDataError
 from affectbench.prompts import prompt_text
 from affectbench.sources import GeneratorSource
 from affectbench.task import SPLITS
@@ -69,10 +70,9 @@ class TestShipped:
         assert task.metric == "uar"
         if task.label_map:
             assert task.label_notes
-        if task.source.reader != "hub":
-            with pytest.raises(DatasetError, match=r"how to get it: \S") as caught:
-                load_benchmark(task, corpora / "nothing")
-            assert task.obtain in str(caught.value)
+        with pytest.raises(MissingDataError, match=r"how to get it: \S") as caught:
+            load_benchmark(task, corpora / "nothing")
+        assert task.obtain in str(caught.value)
 
 
 def labels_by_id(corpora: Path, name: str) -> dict[str, tuple[str, str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from affectbench.dataset import load_benchmark
 from affectbench.task_checks import TaskReport, all_sounds, examine
 
 Cli = Callable[..., Outcome]
+DATA = Path(os.environ.get("AFFECTBENCH_DATA", ROOT.parent / "shared" / "data"))
 Row = tuple[str, str, str, str]
 
 
@@ -189,6 +191,27 @@ class TestCommand:
         code, out, _ = run_cli("verify-task", "savee", "--data", tmp_path)
         assert code == 1
         assert "unknown label 'x'" in out
+
+    def test_speakers_who_are_in_two_splits_by_design_are_a_note(self, run_cli: Cli, corpora: Path) -> None:
+        code, out, _ = run_cli("verify-task", "meld", "--data", corpora)
+        assert code == 0
+        assert "note 1 speaker in two splits; items cluster by dialogue" in out
+
+    @pytest.mark.parametrize(
+        ("name", "counts", "note"),
+        [
+            ("emodb", (212, 69, 173), "test has 4 speakers"),
+            ("goemotions", (1400, 350, 906), "texts in two splits"),
+        ],
+    )
+    def test_real_corpora(self, run_cli: Cli, name: str, counts: tuple[int, ...], note: str) -> None:
+        if not (DATA / name).is_dir():
+            pytest.skip(f"no {name}/ in {DATA}; set AFFECTBENCH_DATA to run this on real data")
+        code, out, _ = run_cli("verify-task", name, "--data", DATA, "--format", "json")
+        found = json.loads(out)
+        assert (code, found["status"], found["errors"]) == (0, "ok", [])
+        assert tuple(sum(labels.values()) for labels in found["counts"].values()) == counts
+        assert note in " ".join(found["notes"])
 
     def test_the_first_prompt_through_a_model(self, run_cli: Cli) -> None:
         code, out, _ = run_cli("verify-task", "reference-speaker-sex", "--model", "reference-audio")

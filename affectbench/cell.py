@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -18,6 +16,7 @@ from affectbench.errors import AffectbenchError
 from affectbench.evidence import MEAN, EvidencePass, Key, merged, requests_of
 from affectbench.injection import Injection
 from affectbench.intervention import ROLE_BIT, Intervention, mean_ablation, scale
+from affectbench.memory import peak_memory_mib
 from affectbench.operating import judged
 from affectbench.outcomes import Condition, Outcomes, Steered, content_digest, of_labels
 from affectbench.overlap import listed_units
@@ -380,7 +379,7 @@ class CellRun:
             items_forwarded=now.items_forwarded - spent.items_forwarded,
             identification_items=identified,
             halvings=now.halvings - spent.halvings,
-            peak_memory_mib=_peak_memory_mib(),
+            peak_memory_mib=peak_memory_mib(),
         )
         info = None
         if selection is not None:
@@ -417,8 +416,3 @@ def all_requests(plans: Sequence[CellPlan]) -> frozenset[Key]:
 def now_iso() -> str:
     """The time in UTC, ISO 8601."""
     return time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
-
-
-def _peak_memory_mib() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)

@@ -320,6 +320,54 @@ def check(
     raise typer.Exit(code)
 
 
+@app.command("verify-model")
+def verify_model(
+    model: Annotated[
+        str, typer.Argument(help="A model card, a card's file, a family, a checkpoint's folder, or a hub id.")
+    ],
+    checkpoint: Annotated[
+        bool, typer.Option("--checkpoint", help="Examine the card's weights, not a tiny instance.")
+    ] = False,
+    architecture: Annotated[
+        str | None,
+        typer.Option(help="Class of the tiny instance, such as LlamaForCausalLM. Default: the card's."),
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only this check, after those it needs (repeatable).")
+    ] = None,
+    include: Include = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the tiny instance's weights.")] = 0,
+    format: Annotated[str, typer.Option("--format", "-f", help="text or json.")] = "text",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="File of the report. Default: results/conformance/NAME.json."),
+    ] = None,
+) -> None:
+    """Check that a model's wrapper measures what it says, and write a report for its page on the site.
+
+    Runs on a tiny instance of the real class with random weights, or with --checkpoint on the card's own.
+    The public forward of the class, hooks of its own, zeroed weights, nnsight and pyvene are what it is
+    compared with. Exits with 0 where no check failed, 1 where one did.
+
+    Examples:
+
+        python harness.py verify-model reference-text --checkpoint
+
+        python harness.py verify-model causal_lm --architecture LlamaForCausalLM
+
+        python harness.py verify-model my_family --include mine --only padding
+    """
+    from affectbench.conformance_command import verify_model as verify
+
+    passed = verify(
+        out, model, checkpoint=checkpoint, architecture=architecture, only=only or (), include=include or [],
+        device=device, seed=seed, format=format, output=output,
+    )  # fmt: skip
+    if not passed:
+        raise typer.Exit(1)
+
+
 @app.command()
 def pin(
     models: Annotated[

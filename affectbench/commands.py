@@ -106,26 +106,30 @@ def rebuild_reference(console: Console, name: str, output: Path, seed: int, thre
 
 def export_schemas(console: Console, folder: Path | None) -> None:
     """Write record and task schemas to `folder`, or to their places in the checkout."""
-    from affectbench.store import write_schemas
     from affectbench.task import write_task_schemas
-    from affectbench.verification import write_submission_schemas
 
     root = builtin_root()
-    written = write_schemas(folder or root / "leaderboard" / "schema")
-    written += write_submission_schemas(folder or root / "leaderboard" / "schema")
+    written = _result_schemas(folder or root / "leaderboard" / "schema")
     written += write_task_schemas(folder or root / "tasks" / "schema")
     for path in written:
         console.print(escape(str(path)), highlight=False, soft_wrap=True)
+
+
+def _result_schemas(folder: Path) -> list[Path]:
+    """Write the schemas of what commands write: records, submissions, verifications, conformance."""
+    from affectbench.conformance_report import write_conformance_schema
+    from affectbench.store import write_schemas
+    from affectbench.verification import write_submission_schemas
+
+    return [*write_schemas(folder), *write_submission_schemas(folder), *write_conformance_schema(folder)]
 
 
 def check_all(console: Console, results: Sequence[Path]) -> None:
     """Load all content, compare schemas with the shipped ones, validate records; raises on a defect."""
     import tempfile
 
-    from affectbench.store import write_schemas
     from affectbench.tables import read_records
     from affectbench.task import write_task_schemas
-    from affectbench.verification import write_submission_schemas
 
     registry = Registry()
     for kind, load in {
@@ -136,7 +140,7 @@ def check_all(console: Console, results: Sequence[Path]) -> None:
             load(entry.name)
     root = builtin_root()
     with tempfile.TemporaryDirectory() as scratch:
-        here = write_schemas(Path(scratch)) + write_submission_schemas(Path(scratch))
+        here = _result_schemas(Path(scratch))
         for path in [*here, *write_task_schemas(Path(scratch))]:
             shipped = root / ("leaderboard" if path in here else "tasks") / "schema" / path.name
             if not shipped.is_file() or shipped.read_bytes() != path.read_bytes():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import resource
 import sys
 from functools import cache
 
@@ -40,3 +41,9 @@ def release() -> None:
     """Give cached memory back to the device."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def peak_memory_mib() -> float:
+    """The most memory that this process has held, MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)

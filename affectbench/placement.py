@@ -29,7 +29,7 @@ from affectbench.record import (
     TaskInfo,
 )
 from affectbench.registry import Registry, source_digest
-from affectbench.task import SPLITS, Benchmark, InterventionProtocol, Placing, SplitName
+from affectbench.task import SPLITS, Benchmark, InterventionProtocol, ModelCard, Placing, SplitName
 from affectbench.transfer import Carried
 
 if TYPE_CHECKING:
@@ -262,17 +262,22 @@ class Placement:
 
 
 def load_model(registry: Registry, job: Job, device: str) -> Model:
-    """Load a job's model through its family. Raises `AffectbenchError` where it cannot, whatever the family
-    raises: damaged weights, a tokenizer that is missing, a device that is full."""
+    """Load a job's model; see `load_from`."""
+    return load_from(registry, job.card, job.source, device)
+
+
+def load_from(registry: Registry, card: ModelCard, source: str, device: str) -> Model:
+    """Load the checkpoint at `source` through the card's family. Raises `AffectbenchError` where it cannot,
+    whatever the family raises: damaged weights, a tokenizer that is missing, a device that is full."""
     import torch
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise AffectbenchError(f"device {device!r}: this machine has no usable GPU", hint="use --device cpu")
-    family = cast("type[Model]", registry.family(job.card.family))
+    family = cast("type[Model]", registry.family(card.family))
     try:
-        model = family.load(job.card, job.source, device=device, dtype=getattr(torch, job.card.dtype))
+        model = family.load(card, source, device=device, dtype=getattr(torch, card.dtype))
         # Without its file, transformers makes a tokenizer that knows no words.
         if not (model.tokenizer.is_fast and model.tokenizer("the")["input_ids"]):
             raise FileNotFoundError("no tokenizer.json, or one that turns text into nothing")
@@ -284,7 +289,7 @@ def load_model(registry: Registry, job: Job, device: str) -> Model:
     ) as error:  # Loaders raise all kinds for a bad file; each becomes one error with its cause.
         problem = (str(error).strip() or "no message").splitlines()[0]
         raise AffectbenchError(
-            f"model {job.card.name!r} could not be loaded from {job.source} onto {device}: "
+            f"model {card.name!r} could not be loaded from {source} onto {device}: "
             f"{type(error).__name__}: {problem}",
             hint="check the checkpoint's files and --device",
         ) from error

@@ -68,6 +68,28 @@ def tokenizer(*special: str, template: str | None = None) -> Any:
     return found
 
 
+def byte_tokenizer() -> Any:
+    """A byte-level BPE over `WORDS`, which are one token each, with the space before them or without.
+
+    For classes whose tokenizer transformers builds anew as such, whatever the checkpoint has (Qwen2).
+    """
+    from tokenizers import Tokenizer, decoders
+    from tokenizers.models import BPE
+    from tokenizers.pre_tokenizers import ByteLevel
+    from tokenizers.trainers import BpeTrainer
+    from transformers import PreTrainedTokenizerFast
+
+    core = Tokenizer(BPE())
+    core.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    letters = sorted({*"".join(WORDS), "\u0120"})  # The last one stands for a space.
+    trainer = BpeTrainer(special_tokens=list(MARKS), initial_alphabet=letters, show_progress=False)
+    core.train_from_iterator([word for known in WORDS for word in (known, f" {known}")], trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>"
+    )
+
+
 def shrunk(config_class: Any, words: Any, **changes: Any) -> Any:
     """A config of `config_class` with those of `SIZES` that it knows, for the tokenizer `words`.
 

@@ -41,6 +41,6 @@ class CausalLM(Model):
     def write_tiny(cls, folder: Path, *, architecture: str | None = None, seed: int = 0) -> None:
         """Any causal language model of transformers will do, those of `architectures` are known to."""
         kind = tiny.network_class(architecture or cls.architectures[0])
-        words = tiny.tokenizer()
+        words = tiny.byte_tokenizer()
         network = tiny.random_network(kind, tiny.shrunk(kind.config_class, words), seed)
         tiny.write_checkpoint(folder, network, words)

@@ -260,7 +260,7 @@ CHECKS = (
         "audio_forward", "One sound equals the public forward",
         "Scores of one unpadded item with a sound are those of the class, which hears it by its own tower.",
         "`prepare` (where the placeholders stand), `collate` (which tokens are replaced) and "
-        "`audio_embeddings`", audio_forward, ("labels", "forward", "audio_heard"), audio=True,
+        "`audio_embeddings`", audio_forward, ("audio_heard", "audio_alone"), audio=True,
     ),
     Check(
         "padding", "Batch of one = batch of many = left pad = right pad",
@@ -270,18 +270,18 @@ CHECKS = (
     Check(
         "zeroing", "Zeroing by hook equals zeroing weight columns",
         "Neurons switched off by a hook answer as the public forward does with their columns set to zero.",
-        "`down` and `site_module`", zeroing, ("sites", "forward", "audio_forward"),
+        "`down` and `site_module`", zeroing, ("gate", "audio_forward", "padding"),
     ),
     Check(
         "packed", "Many interventions in one pass equal one at a time",
         "Edits of each kind, site and position, packed, answer as plain hooks or scaled weights do alone.",
         "`site_module`, `decode` and `layers`", packed,
-        ("sites", "forward", "audio_forward", "padding", "zeroing"),
+        ("zeroing",),
     ),
     Check(
         "generation", "Generation under edits",
         "Greedy text under edits, with a cache, is what the public forward gives token by token.",
         "`cache`, `stops` and `decode`", generation,
-        ("sites", "forward", "audio_forward", "padding", "zeroing", "packed"),
+        ("packed",),
     ),
 )  # fmt: skip

@@ -54,7 +54,7 @@ CHECKS = (
         "audio_heard", "Audio changes the answer",
         "Another sound behind the same words gives other scores.",
         "`collate` and `prepare`: the embeddings must take the placeholders' places", audio_heard,
-        ("labels", "forward"), audio=True,
+        ("forward",), audio=True,
     ),
     Check(
         "audio_alone", "A sound is heard for itself",

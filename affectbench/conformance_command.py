@@ -42,10 +42,11 @@ def verify_model(
 
     registry = Registry(include)
     what = target(registry, name, checkpoint=checkpoint, architecture=architecture, seed=seed)
+    places = {check.id: f"{place} of {len(CHECKS)}" for place, check in enumerate(CHECKS, start=1)}
     with Console(stderr=True).status(f"loading {name}") as status:
         report = verify(
             registry, what, device=device, only=only,
-            progress=lambda check: status.update(f"{CHECKS.index(check) + 1} of {len(CHECKS)}: {check.title}"),
+            progress=lambda check: status.update(f"{places[check.id]}: {check.title}"),
         )  # fmt: skip
     path = output or Path("results") / FOLDER / f"{report.model}.json"
     if not only:
@@ -80,8 +81,9 @@ def _print(console: Console, report: Conformance) -> None:
     console.print(table)
     for check in report.checks:
         if check.status != "passed":
+            told = escape(f"{check.id} ({check.title}): {check.reason}")
             console.print(
-                f"[{COLOURS[check.status]}]{check.status}[/] {escape(_told(check))}", highlight=False
+                f"[{COLOURS[check.status]}]{check.status}[/] {told}", highlight=False, soft_wrap=True
             )
     counts = ", ".join(
         f"{report.count(status)} {status}"

@@ -118,7 +118,7 @@ def pyvene(subject: Subject) -> Result:
     return _against(subject, "pyvene", _pyvene)
 
 
-NEEDS = ("sites", "gate", "forward", "audio_forward", "padding", "zeroing")
+NEEDS = ("zeroing",)
 CHECKS = (
     Check(
         "nnsight", "Agreement with nnsight",

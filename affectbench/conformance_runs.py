@@ -171,7 +171,7 @@ CHECKS = (
     Check(
         "reload", "Saved and loaded again",
         "A checkpoint that is saved and loaded by the family gives the same answers.",
-        "`load`: what it sets beside what is in the folder", reload, ("sites", "forward"),
+        "`load`: what it sets beside what is in the folder", reload, ("sites", "wrapped", "forward"),
     ),
     Check(
         "memory", "Memory over 100 batches",

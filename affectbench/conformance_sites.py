@@ -266,11 +266,12 @@ CHECKS = (
         "noop", "No-op parity, bit for bit",
         "Edits that change nothing, and hooks that put back what they are given, leave the scores alone.",
         "the modules that `site_module` names: a hook must be able to replace what passes", noop,
-        ("sites", "forward"),
+        ("capture", "forward"),
     ),
     Check(
         "statistics", "What selectors see is what the class computes",
         "Mean activations by role of tokens equal those of the public forward, item by item.",
-        "`prepare` (roles) and `site_module`", statistics, ("sites", "forward", "padding"),
+        "`prepare` (roles) and `site_module`", statistics,
+        ("sites", "audio_forward", "padding"),
     ),
 )  # fmt: skip

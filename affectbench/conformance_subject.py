@@ -219,15 +219,11 @@ def examine(check: Check, subject: Subject, known: Sequence[Check]) -> Outcome:
     if check.id in subject.outcomes:
         return subject.outcomes[check.id]
     started = time.perf_counter()
-    failed = [
-        other.id
-        for other in known
-        if other.id in check.needs and examine(other, subject, known).status == "failed"
-    ]
+    failed = _failed(check, subject, known)
     status: Status
     reason, value, tolerance = "", None, None
     if failed:
-        status, reason = "skipped", f"says nothing before {' and '.join(failed)} passes"
+        status, reason = "skipped", f"says nothing as long as {', '.join(failed)} fails"
     elif check.audio and not subject.hears:
         status, reason = "skipped", "the model takes no audio"
     else:
@@ -238,6 +234,17 @@ def examine(check: Check, subject: Subject, known: Sequence[Check]) -> Outcome:
         seconds=round(seconds, 3),
     )  # fmt: skip
     return subject.outcomes[check.id]
+
+
+def _failed(check: Check, subject: Subject, known: Sequence[Check]) -> list[str]:
+    """Which of the checks that `check` needs failed, and of those that they need."""
+    found: dict[str, None] = {}
+    for other in known:
+        if other.id in check.needs:
+            status = examine(other, subject, known).status
+            found.update({other.id: None} if status == "failed" else {})
+            found.update(dict.fromkeys(_failed(other, subject, known)) if status == "skipped" else {})
+    return list(found)
 
 
 def _made(check: Check, subject: Subject) -> tuple[Status, str, float | None, float | None]:

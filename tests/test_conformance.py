@@ -1,0 +1,245 @@
+"""The conformance suite: real families pass, and a broken wrapper fails just the check that it should."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from affectbench.batch import Batch
+from affectbench.conformance import CHECKS, Subject, outcome, subject, target, verify
+from affectbench.model import Model
+from affectbench.registry import Registry
+
+REGISTRY = Registry()
+FAMILIES = [entry.name for entry in REGISTRY.entries("family")]
+CLASSES = [
+    pytest.param(family, name, id=name, marks=() if place == 0 else pytest.mark.slow)
+    for family in FAMILIES
+    for place, name in enumerate(REGISTRY.family(family).architectures)  # type: ignore[attr-defined]
+]
+OMNI, MOE = "qwen2_5_omni_thinker", "qwen3_omni_moe_thinker"
+
+
+def test_every_family_says_what_it_reads() -> None:
+    for name in FAMILIES:
+        assert REGISTRY.family(name).architectures, name  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("family", "architecture"), CLASSES)
+def test_every_family_conforms(family: str, architecture: str) -> None:
+    report = verify(REGISTRY, target(REGISTRY, family, architecture=architecture))
+    failed = {check.id: check.reason for check in report.checks if check.status == "failed"}
+    assert failed == {}
+    assert report.count("passed") >= 15
+    assert report.architecture == architecture
+
+
+# Broken wrappers. Each is a family of ours with one mistake.
+
+
+def positions_count_padding(model: Model) -> None:
+    model.position_ids = lambda mask: torch.arange(mask.shape[1]).expand(mask.shape)  # type: ignore[method-assign]
+
+
+def an_answer_is_read_one_column_early(model: Model) -> None:
+    decode = model.decode
+
+    def early(batch: Batch, **options: Any) -> Tensor:
+        return decode(batch, **options).roll(1, dims=1)
+
+    model.decode = early  # type: ignore[method-assign, assignment]
+
+
+def an_answer_loses_its_first_letter(model: Model) -> None:
+    continuation = model.continuation
+    model.continuation = lambda prompt, answer: continuation(prompt, answer[:1] + answer[2:])  # type: ignore[method-assign]
+
+
+def the_prompt_counts_as_content(model: Model) -> None:
+    render = model.render
+    model.render = lambda prompt: (render(prompt)[0], (0, len(render(prompt)[0])))  # type: ignore[method-assign]
+
+
+def down_names_another_module(model: Model) -> None:
+    """Of the same width, and linear too."""
+    model.down = lambda layer: model.layers[layer].self_attn.o_proj  # type: ignore[method-assign]
+    model.width = lambda layer: model.layers[layer].mlp.down_proj.in_features  # type: ignore[method-assign]
+
+
+def down_is_a_layer_up(model: Model) -> None:
+    model.down = lambda layer: model.layers[(layer + 1) % 3].mlp.down_proj  # type: ignore[method-assign]
+
+
+class Fused(nn.Module):
+    """An MLP with gate and up in one matrix, as Phi-3 has it, with a place to hook each half."""
+
+    def __init__(self, mlp: Any) -> None:
+        super().__init__()
+        self.gate_up_proj, self.down_proj = mlp.gate_up_proj, mlp.down_proj
+        self.act_fn, self.other_half = mlp.activation_fn, nn.Identity()
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        gate, up = self.gate_up_proj(hidden).chunk(2, dim=-1)
+        return self.down_proj(self.other_half(up) * self.act_fn(gate))
+
+
+def the_gate_is_the_other_half(model: Model) -> None:
+    for layer in model.layers:
+        layer.mlp = Fused(layer.mlp)
+    model.activation = lambda layer: model.layers[layer].mlp.other_half  # type: ignore[method-assign]
+
+
+def the_halves_are_exchanged(model: Model) -> None:
+    for layer in model.layers:
+        fused = layer.mlp = Fused(layer.mlp)
+        halves = fused.gate_up_proj.weight.data.chunk(2)
+        fused.gate_up_proj.weight.data = torch.cat(halves[::-1])
+
+
+def _look(spy: nn.Module, _module: Any, args: tuple[Tensor]) -> None:
+    spy(args[0].clone())
+
+
+def neurons_are_read_where_nothing_comes_of_it(model: Model) -> None:
+    """A module that is run on a copy, and whose output is thrown away."""
+    spies = []
+    for layer in model.layers:
+        spies.append(nn.Identity())
+        look = partial(_look, spies[-1])
+        layer.mlp.down_proj.register_forward_pre_hook(look)
+    site_module = model.site_module
+
+    def dead(site: str, layer: int) -> Any:
+        return (spies[layer], "output") if site == "neuron" else site_module(site, layer)
+
+    model.site_module = dead  # type: ignore[method-assign]
+
+
+def a_hook_stays_after_an_error(model: Model) -> None:
+    decode = model.decode
+
+    def hooked(batch: Batch, **options: Any) -> Tensor:
+        handle = model.layers[0].register_forward_hook(lambda *_: None)
+        found = decode(batch, **options)
+        handle.remove()
+        return found
+
+    model.decode = hooked  # type: ignore[method-assign, assignment]
+
+
+def batches_are_kept(model: Model) -> None:
+    kept, collate = [], model.collate
+
+    def collect(items: Any) -> Batch:
+        batch = collate(items)
+        kept.append(batch.embeds[:, -1].clone())
+        return batch
+
+    model.collate = collect  # type: ignore[method-assign]
+
+
+def reading_changes_what_is_read(model: Model) -> None:
+    """A network that runs in another way while somebody looks."""
+    down = model.down(1)
+    forward = down.forward
+    down.forward = lambda x: forward(x) * (1 + 1e-6 * bool(down._forward_pre_hooks))
+
+
+def a_setting_is_not_in_the_checkpoint(model: Model) -> None:
+    """Scaled after loading, and not saved: the class alone gives other logits."""
+    norm = model.network.model.norm
+    forward = norm.forward
+    norm.forward = lambda hidden: forward(hidden) * 1.1
+
+
+def embeddings_are_one_token_off(model: Model) -> None:
+    collate = model.collate
+
+    def shifted(items: Any) -> Batch:
+        batch = collate(items)
+        heard = (batch.roles & 4).bool()
+        for row in range(len(items)):
+            columns = heard[row].nonzero()[:, 0]
+            if len(columns):
+                sound = batch.embeds[row, columns].clone()
+                batch.embeds[row, columns[0]] = batch.embeds[row, columns[0] - 1]
+                batch.embeds[row, columns + 1] = sound
+        return batch
+
+    model.collate = shifted  # type: ignore[method-assign]
+
+
+def sounds_are_ignored(model: Model) -> None:
+    heard = model.audio_embeddings
+    model.audio_embeddings = lambda waveform: torch.zeros_like(heard(waveform))  # type: ignore[method-assign]
+
+
+def padding_of_one_clip_leaks_into_the_next(model: Model) -> None:
+    """One buffer for all clips, in which the end of a longer one stays, and no mask."""
+    tower, buffer = model.tower, torch.zeros(1, 16, 400)  # type: ignore[attr-defined]
+
+    def padded(given: dict[str, Tensor]) -> Tensor:
+        frames = given["input_features"].shape[-1]
+        buffer[..., :frames] = given["input_features"]
+        mask = torch.ones(1, 400, dtype=torch.long)
+        found = tower({"input_features": buffer, "feature_attention_mask": mask})
+        return found[: model.audio_length(frames)]  # type: ignore[attr-defined]
+
+    model.tower = padded  # type: ignore[attr-defined]
+
+
+@contextmanager
+def broken(family: str, architecture: str | None, spoil: Callable[[Model], None]) -> Iterator[Subject]:
+    """A subject whose every instance has the mistake, one that is loaded again too."""
+    with subject(REGISTRY, target(REGISTRY, family, architecture=architecture)) as found:
+        load = found.load
+
+        def again(folder: Path) -> Model:
+            model = load(folder)
+            spoil(model)
+            return model
+
+        assert found.folder is not None
+        yield Subject(again(found.folder), again, found.folder)
+
+
+GPT2, LLAMA, PHI3 = "GPT2LMHeadModel", "LlamaForCausalLM", "Phi3ForCausalLM"
+BROKEN = [
+    (GPT2, positions_count_padding, "padding", "position_ids"),
+    (LLAMA, an_answer_is_read_one_column_early, "forward", "hidden states"),
+    (LLAMA, an_answer_loses_its_first_letter, "labels", "continuation"),
+    (LLAMA, the_prompt_counts_as_content, "roles", "the item's words are"),
+    (LLAMA, down_names_another_module, "sites", "32 channels, the shape says 24"),
+    (LLAMA, down_is_a_layer_up, "gate", "not of one MLP"),
+    (PHI3, the_gate_is_the_other_half, "gate", "another half of the layer"),
+    (PHI3, the_halves_are_exchanged, "wrapped", "load"),
+    (LLAMA, neurons_are_read_where_nothing_comes_of_it, "zeroing", "`down` and `site_module`"),
+    (LLAMA, a_hook_stays_after_an_error, "hooks_gone", "hooks are left in model.layers.0"),
+    (LLAMA, batches_are_kept, "memory", "collate"),
+    (LLAMA, reading_changes_what_is_read, "capture", "not the same bits"),
+    (LLAMA, a_setting_is_not_in_the_checkpoint, "wrapped", "what they change in the network"),
+    (OMNI, embeddings_are_one_token_off, "audio_forward", "where the placeholders stand"),
+    (OMNI, sounds_are_ignored, "audio_heard", "the sound is not heard"),
+    (OMNI, padding_of_one_clip_leaks_into_the_next, "audio_alone", "heard after a longer one"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "expected", "said"), BROKEN, ids=[row[1].__name__ for row in BROKEN]
+)
+def test_a_broken_wrapper_fails_the_check_it_should_and_no_other(
+    name: str, spoil: Callable[[Model], None], expected: str, said: str
+) -> None:
+    family, architecture = (name, None) if name in FAMILIES else ("causal_lm", name)
+    with broken(family, architecture, spoil) as examined:
+        found = {check.id: outcome(examined, check) for check in CHECKS}
+    failed = {check: each.reason for check, each in found.items() if each.status == "failed"}
+    assert list(failed) == [expected], failed
+    assert said in failed[expected]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,9 +10,8 @@ import numpy as np
 import pytest
 import torch
 from tiny_models import items, long_readout, readout, tiny_qwen2
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from affectbench.conformance_runs import Allocated
 from affectbench.engine import CPU_GROWTH, Engine
 from affectbench.errors import AffectbenchError
 from affectbench.evidence import ATTRIBUTION, MEAN, MEAN_ABS, RATE, EvidencePass, requests_of
@@ -220,36 +218,6 @@ def test_what_rows_grow_by_is_in_the_budget(
     engine.predict(items(model), spoken, interventions(model))
     assert 0 < most[0] <= budget * (CPU_GROWTH if extra else 1)
     assert max(rows) > 1
-
-
-class Allocated(TorchDispatchMode):
-    """Counts the bytes of all storages that operations made and that are still there."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.live = self.peak = 0
-        self._known: set[int] = set()
-
-    def __torch_dispatch__(
-        self, func: Any, _types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        found = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(found):
-            if isinstance(leaf, torch.Tensor):
-                self._hold(leaf.untyped_storage())
-        return found
-
-    def _hold(self, storage: torch.UntypedStorage) -> None:
-        place = storage._cdata
-        if place not in self._known:
-            self._known.add(place)
-            self.live += storage.nbytes()
-            self.peak = max(self.peak, self.live)
-            weakref.finalize(storage, self._drop, place, storage.nbytes())
-
-    def _drop(self, place: int, size: int) -> None:
-        self._known.discard(place)
-        self.live -= size
 
 
 def alike(model: Model, count: int, seed: int) -> Items:

@@ -41,6 +41,14 @@ def test_every_family_conforms(family: str, architecture: str) -> None:
     assert report.architecture == architecture
 
 
+@pytest.mark.parametrize("card", [entry.name for entry in REGISTRY.entries("model")])
+def test_every_card_says_which_class_it_is_of(card: str) -> None:
+    """So that its tiny instance can be made where its weights are out of reach."""
+    what = target(REGISTRY, card)
+    known = REGISTRY.family(what.card.family).architectures  # type: ignore[attr-defined]
+    assert what.architecture in known or len(known) == 1
+
+
 # Broken wrappers. Each is a family of ours with one mistake.
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import unicodedata
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 from affectbench.dataset import Dataset, Sound
 from affectbench.examples import Example, ItemError
 from affectbench.prompts import prompt_text
-from affectbench.task import SPLITS, Benchmark, SplitName
+from affectbench.task import SPLITS, Benchmark, SplitName, Statistics
 
-FEW_CLUSTERS = 5
-"""Fewer clusters than this cannot be resampled to any purpose: a sign-flip test stays above p = 0.06."""
+MIN_CLUSTERS, FEW_CLUSTERS = 2, 5
+"""Fewer test clusters than the first make every cell insufficient; with fewer than the second an exact
+sign-flip test stays above p = 0.06."""
+WANTED = int(Statistics.model_fields["minimum_items"].default)
+"""Identification items of each emotion that protocols ask for."""
 UNEVEN = 10
 SPEAKER = "speaker"
 """The field in which corpora that cluster by something else name their speakers."""
@@ -75,8 +78,8 @@ class TaskReport:
     shortest: Extreme
     longest: Extreme
     first: FirstPrompt
-    problems: tuple[str, ...] = field(default=())
-    notes: tuple[str, ...] = field(default=())
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def all_sounds(dataset: Dataset, progress: Callable[[int, int], None] | None = None) -> dict[str, Sound]:
@@ -107,14 +110,15 @@ def examine(dataset: Dataset, sounds: Mapping[str, Sound]) -> TaskReport:
     ranked = sorted((_extreme(item, sounds) for _, item in placed), key=lambda one: (one.length, one.id))
     first = dataset.splits["identification"][0]
     prompt = prompt_text(task, first)
-    return TaskReport(
+    report = TaskReport(
         task=task.name, version=task.version, digest=task.digest, items_digest=dataset.digest_items,
         counts=counts, clusters=clusters, dropped=dataset.dropped, errors=dataset.errors, same=same,
         near=near, speakers=speakers, shortest=ranked[0], longest=ranked[-1],
         first=FirstPrompt(first.id, prompt.text, prompt.answer_options, first.label),
-        problems=tuple(_problems(task, dataset.errors, counts, same)),
-        notes=tuple(_notes(task, counts, clusters, same, near, speakers, {one.length for one in ranked})),
     )  # fmt: skip
+    lengths = {one.length for one in ranked}
+    notes = (*_shared_notes(task, report), *_size_notes(task, report, placed, lengths))
+    return replace(report, problems=tuple(_problems(task, report)), notes=notes)
 
 
 Placed = tuple[SplitName, Example]
@@ -173,52 +177,54 @@ def _extreme(item: Example, sounds: Mapping[str, Sound]) -> Extreme:
     return Extreme(item.id, len(item.text or ""), "characters", item.text)
 
 
-def _problems(
-    task: Benchmark,
-    errors: Sequence[ItemError],
-    counts: Mapping[SplitName, Mapping[str, int]],
-    same: Sequence[Group],
-) -> Iterable[str]:
+def _problems(task: Benchmark, report: TaskReport) -> Iterable[str]:
+    errors = report.errors
     if errors:
         yield f"{_count(len(errors), 'item')} cannot be used, first {errors[0].path}: {errors[0].reason}"
     for name in SPLITS:
-        absent = [label for label, count in counts[name].items() if count == 0]
+        absent = [label for label, count in report.counts[name].items() if count == 0]
         if absent:
             yield f"{name} has no item of {', '.join(absent)}"
-    leaks = [group for group in same if len(group.splits) > 1]
+    if report.clusters["test"] < MIN_CLUSTERS:
+        yield f"test has 1 {task.cluster}: there is no interval over it, and every cell will be insufficient"
+    leaks = [group for group in report.same if len(group.splits) > 1]
     if leaks and task.modality == "audio":
         yield f"{_count(len(leaks), 'sound')} in two splits, first {_places(leaks[0])}"
 
 
-def _notes(
-    task: Benchmark,
-    counts: Mapping[SplitName, Mapping[str, int]],
-    clusters: Mapping[SplitName, int],
-    same: Sequence[Group],
-    near: Sequence[Group],
-    speakers: Sequence[Group],
-    lengths: set[float],
-) -> Iterable[str]:
-    leaks = [group for group in (*same, *near) if len(group.splits) > 1]
+def _shared_notes(task: Benchmark, report: TaskReport) -> Iterable[str]:
+    groups = (*report.same, *report.near)
+    leaks = [group for group in groups if len(group.splits) > 1]
     if leaks and task.modality == "text":
         yield f"{_count(len(leaks), 'text')} in two splits, first {_places(leaks[0])}"
-    inside = [group for group in (*same, *near) if len(group.splits) == 1]
+    inside = [group for group in groups if len(group.splits) == 1]
     if inside:
         yield f"{_count(len(inside), _word(task))} more than once in one split, first {_places(inside[0])}"
-    torn = [group for group in (*same, *near) if len(group.labels) > 1]
+    torn = [group for group in groups if len(group.labels) > 1]
     if torn:
         labels = " and ".join(torn[0].labels)
         yield f"{_count(len(torn), _word(task))} under several labels, first {_places(torn[0])}: {labels}"
-    if speakers:
-        yield f"{_count(len(speakers), 'speaker')} in two splits; items cluster by {task.cluster}"
+    if report.speakers:
+        yield f"{_count(len(report.speakers), SPEAKER)} in two splits; items cluster by {task.cluster}"
+
+
+def _size_notes(
+    task: Benchmark, report: TaskReport, placed: Sequence[Placed], lengths: set[float]
+) -> Iterable[str]:
+    rare = [label for label, count in report.counts["identification"].items() if 0 < count < WANTED]
+    if rare:
+        yield f"fewer than {WANTED} identification items, which protocols ask for, of {', '.join(rare)}"
     for name in SPLITS:
-        found = Counter(counts[name])
-        rarest = min(count for count in found.values())
-        if rarest and max(found.values()) / rarest >= UNEVEN:
-            yield f"{name} is uneven: {max(found.values())} items of one label, {rarest} of another"
-    if clusters["test"] < FEW_CLUSTERS:
-        found_clusters = _count(clusters["test"], task.cluster)
-        yield f"test has {found_clusters}: intervals and tests over so few say little"
+        most, least = max(report.counts[name].values()), min(report.counts[name].values())
+        if least and most / least >= UNEVEN:
+            yield f"{name} is uneven: {most} items of one label, {least} of another"
+    sizes = {task.cluster: report.clusters["test"]}
+    speakers = {item.fields[SPEAKER] for name, item in placed if name == "test" and SPEAKER in item.fields}
+    if speakers:
+        sizes[SPEAKER] = len(speakers)
+    for what, size in sizes.items():
+        if size < FEW_CLUSTERS:
+            yield f"test has {_count(size, what)}: little can be said of others"
     if len(lengths) == 1 and task.modality == "audio":
         yield "all sounds are equally long: were they cut, or padded?"
 

@@ -52,7 +52,10 @@ class TestTexts:
         }
         assert report.clusters == {"identification": 3, "validation": 3, "test": 2}
         assert report.problems == report.same == report.near == ()
-        assert [note for note in report.notes if "writers" not in note] == []
+        assert report.notes == (
+            "fewer than 20 identification items, which protocols ask for, of anger, happiness, sadness",
+            "test has 2 writers: little can be said of others",
+        )
         assert (report.shortest.length, report.longest.length) == (19, 23)
         assert report.first.text == "Text: Number 0 wrote anger. Emotion:"
 
@@ -88,6 +91,12 @@ class TestTexts:
         ]
         assert "items.csv:54: the text is empty" in report.problems[0]
         assert "identification is uneven: 33 items of one label, 3 of another" in report.notes
+
+    def test_one_test_cluster_is_too_few(self, tmp_path: Path) -> None:
+        report = looked_at(tmp_path, rows(), split=spread(4, 3, 1))
+        assert report.problems == (
+            "test has 1 writer: there is no interval over it, and every cell will be insufficient",
+        )
 
     def test_speakers_in_two_splits_are_named_where_items_cluster_by_something_else(
         self, tmp_path: Path
@@ -142,7 +151,9 @@ class TestSounds:
         dataset = load_benchmark(benchmark(**SOUND_TASK), tmp_path)
         report = examine(dataset, all_sounds(dataset))
         assert [group.ids for group in report.same] == [("s0-anger", "s2b-anger")]
-        assert report.problems == ("1 sound in two splits, first s0-anger, s2b-anger (identification, test)",)
+        assert report.problems[-1] == (
+            "1 sound in two splits, first s0-anger, s2b-anger (identification, test)"
+        )
         assert (report.shortest.id, report.longest.id) == ("s0-anger", "s2-sadness")
         assert report.longest.length == pytest.approx(1608 / 16_000)
 
@@ -180,7 +191,7 @@ class TestCommand:
         assert (code, found["status"]) == (1, "problems")
         assert found["errors"][0]["path"].endswith("savee/AudioData/DC/a01.wav")
         assert found["counts"]["identification"]["anger"] == 1
-        assert "test has 1 speaker" in " ".join(found["notes"])
+        assert "test has 1 speaker: little can be said of others" in found["notes"]
         code, out, _ = run_cli("verify-task", "savee", "--data", tmp_path)
         assert code == 1
         assert "savee/AudioData/DC/a01.wav: the sound file cannot be decoded" in out

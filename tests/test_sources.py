@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -251,6 +252,8 @@ class TestHub:
         assert len(items) == 9
         wave = items["train-0000001"].waveform()
         np.testing.assert_allclose(wave[400:7600], tone(16_000)[400:7600, 0], atol=0.01)
+        again = pickle.loads(pickle.dumps(items["train-0000001"]))  # As it goes to another process.
+        np.testing.assert_array_equal(again.waveform(), wave)
         reasons = {error.path: error.reason for error in dataset.errors}
         assert "decoded" in reasons["nobody/trial, split train, row 9"]
         assert "no sound" in reasons["nobody/trial, split train, row 10"]

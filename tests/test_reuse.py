@@ -16,14 +16,16 @@ from e2e_content import BENCHMARK, Bench
 from tiny_models import items, long_readout, readout, tiny_qwen2
 from torch import Tensor
 
+from affectbench.controls import layer_matched
 from affectbench.dataset import load_benchmark
 from affectbench.engine import Engine, Start
 from affectbench.intervention import UNTOUCHED, Edit, Intervention, scale
 from affectbench.lm_harness import PackedLM, neutral_text
 from affectbench.model import Model
 from affectbench.placement import load_model
-from affectbench.readout import Readout
+from affectbench.readout import Readout, codes_of, margins_of
 from affectbench.registry import Registry
+from affectbench.selector import Selection
 from affectbench.session import Session
 
 
@@ -157,6 +159,36 @@ def test_logits_are_read_at_the_answer_alone(model: Model) -> None:
         assert sum(int(np.prod(shape[:-1])) for shape in shapes) == 3 * len(data) * columns
 
 
+def test_logits_of_other_positions_change_no_score(model: Model) -> None:
+    data, asked, edits = items(model), readout(model), [UNTOUCHED, *late(model, 2)]
+    engine = ready(model)
+    found = engine.predict(data, asked, edits).scores
+    for row, intervention in enumerate(edits):
+        for place, item in enumerate(data.items):
+            batch = model.collate([item])
+            with torch.no_grad(), engine.editing([intervention]) as held:
+                held.roles = batch.roles
+                logits = model.logits(model.decode(batch))
+            assert logits.shape[1] == len(item), "of all positions"
+            whole = logits[0, -1].log_softmax(-1)[[ids[0] for ids in asked.candidates]]
+            np.testing.assert_allclose(found[row, place], whole, atol=2e-5)
+
+
+def test_prompts_are_embedded_once_a_batch(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, asked, edits = items(model), readout(model), [UNTOUCHED, *late(model)]
+    alone = [ready(model).predict(data, asked, [each]).scores[0] for each in edits]
+    engine, real, rows = ready(model), Model.embed, []  # type: ignore[var-annotated]
+
+    def embed(self: Model, ids: Tensor) -> Tensor:
+        rows.append(len(ids))
+        return real(self, ids)
+
+    monkeypatch.setattr(Model, "embed", embed)
+    found = engine.predict(data, asked, edits).scores
+    assert sum(rows) == len(data), "not once an intervention"
+    np.testing.assert_allclose(found, np.stack(alone), atol=2e-5)
+
+
 def test_answers_with_a_common_beginning_share_its_tokens(model: Model) -> None:
     shared = Readout(("a", "b", "c"), ((5, 6, 7), (5, 6, 8), (5, 9)))
     assert shared.prefixes == ((5,), (5, 6))
@@ -205,6 +237,16 @@ def test_the_baseline_is_computed_once_a_model_and_task(session: Session) -> Non
     assert session.engine.cost == spent
     np.testing.assert_array_equal(codes, again)
     np.testing.assert_array_equal(margins, found)
+
+
+def test_a_baseline_that_is_shared_changes_no_score(session: Session) -> None:
+    units = np.arange(9)
+    edits = [scale("gate", session.model.shape, units, dose) for dose in (0.0, 2.0)]
+    packed = session.engine.predict(session.items("test"), session.readout, [UNTOUCHED, *edits]).scores[0]
+    session.engine._known.clear()
+    codes, margins = session.base("test")
+    np.testing.assert_array_equal(codes, codes_of(packed))
+    np.testing.assert_allclose(margins, margins_of(packed), atol=4e-5)
 
 
 def test_evidence_is_collected_once_for_all_cells(session: Session) -> None:
@@ -272,3 +314,19 @@ def test_a_random_draw_serves_all_emotions(bench: Bench, tmp_path: Path) -> None
     labels, draws, doses, tested, validated = 3, 6, 3, 36, 12
     most = doses * ((labels + draws) * tested + labels * validated)
     assert 0 < log.passes <= most + tested + validated
+
+
+def test_a_draw_that_is_shared_changes_no_answer(session: Session) -> None:
+    """Each draw alone answers as it does in the pass that all emotions and draws share."""
+    shape = session.model.shape
+    chosen = tuple(np.arange(4 * each, 4 * each + 4) for each in range(3))
+    selection = Selection("gate", shape, session.benchmark.labels, chosen)
+    draws = layer_matched(selection, 3, seed=0)
+    edits = [scale("gate", shape, units, 0.0) for units in (*chosen, *draws)]
+    together = session.engine.predict(session.items("test"), session.readout, edits)
+    for row, one in enumerate(edits[3:], start=3):
+        session.engine._known.clear()
+        alone = session.engine.predict(session.items("test"), session.readout, [one])
+        np.testing.assert_array_equal(together.codes[row], alone.codes[0])
+        np.testing.assert_allclose(together.scores[row], alone.scores[0], atol=2e-5)
+    assert np.abs(together.scores[3] - together.scores[4]).max() > 1e-3, "draws are not alike"

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from e2e_content import BENCHMARK, CUES, MODEL, SUITE, write_yaml
+import pytest
+from e2e_content import BENCHMARK, CUES, MODEL, SUITE, Bench, Log, write_yaml
 
+from affectbench.placement import Options
+from affectbench.record import Record
 from affectbench.selector import Selection
 from affectbench.sites import SiteShape
+from affectbench.submission_archive import staged
+from affectbench.verification import Verification
+from affectbench.verify import submit, verify
 
 LABELS = tuple(CUES)
 SHAPE = SiteShape(2, 40)
@@ -77,3 +84,46 @@ def members(root: Path) -> dict[str, bytes]:
     return {
         path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()
     }
+
+
+@pytest.fixture(scope="module")
+def packed(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An honest submission, submitted; tests only read it."""
+    root = tmp_path_factory.mktemp("honest")
+    return submitted(bench, folder(root / "mine"), root / "out")
+
+
+def submitted(bench: Bench, source: Path, output: Path, *more: Path, trust: bool = False) -> Path:
+    options = Options(output, data=bench.root / "data")
+    _, archive = submit(source, bench.registry(*more), options, Log(), trust_code=trust)
+    assert archive is not None
+    return archive
+
+
+def verified(
+    bench: Bench,
+    source: Path,
+    output: Path,
+    *more: Path,
+    published: Sequence[Record] = (),
+    trust: bool = False,
+) -> Verification:
+    options = Options(output, data=bench.root / "data")
+    return verify(
+        source, bench.registry(*more), options, Log(), published=published, trust_code=trust
+    )[0]  # fmt: skip
+
+
+def tampered(packed: Path, target: Path, change: Callable[[dict[str, Any]], None], seal: bool = True) -> Path:
+    """The packed submission with its claimed record changed, and sealed again by a forger."""
+    found = {}
+    with staged(packed) as unpacked:
+        found = members(unpacked.root)
+    (name,) = [name for name in found if name.endswith(".json")]
+    content = json.loads(found[name])
+    change(content)
+    if seal:
+        found[name] = Record.model_validate(content).sealed().canonical().encode()
+    else:
+        found[name] = json.dumps(content).encode()
+    return zipped(target, found)

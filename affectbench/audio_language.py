@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from affectbench import tiny
+from affectbench.adapters import attach_adapter, heard, switch_adapter
+from affectbench.batch import Batch, Prefix
 from affectbench.checkpoint import chat_template_of, load_checkpoint
 from affectbench.errors import AffectbenchError
 from affectbench.examples import SAMPLE_RATE
@@ -41,8 +43,13 @@ class AudioLanguageModel(Model):
     windows: ClassVar[int | None] = None
     """The most windows of a clip that the class's processor takes; what follows is cut off, as it does."""
 
+    adapter_folder: ClassVar[str] = ""
+    """Where a checkpoint keeps a LoRA adapter that runs for items with a sound alone."""
+
     features: Any
     """The checkpoint's feature extractor."""
+    adapted: bool | None = None
+    """Whether the adapter is switched on; None where there is none."""
     tiny_parts: ClassVar[dict[str, dict[str, Any]]] = {"text_config": {}, "audio_config": {}}
     """The parts of the class's config by name; each with what a tiny one needs beside the usual sizes."""
     tiny_seconds: ClassVar[int] = 30
@@ -55,7 +62,9 @@ class AudioLanguageModel(Model):
         )
         # The template that knows of sounds comes with the processor, not with the tokenizer.
         tokenizer.chat_template = chat_template_of(source, card.revision) or tokenizer.chat_template
+        adapted = bool(cls.adapter_folder) and attach_adapter(network, card, source, cls.adapter_folder)
         model = cls(network, tokenizer, card, folder)
+        model.adapted = True if adapted else None
         model.features = cls.feature_extractor(source, card.revision)
         return model
 
@@ -79,11 +88,14 @@ class AudioLanguageModel(Model):
         template = tiny.chat_template(cls.audio_token.join(cls.audio_marks))
         words = tiny.tokenizer(cls.audio_token, *filter(None, cls.audio_marks), template=template)
         usual = kind.config_class()
-        parts = {
-            name: tiny.shrunk(type(getattr(usual, name)), words, **changes).to_dict()
-            for name, changes in cls.tiny_parts.items()
-        }
-        network = tiny.random_network(kind, kind.config_class(**parts, **cls.tiny_tokens(words)), seed)
+        parts = {}
+        for name, changes in cls.tiny_parts.items():
+            part = tiny.part_class(usual, name)
+            if "audio_token_id" in part().to_dict():
+                changes = {**changes, "audio_token_id": words.convert_tokens_to_ids(cls.audio_token)}
+            parts[name] = tiny.shrunk(part, words, **changes).to_dict()
+        config = tiny.shrunk(kind.config_class, words, **parts, **cls.tiny_tokens(words))
+        network = tiny.random_network(kind, config, seed)
         tiny.write_checkpoint(folder, network, words)
         cls.write_tiny_features(folder)
 
@@ -96,8 +108,8 @@ class AudioLanguageModel(Model):
         WhisperFeatureExtractor(feature_size=bins, chunk_length=cls.tiny_seconds).save_pretrained(folder)
 
     @classmethod
-    def tiny_tokens(cls, words: Any) -> dict[str, int]:
-        """What the class's config says of the tokens of a tiny instance."""
+    def tiny_tokens(cls, words: Any) -> dict[str, Any]:
+        """What the class's config says of the tokens of a tiny instance, and of other things it must know."""
         return {"audio_token_id": words.convert_tokens_to_ids(cls.audio_token)}
 
     # From a waveform to embeddings.
@@ -149,6 +161,14 @@ class AudioLanguageModel(Model):
 
     def _at_home(self, value: Tensor) -> Tensor:
         return value.to(self.device, self.dtype if value.is_floating_point() else value.dtype)
+
+    def decode(
+        self, batch: Batch, *, prefix: Prefix | None = None, cache: Any = None, last: int | None = None
+    ) -> Tensor:
+        if self.adapted is not None and self.adapted != (on := heard(batch, cache)):
+            switch_adapter(self.network, on)
+            self.adapted = on
+        return super().decode(batch, prefix=prefix, cache=cache, last=last)
 
     # From a prompt to text with one placeholder.
 

@@ -79,7 +79,10 @@ class Engine(PieceWork):
             self.tokens = CPU_TOKENS if self._on_cpu else GPU_TOKENS
         if self._on_cpu:
             keep_freed()
-        _ = self.model.trimmable  # Tried out now: later there may be hooks in the model.
+        _ = (
+            self.model.trimmable,
+            self.model.resumable,
+        )  # Tried out now: later there may be hooks in the model.
 
     @property
     def _on_cpu(self) -> bool:
@@ -240,10 +243,12 @@ class Engine(PieceWork):
     ) -> dict[Start, list[int]]:
         """The places of the interventions by where their passes enter the model; not apart where that costs
         more than it saves. `shown`: the pass that they start from is made anyway."""
+        layers, everything = len(self.model.layers), list(range(len(interventions)))
+        if not self.model.resumable:
+            return {Start(0): everything} if everything else {}
         groups: dict[Start, list[int]] = defaultdict(list)
         for place, intervention in enumerate(interventions):
             groups[self._start(intervention, fold=grow == 0)].append(place)
-        layers, everything = len(self.model.layers), list(range(len(interventions)))
         if grow and groups:
             lowest = min(groups)
             above = sum((start.layer - lowest.layer) * len(group) for start, group in groups.items())

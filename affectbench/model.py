@@ -21,7 +21,7 @@ from affectbench.checkpoint import running_device
 from affectbench.errors import AffectbenchError
 from affectbench.experts import expert_width, experts_in, tap_experts, tap_of
 from affectbench.intervention import ANSWER, AUDIO, CONTENT, VALID
-from affectbench.passes import can_trim, replaced, shortcuts
+from affectbench.passes import can_resume, can_trim, replaced, shortcuts
 from affectbench.products import quicken
 from affectbench.prompt_tokens import PromptTokens
 from affectbench.sites import GATE, NEURON, SiteShape
@@ -277,13 +277,17 @@ class Model(PromptTokens):
             attention = batch.branches.attention(batch.mask, self.text_config, batch.embeds.dtype)
         with replaced(shortcuts(self, prefix, last)):
             output = self.decoder(
-                inputs_embeds=batch.embeds,
+                **self.fed(batch.embeds),
                 attention_mask=attention,
                 position_ids=positions,
                 past_key_values=cache,
                 use_cache=cache is not None,
             )
         return output.last_hidden_state.to(self.device)  # type: ignore[no-any-return]
+
+    def fed(self, embeds: Tensor) -> dict[str, Tensor]:
+        """What the decoder is given of a batch's embeddings (B, T, d)."""
+        return {"inputs_embeds": embeds}
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Vocabulary logits (..., V) in float32."""
@@ -299,6 +303,11 @@ class Model(PromptTokens):
     def trimmable(self) -> bool:
         """Whether the last layer can be run for the columns that are read alone."""
         return can_trim(self)
+
+    @cached_property
+    def resumable(self) -> bool:
+        """Whether a pass can go on from what another pass had at a layer."""
+        return can_resume(self)
 
     # Identity.
 

@@ -174,6 +174,32 @@ def can_trim(model: Model) -> bool:
     return True
 
 
+@torch.no_grad()
+def can_resume(model: Model) -> bool:
+    """Whether a pass of `model` can be entered at a layer, from hidden states that another pass had there.
+
+    Not so where layers take more than those from the layers below, such as shared keys and values. Tried out
+    at the first, the middle and the last layers.
+    """
+    layers = len(model.layers)
+    embeds = model.embed(torch.tensor([[1, 2, 3, 1], [2, 3, 1, 2]]))
+    mask = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
+    mask[0, :2] = False
+    batch = Batch(embeds, mask, mask.to(torch.uint8) * VALID)
+    entries = sorted({1, layers // 2, layers - 1, layers} - {0})
+    with watching(model, entries, ()) as watched:
+        whole = model.decode(batch)
+    tolerance = 64 * torch.finfo(whole.dtype).eps * float(whole.abs().max().clamp_min(1.0))
+    for entry in entries:
+        try:
+            found = model.decode(batch, prefix=Prefix(entry, watched.entries[entry].clone()))
+        except Exception:  # Whatever a family makes of a layer that was not run.
+            return False
+        if not bool(((found - whole).abs() <= tolerance)[mask].all()):
+            return False
+    return True
+
+
 @contextmanager
 def watching(model: Model, entries: Sequence[int], neurons: Sequence[int]) -> Iterator[Watched]:
     """Keep what enters the layers `entries` and the down_proj of the layers `neurons`."""

@@ -113,6 +113,12 @@ def shrunk(config_class: Any, words: Any, **changes: Any) -> Any:
     return config_class(**{**sizes, **{alias.get(name, name): value for name, value in changes.items()}})
 
 
+def part_class(config: Any, name: str) -> Any:
+    """The class of a part of `config`, which may be there by default or on demand."""
+    part = getattr(config, name)
+    return type(config).sub_configs[name] if part is None else type(part)
+
+
 def network_class(name: str) -> Any:
     """The class of transformers of that name. Raises `AffectbenchError` where there is none."""
     import transformers

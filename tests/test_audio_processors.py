@@ -88,3 +88,35 @@ def test_a_clip_is_cut_where_the_processor_cuts_it() -> None:
         long = sound(2 * windows + 1)
         for entry, value in model.audio_inputs(long).items():
             torch.testing.assert_close(value, model.audio_inputs(long[: 2 * windows * 16_000])[entry])
+
+
+def test_placeholders_are_those_that_the_processors_write() -> None:
+    """Processors that need packages which are not here; what writes their placeholders does not."""
+    for seconds in SECONDS:
+        for name in ("phi4_multimodal", "gemma4"):
+            model: Any = tiny_audio(name)
+            kind = {"phi4_multimodal": "Phi4MultimodalProcessor", "gemma4": "Gemma4Processor"}[name]
+            processor = object.__new__(getattr(transformers, kind))
+            processor.audio_token, processor.boa_token, processor.eoa_token = model.audio_token, "", ""
+            inputs = model.features([sound(seconds)], sampling_rate=16_000, return_tensors="pt")
+            expected = processor.replace_audio_token(inputs, 0)
+            assert model.expanded(model.audio_embeddings(sound(seconds)).shape[0]) == expected
+        granite: Any = tiny_audio("granite_speech")
+        extractor = object.__new__(transformers.GraniteSpeechFeatureExtractor)
+        extractor.melspec_kwargs = granite.features
+        extractor.projector_window_size, extractor.projector_downsample_rate = 15, 5
+        (expected,) = extractor._get_num_audio_features([len(sound(seconds))])
+        assert granite.audio_embeddings(sound(seconds)).shape[0] == expected
+
+
+def test_granite_hears_what_torchaudio_computes() -> None:
+    """Shown for torchaudio 2.11.0, too, whose wheels do not load beside torch 2.13: at most 5e-6 apart."""
+    torchaudio = pytest.importorskip("torchaudio")
+    model: Any = tiny_audio("granite_speech")
+    mel = torchaudio.transforms.MelSpectrogram(sample_rate=16_000, **model.features)
+    log = mel(torch.from_numpy(sound(2.0))[None]).transpose(-1, -2).clamp_min(1e-10).log10()
+    scaled = torch.maximum(log, log.max() - 8.0) / 4 + 1
+    expected = scaled[:, : scaled.shape[1] // 2 * 2].reshape(1, -1, 2 * scaled.shape[-1])
+    torch.testing.assert_close(
+        model.audio_inputs(sound(2.0))["input_features"], expected, atol=1e-5, rtol=1e-4
+    )

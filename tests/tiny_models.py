@@ -136,7 +136,10 @@ def tiny_dense(name: str) -> Model:
     return tiny_model(name.split()[0], 0, **DENSE[name])
 
 
-AUDIO_FAMILIES = (*("qwen2_5_omni_thinker", "qwen2_audio", "audio_flamingo_3", "voxtral", "glm_asr"),)
+AUDIO_FAMILIES = (
+    *("qwen2_5_omni_thinker", "qwen2_audio", "audio_flamingo_3", "voxtral", "glm_asr", "granite_speech"),
+    *("phi4_multimodal", "gemma4"),
+)
 
 
 @cache

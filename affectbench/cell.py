@@ -17,12 +17,12 @@ from affectbench.evidence import MEAN, EvidencePass, Key, merged, requests_of
 from affectbench.injection import Injection
 from affectbench.intervention import ROLE_BIT, Intervention, mean_ablation, scale
 from affectbench.memory import peak_memory_mib
-from affectbench.operating import judged
+from affectbench.operating import judged, operating_of
 from affectbench.outcomes import Condition, Outcomes, Steered, content_digest, of_labels
 from affectbench.overlap import listed_units
 from affectbench.pieces import Cost as EngineCost
 from affectbench.preservation import Preserver
-from affectbench.readout import margins_of
+from affectbench.readout import Items, margins_of
 from affectbench.record import (
     Cell,
     Cost,
@@ -35,14 +35,15 @@ from affectbench.record import (
     TaskInfo,
 )
 from affectbench.recovery import recovery
-from affectbench.score_models import Arm, Calibration, PreservationScore
+from affectbench.score_models import Arm, Calibration, PreservationScore, WordConfound
 from affectbench.selector import TIE_RULE, Selection, Selector
 from affectbench.session import Session
 from affectbench.sites import FloatArray, UnitArray
 from affectbench.study import Study
-from affectbench.task import SPLITS, InterventionProtocol, SplitName
+from affectbench.task import SPLITS, InterventionProtocol
 from affectbench.transfer import Carried
 from affectbench.transfer import of_labels as selection_of_labels
+from affectbench.word_score import ANSWER_WORDS, bar, is_able
 
 FELL_BACK = "identified_on_all_items"
 FAILED_ITEMS = "failed_items"
@@ -155,9 +156,13 @@ class CellRun:
         draws = layer_matched(selection, self.plan.protocol.controls.random_draws, self.plan.cell.seed)
         means = self._means(self._pass()[0]) if self.plan.replaces_by_mean else None
         whole = selection_of_labels(selection, self.session.benchmark.labels)
-        answers = self._outcomes("test", whole, draws, means)
+        answers = self._outcomes(self.session.items("test"), whole, draws, means)
         outcomes = {"test": of_labels(answers, selection.labels)}
-        return selection, outcomes, self._preservation(preserver, selection, means)
+        kept = self._preservation(preserver, selection, means)
+        if not self.session.no_answer_words(self.plan.protocol):
+            words = self._answer_words(carried.operating, whole, means)
+            outcomes[ANSWER_WORDS] = of_labels(words, selection.labels)
+        return selection, outcomes, kept
 
     def _task_of(self, labels: Sequence[str]) -> TaskInfo:
         """The benchmark as far as these labels go; chance is that among all answers there are."""
@@ -189,10 +194,14 @@ class CellRun:
         draws = layer_matched(selection, self.plan.protocol.controls.random_draws, self.plan.cell.seed)
         means = self._means(found) if self.plan.replaces_by_mean else None
         outcomes = {
-            "validation": self._outcomes("validation", selection, [], means),
-            "test": self._outcomes("test", selection, draws, means),
+            "validation": self._outcomes(self.session.items("validation"), selection, [], means),
+            "test": self._outcomes(self.session.items("test"), selection, draws, means),
         }
-        return selection, outcomes, self._preservation(preserver, selection, means)
+        kept = self._preservation(preserver, selection, means)
+        if not self.session.no_answer_words(self.plan.protocol):
+            _, operating = operating_of(outcomes, kept, self.plan.cell.seed)
+            outcomes[ANSWER_WORDS] = self._answer_words(operating, selection, means)
+        return selection, outcomes, kept
 
     def _means(self, found: EvidencePass) -> FloatArray:
         """What units are replaced by: their mean on the benchmark that they are tested on."""
@@ -260,6 +269,16 @@ class CellRun:
             raise AffectbenchError(f"selector {name!r}: {error.message}", hint=error.hint) from error
         return selection
 
+    def _answer_words(self, operating: Operating, selection: Selection, means: FloatArray | None) -> Outcomes:
+        """The control's answers at the operating doses; without any where the model cannot do it."""
+        items = self.session.answer_words
+        base = self._outcomes(items, selection, [], means, [])
+        if not is_able(base):
+            return base
+        chosen = {("suppress", operating.suppress_dose), ("amplify", operating.amplify_dose)}
+        doses = [condition for condition in self._conditions if condition in chosen]
+        return self._outcomes(items, selection, [], means, doses)
+
     @property
     def _conditions(self) -> list[tuple[Arm, float]]:
         arms = self.plan.protocol.arms
@@ -277,27 +296,32 @@ class CellRun:
         return scale(protocol.site, shape, units, dose, protocol.positions)
 
     def _outcomes(
-        self, split: SplitName, selection: Selection, draws: Sequence[UnitArray], means: FloatArray | None
+        self,
+        items: Items,
+        selection: Selection,
+        draws: Sequence[UnitArray],
+        means: FloatArray | None,
+        doses: Sequence[tuple[Arm, float]] | None = None,
     ) -> Outcomes:
-        """Predictions of the untouched model, of each target's intervention and of each random draw."""
+        """Predictions of the untouched model, of each target's intervention and of each random draw, at all
+        doses or at these."""
         session = self.session
-        items = session.items(split)
-        base, base_margin = session.base(split)
+        base, base_margin = session.base(items)
         sets = [*selection.units, *draws]
-        interventions = [
-            self._intervention(arm, dose, units, means) for arm, dose in self._conditions for units in sets
-        ]
-        found = session.engine.predict(items, session.readout, interventions, self.progress)
+        doses = self._conditions if doses is None else doses
+        interventions = [self._intervention(arm, dose, units, means) for arm, dose in doses for units in sets]
+        if interventions:
+            found = session.engine.predict(items, session.readout, interventions, self.progress)
         targets = len(selection.labels)
         injection = Injection(session.engine, items, session.readout, self.plan.protocol, self.progress)
         conditions = []
-        for place, (arm, dose) in enumerate(self._conditions):
+        for place, (arm, dose) in enumerate(doses):
             rows = slice(place * len(sets), (place + 1) * len(sets))
             codes, margins = found.codes[rows], margins_of(found.scores[rows][:targets])
             own = np.stack([margins[target, :, target] for target in range(targets)])
             answers, drawn = codes[:targets], codes[targets:]
             steered: tuple[Steered, ...] = ()
-            if arm == "amplify" and split == "test":
+            if arm == "amplify" and items is session.items("test"):
                 steered = injection.steered(dose, selection.units, draws, answers, drawn)
             conditions.append(Condition(arm, dose, abs(dose - 1.0), answers, own, drawn, steered))
         return Outcomes(
@@ -334,13 +358,17 @@ class CellRun:
         carried: Operating | None = None,
         **parts: Any,
     ) -> Record:
+        parts |= judged(outcomes, kept, self.plan.cell.seed, carried)
+        protocol = self.plan.protocol
+        if protocol.asks_answer_words and ANSWER_WORDS not in outcomes:
+            reason = self.session.no_answer_words(protocol)
+            parts["word_confound"] = WordConfound(bar=bar(len(selection.labels)), reason=reason)
         return self._record(
             started,
             selection=selection,
             predictions=content_digest(outcomes),
             identified=identified,
             flags=flags,
-            **judged(outcomes, kept, self.plan.cell.seed, carried),
             **parts,
         )
 

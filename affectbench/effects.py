@@ -6,7 +6,7 @@ from sums over clusters of 0/1 columns, the point from the plain sums, the inter
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -204,6 +204,13 @@ def infer(tally: Tally, seed: int, draws: int) -> Inference:
     narrow = tail / len(tally.direction)
     bounds = np.quantile(defined, [tail, 1 - tail, narrow, 1 - narrow], axis=0)
     return Inference(point, bounds, defined.std(axis=0, ddof=1), p, "")
+
+
+def resampled_spec(outcomes: Outcomes, condition: Condition, seed: int, draws: int) -> FloatArray:
+    """(draws,) specificity of one condition under resampled clusters; NaN where an emotion is missing."""
+    tally = tally_outcomes(replace(outcomes, conditions=(condition,)))
+    found = stats.bootstrap(tally.table, lambda sums: tally.statistics(sums)[:, 2:3], draws=draws, seed=seed)
+    return found[:, 0]
 
 
 def _row_gap_contributions(tally: Tally) -> FloatArray:

@@ -11,6 +11,7 @@ from affectbench.preservation_score import aggregate
 from affectbench.record import Headline, Operating, ValidationPoint
 from affectbench.score import score_outcomes
 from affectbench.score_models import Arm, DoseScore, PreservationScore, Scores
+from affectbench.word_score import ANSWER_WORDS, score_answer_words
 
 KEEP = 0.9
 """The least preservation an operating dose should have."""
@@ -29,8 +30,7 @@ def judged(
     Without answers on validation, operating doses are `carried`: they were chosen on another benchmark.
     """
     scores = score_outcomes(outcomes["test"], seed=seed)
-    points = _validation(outcomes["validation"], kept, seed) if "validation" in outcomes else []
-    operating = carried if carried is not None and not points else choose_operating(points)
+    points, operating = operating_of(outcomes, kept, seed, carried)
     headline = headline_of(scores, operating, kept) if scores.status == "ok" else None
     if scores.status != "ok":
         status, reason = "insufficient", scores.reason
@@ -41,7 +41,7 @@ def judged(
         fallen = [dose for dose in scores.doses if (dose.arm, dose.dose) in doses and dose.collapsed]
         status = "collapsed" if fallen else "ok"
         reason = ", ".join(f"{dose.arm} {dose.dose:g} collapses the answers" for dose in fallen)
-    return {
+    parts = {
         "status": status,
         "reason": reason,
         "scores": scores,
@@ -50,6 +50,23 @@ def judged(
         "preservation": kept,
         "headline": headline,
     }
+    if ANSWER_WORDS in outcomes:
+        words, confound = score_answer_words(
+            outcomes[ANSWER_WORDS], outcomes["test"], scores, operating, seed=seed
+        )
+        parts |= {"answer_words": words, "word_confound": confound}
+    return parts
+
+
+def operating_of(
+    outcomes: Mapping[str, Outcomes],
+    kept: list[PreservationScore],
+    seed: int,
+    carried: Operating | None = None,
+) -> tuple[list[ValidationPoint], Operating]:
+    """The conditions on validation, and the doses chosen from them; without any, `carried`."""
+    points = _validation(outcomes["validation"], kept, seed) if "validation" in outcomes else []
+    return points, carried if carried is not None and not points else choose_operating(points)
 
 
 def _validation(outcomes: Outcomes, kept: list[PreservationScore], seed: int) -> list[ValidationPoint]:

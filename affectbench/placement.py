@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from affectbench import __version__
+from affectbench.answer_words import answer_words_digest, answer_words_size
 from affectbench.dataset import Dataset, generator_digest
 from affectbench.errors import AffectbenchError
 from affectbench.identity import checkpoint_digest, digest_of
@@ -29,6 +30,7 @@ from affectbench.record import (
     TaskInfo,
 )
 from affectbench.registry import Registry, source_digest
+from affectbench.score_models import ARMS
 from affectbench.task import SPLITS, Benchmark, InterventionProtocol, ModelCard, Placing, SplitName
 from affectbench.transfer import Carried
 
@@ -92,6 +94,7 @@ def planned_cells(
     protocols = {protocol.name: protocol for protocol in job.protocols}
     selectors = {name: source_digest(registry.find("selector", name).path) for name in job.selectors}
     model = digest_of([weights, job.card.dtype, family])
+    words = answer_words_digest(job.benchmark)
     planned = []
     for cell in cells_of(job):
         protocol = protocols[cell.intervention]
@@ -101,6 +104,7 @@ def planned_cells(
             selector=selectors[cell.selector],
             selection="",
             model=model,
+            answer_words=words if protocol.asks_answer_words else "",
         )
         planned.append(PlannedCell(cell, protocol, hashes))
     return tuple(planned)
@@ -302,8 +306,10 @@ def _answers(session: Session, plan: CellPlan) -> int:
     labels = len(session.benchmark.labels)
     draws = plan.protocol.controls.random_draws
     test, validation = len(session.items("test")), len(session.items("validation"))
-    steered = further_interventions(plan.protocol) * test
-    return conditions * ((labels + draws) * test + labels * validation) + steered
+    further = further_interventions(plan.protocol) * test
+    if plan.protocol.asks_answer_words:
+        further += len(ARMS) * labels * answer_words_size(session.benchmark)
+    return conditions * ((labels + draws) * test + labels * validation) + further
 
 
 def further_interventions(protocol: InterventionProtocol) -> int:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from affectbench.record import Part, Record
-from affectbench.score_models import Estimate
+from affectbench.score_models import DoseScore, Estimate
 
 PRECISION = 0.001
 """What is published is read to three decimals; a change below this is none."""
@@ -56,24 +56,34 @@ def _numbers(record: Record) -> Iterator[tuple[str, float]]:
             yield from _estimate(f"headline.{name}", getattr(record.headline, name))
         for name in ("pres", "agg", "p", "p_random"):
             yield from _value(f"headline.{name}", getattr(record.headline, name))
+    if record.word_confound is not None:
+        for name in ("suppress", "amplify"):
+            yield from _estimate(f"word_confound.{name}", getattr(record.word_confound, name))
+        yield from _value("word_confound.uar", record.word_confound.uar)
     if record.scores is not None:
         yield from _value("baseline.uar", record.scores.baseline.uar)
-        for dose in record.scores.doses:
-            at = f"{dose.arm} {dose.dose:g}"
-            for name in ("spec", "self_effect", "cross_effect", "trs"):
-                yield from _estimate(f"{at}.{name}", getattr(dose, name))
-            yield from _value(f"{at}.uar", dose.uar)
-            for each in dose.label_free:
-                yield from _estimate(f"{at}.{each.targeting}.uar_change", each.uar_change)
-            for label, row in zip(record.task.labels, dose.effect_matrix, strict=True):
-                for other, value in zip(record.task.labels, row, strict=True):
-                    yield f"{at}.effect.{label}.{other}", value
+        yield from _doses("", record.scores.doses, record.task.labels)
+    if record.answer_words is not None:
+        yield from _doses("answer words ", record.answer_words.doses, record.task.labels)
     for kept in record.preservation:
         for name in ("kl", "capability", "degenerate_rate", "pres"):
             yield from _value(f"{kept.arm} {kept.dose:g}.{name}", getattr(kept, name))
     if record.calibration is not None:
         for name in ("auroc", "decoy_auroc", "precision_at_k"):
             yield from _value(f"calibration.{name}", getattr(record.calibration, name))
+
+
+def _doses(of: str, doses: Sequence[DoseScore], labels: Sequence[str]) -> Iterator[tuple[str, float]]:
+    for dose in doses:
+        at = f"{of}{dose.arm} {dose.dose:g}"
+        for name in ("spec", "self_effect", "cross_effect", "trs"):
+            yield from _estimate(f"{at}.{name}", getattr(dose, name))
+        yield from _value(f"{at}.uar", dose.uar)
+        for each in dose.label_free:
+            yield from _estimate(f"{at}.{each.targeting}.uar_change", each.uar_change)
+        for label, row in zip(labels, dose.effect_matrix, strict=True):
+            for other, value in zip(labels, row, strict=True):
+                yield f"{at}.effect.{label}.{other}", value
 
 
 def _estimate(name: str, estimate: Estimate | None) -> Iterator[tuple[str, float]]:

@@ -9,7 +9,16 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from affectbench.score_models import Arm, Calibration, DoseScore, Estimate, PreservationScore, Scores
+from affectbench.score_models import (
+    AnswerWords,
+    Arm,
+    Calibration,
+    DoseScore,
+    Estimate,
+    PreservationScore,
+    Scores,
+    WordConfound,
+)
 
 Status = Literal["ok", "insufficient", "error", "collapsed"]
 Split = Literal["identification", "validation", "test"]
@@ -56,6 +65,7 @@ class Cell(Part):
 class Hashes(Part):
     """The same identity by content. Two records compare only where task and protocol hashes match.
 
+    `answer_words` is of the prompts of that control, empty where the protocol asks for none.
     `predictions` seals the answers that the scores were made of, `record` all that the scores say.
     `identification` is the task hash of the benchmark that units were identified on, if it is another one.
     """
@@ -65,6 +75,7 @@ class Hashes(Part):
     selector: str
     selection: str
     model: str
+    answer_words: str = Field(default="", exclude_if=lambda value: not value)
     predictions: str = ""
     record: str = ""
     identification: str = Field(default="", exclude_if=lambda value: not value)
@@ -188,6 +199,8 @@ class Record(Part):
 
     `evidence` names the statistics that the selector ranked units by; empty where it read none.
     `protocol_version` is that of the intervention protocol, as the task's and the model's are in their parts.
+    `answer_words` are the scores of the control that demands the same answers for another reason, and
+    `word_confound` compares them with the task's; None where the protocol asks for none.
     """
 
     schema_version: Literal[1] = 1
@@ -207,6 +220,8 @@ class Record(Part):
     operating: Operating | None = None
     preservation: list[PreservationScore] = []
     headline: Headline | None = None
+    word_confound: WordConfound | None = Field(default=None, exclude_if=lambda value: value is None)
+    answer_words: AnswerWords | None = Field(default=None, exclude_if=lambda value: value is None)
     calibration: Calibration | None = None
     cost: Cost
     provenance: Provenance

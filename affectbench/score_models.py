@@ -11,6 +11,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Arm = Literal["suppress", "amplify"]
+ARMS: tuple[Arm, Arm] = ("suppress", "amplify")
+"""Each has one operating dose, or none."""
 
 
 class Result(BaseModel):
@@ -183,6 +185,31 @@ class Scores(Result):
     reason: str
     seed: int
     bootstrap_draws: int
+
+
+class AnswerWords(Result):
+    """The answer-word control: the task's answers, right for a reason that has no emotion in it.
+
+    `doses` holds the operating doses, scored as the task's are; empty where the model cannot do the control.
+    """
+
+    baseline: Baseline
+    doses: list[DoseScore]
+
+
+class WordConfound(Result):
+    """Specificity on the answer-word control over specificity on the task, by arm, at the operating doses.
+
+    Near 0: the units act on the emotion; near 1: on any prompt that demands these words. `uar` is that of the
+    control without intervention and `bar` what it takes to be able to do it. An arm without a ratio is None,
+    and `reason` says why. A ratio has no standard error: its resamples have heavy tails.
+    """
+
+    suppress: Estimate | None = None
+    amplify: Estimate | None = None
+    uar: float | None = None
+    bar: float
+    reason: str = ""
 
 
 class PreservationScore(Result):

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from affectbench.answer_words import answer_word_items
 from affectbench.batch import Prepared
 from affectbench.dataset import Dataset, load_benchmark, parse_answer, prompt_text
 from affectbench.engine import Engine
 from affectbench.errors import AffectbenchError
 from affectbench.evidence import EvidencePass, Key
 from affectbench.examples import Example, ItemError, RenderedPrompt
-from affectbench.intervention import UNTOUCHED
+from affectbench.intervention import ROLE_BIT, UNTOUCHED
 from affectbench.journal import Journal
 from affectbench.memory import ran_out, release
 from affectbench.model import Model
 from affectbench.preservation import Capability, Preserver
 from affectbench.preservation_items import choice_items, neutral_texts
 from affectbench.readout import FAILED, Codes, IntArray, Items, Readout, margins_of
-from affectbench.task import Benchmark, SplitName
+from affectbench.task import Benchmark, InterventionProtocol, SplitName
+
+Asked = tuple[Example, Prepared, RenderedPrompt]
 
 
 @dataclass
@@ -67,13 +70,36 @@ class Session:
         """How answers are read, in the model's own tokens."""
         return self._readout(self.benchmark, self.dataset.splits["test"][0])
 
-    def base(self, split: SplitName) -> tuple[Codes, np.ndarray]:
-        """Codes (N,) and margins (N, E) of the untouched model on a split."""
-        found = self.engine.predict(self.items(split), self.readout, [UNTOUCHED])
+    @cached_property
+    def answer_words(self) -> Items:
+        """The prepared items of the answer-word control. Raises `AffectbenchError` where one cannot be."""
+        kept = []
+        for example, prompt in answer_word_items(self.benchmark):
+            prepared = self.model.prepare(example, prompt)
+            self._check_length(prepared)
+            kept.append((example, prepared, prompt))
+        return _items(self.benchmark, "answer_words", kept)
+
+    def no_answer_words(self, protocol: InterventionProtocol) -> str:
+        """Why the answer-word control cannot be asked under a protocol; empty where it can."""
+        if not protocol.asks_answer_words:
+            return "the protocol asks for none"
+        try:
+            items = self.answer_words.items
+        except AffectbenchError as error:
+            return f"the model cannot be asked: {error.message}"
+        if not any(bool((item.roles & ROLE_BIT[protocol.positions]).any()) for item in items):
+            return f"the protocol edits {protocol.positions} positions, and the control's prompts have none"
+        return ""
+
+    def base(self, items: Items) -> tuple[Codes, np.ndarray]:
+        """Codes (N,) and margins (N, E) of the untouched model on items of its task."""
+        found = self.engine.predict(items, self.readout, [UNTOUCHED])
         codes, margins = found.codes[0], margins_of(found.scores[0])
         if (codes == FAILED).all():
             raise AffectbenchError(
-                f"model {self.model.card.name} has no finite score for any of {len(codes)} {split} items",
+                f"model {self.model.card.name} has no finite score for any of {len(codes)} items "
+                f"of {items.split}",
                 hint="check the checkpoint and its dtype",
             )
         return codes, margins
@@ -123,7 +149,7 @@ class Session:
         )
 
     def _prepared(self, benchmark: Benchmark, dataset: Dataset, split: SplitName) -> Items:
-        kept: list[tuple[Example, Prepared, RenderedPrompt]] = []
+        kept: list[Asked] = []
         for example in dataset.splits[split]:
             prompt = prompt_text(benchmark, example)
             try:
@@ -142,16 +168,7 @@ class Session:
                 f"no item of {benchmark.name} could be prepared for {self.model.card.name}; "
                 f"the last one, {last.id}: {last.reason}"
             )
-        orders = [prompt.order for _, _, prompt in kept]
-        gold = np.array([benchmark.labels.index(example.label) for example, _, _ in kept])
-        gold.setflags(write=False)  # Selectors see the items of identification.
-        return Items(
-            split=f"{benchmark.name}:{split}",
-            items=tuple(prepared for _, prepared, _ in kept),
-            gold=gold,
-            clusters=tuple(example.cluster for example, _, _ in kept),
-            orders=None if orders[0] is None else np.array(orders),
-        )
+        return _items(benchmark, split, kept)
 
     def _check_length(self, prepared: Prepared) -> None:
         """Positions that a model never saw give answers that look like any other."""
@@ -178,3 +195,16 @@ class Session:
             return parse_answer(text, words)
 
         return Readout(benchmark.labels, candidates, benchmark.readout.max_new_tokens, parse)
+
+
+def _items(benchmark: Benchmark, split: str, kept: Sequence[Asked]) -> Items:
+    orders = [prompt.order for _, _, prompt in kept]
+    gold = np.array([benchmark.labels.index(example.label) for example, _, _ in kept])
+    gold.setflags(write=False)  # Selectors see the items of identification.
+    return Items(
+        split=f"{benchmark.name}:{split}",
+        items=tuple(prepared for _, prepared, _ in kept),
+        gold=gold,
+        clusters=tuple(example.cluster for example, _, _ in kept),
+        orders=None if orders[0] is None else np.array(orders),
+    )

@@ -208,9 +208,13 @@ class Arms(Frozen):
 
 
 class Controls(Frozen):
-    """`random_draws`: sets of random units, matched in count and layer histogram."""
+    """`random_draws`: sets of random units, matched in count and layer histogram. `answer_words`: whether the
+    same answers are also demanded for a reason without emotion; unsaid, it is in mode ``sound`` only."""
 
     random_draws: Annotated[int, Field(strict=True, ge=0)]
+    answer_words: Annotated[bool, Field(strict=True)] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
 
 
 class InterventionProtocol(TaskFile):
@@ -228,6 +232,12 @@ class InterventionProtocol(TaskFile):
     fractions: Annotated[tuple[Annotated[Number, Field(gt=0, lt=1)], ...], Field(min_length=1)]
     arms: Arms
     controls: Controls
+
+    @property
+    def asks_answer_words(self) -> bool:
+        """Whether cells get the answer-word control."""
+        asked = self.controls.answer_words
+        return self.mode == "sound" if asked is None else asked
 
 
 class Identifying(Frozen):

@@ -1,7 +1,7 @@
 """How much there is to do before anything is loaded: forward passes, rows and tokens of an order's cells.
 
 It follows what cell and engine do, with a tokenizer and a configuration only. An upper bound where the run
-itself decides: units that two cells share, generation that ends early.
+itself decides: units that two cells share, generation that ends early, a control that the model cannot do.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from affectbench.answer_words import answer_word_items
 from affectbench.dataset import Dataset, load_benchmark, prompt_text
-from affectbench.examples import SAMPLE_RATE, Example
+from affectbench.examples import SAMPLE_RATE, Example, RenderedPrompt
 from affectbench.pieces import ITEMS_A_BATCH
 from affectbench.placement import Options, Order, further_interventions
 from affectbench.preservation_items import choice_items, neutral_texts
 from affectbench.prompt_tokens import PromptTokens
 from affectbench.readout import Readout
 from affectbench.registry import Registry
+from affectbench.score_models import ARMS
 from affectbench.task import SPLITS, Benchmark, ModelCard, SplitName
 
 if TYPE_CHECKING:
@@ -106,6 +108,7 @@ class Material:
     """All item sets of one (model, benchmark)."""
 
     splits: dict[SplitName, Asked]
+    answer_words: Asked
     neutral: Asked
     capability: Asked
     prompts: Asked
@@ -164,6 +167,8 @@ def _cell(plan: CellPlan, labels: int, material: Material, budget: int, growth: 
     load = material.splits["test"].swept(targets + draws + more, budget, growth)
     if plan.carried is None:  # Else the doses are those of another cell.
         load += material.splits["validation"].swept(targets, budget, growth)
+    if protocol.asks_answer_words:
+        load += material.answer_words.swept(labels * len(ARMS), budget, growth)
     for kept in (material.neutral, material.capability, material.prompts):
         load += kept.swept(targets + 1, budget, growth)  # And the untouched model.
     return targets + draws + more, load
@@ -198,6 +203,7 @@ def _material(registry: Registry, order: Order, options: Options, tokens: Tokens
     prompts = tuple(1 + tokens.count(text) for text in preservation.prompts)
     return Material(
         splits,
+        _shown(benchmark, answer_word_items(benchmark), tokens),
         Asked(neutral, columns=max(neutral)),
         asked,
         Asked(prompts, steps=preservation.max_new_tokens - 1),
@@ -206,21 +212,23 @@ def _material(registry: Registry, order: Order, options: Options, tokens: Tokens
 
 def _asked(benchmark: Benchmark, dataset: Dataset, split: SplitName, tokens: Tokens) -> Asked:
     """The items of a split, by the tokens of their prompts, of their sounds and of answers laid behind."""
-    examples = dataset.splits[split]
-    heard = _seconds(examples)
-    answer = _answer(benchmark, examples[0], tokens)
+    return _shown(benchmark, [(each, prompt_text(benchmark, each)) for each in dataset.splits[split]], tokens)
+
+
+def _shown(benchmark: Benchmark, shown: Sequence[tuple[Example, RenderedPrompt]], tokens: Tokens) -> Asked:
+    heard = _seconds([example for example, _ in shown])
+    answer = _answer(benchmark, shown[0][1], tokens)
     behind = 0 if answer.max_new_tokens else answer.further
     lengths = []
-    for place, example in enumerate(examples):
-        text, _ = tokens.render(prompt_text(benchmark, example))
+    for place, (_, prompt) in enumerate(shown):
+        text, _ = tokens.render(prompt)
         sound = round(heard(place) * AUDIO_TOKENS_A_SECOND)
         lengths.append(max(1, tokens.count(text) + sound + behind))
     return Asked(tuple(lengths), columns=1 + behind, steps=max(0, answer.max_new_tokens - 1))
 
 
-def _answer(benchmark: Benchmark, example: Example, tokens: Tokens) -> Readout:
+def _answer(benchmark: Benchmark, prompt: RenderedPrompt, tokens: Tokens) -> Readout:
     """How answers are read, as far as it decides what is computed."""
-    prompt = prompt_text(benchmark, example)
     candidates = tuple(tuple(tokens.continuation(prompt, answer)) for answer in prompt.answer_options)
     generated = benchmark.readout.max_new_tokens if benchmark.readout.kind == "generate" else 0
     return Readout(benchmark.labels, candidates, generated)

@@ -60,8 +60,9 @@ READOUTS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("tokens", [0, 150])
 @pytest.mark.parametrize("changes", READOUTS, ids=["labels", "several tokens", "letters", "generate"])
 def test_passes_and_rows_are_those_of_the_run(
-    bench: Bench, tmp_path: Path, changes: dict[str, Any], tokens: int
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], tokens: int
 ) -> None:
+    monkeypatch.setattr("affectbench.cell.is_able", lambda _: True)  # So that the whole control is run.
     write_benchmark(tmp_path, name="asked", **changes)
     job = bench.job("magnitude", "attribution", "random", task="asked", more=[tmp_path])
     (told,) = plan(bench, job, tmp_path / "out", tmp_path, tokens=tokens)

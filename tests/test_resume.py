@@ -286,7 +286,7 @@ def test_a_damaged_snapshot_is_set_aside(go: Callable[..., Log], whole: Whole, t
 def test_nothing_is_taken_from_a_run_with_other_settings(
     go: Callable[..., Log], whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    killed_after(go, "answers", 9)
+    killed(lambda: go(log=Log(on_done=lambda _: die())))
     with monkeypatch.context() as patched:
         passes = counted(patched)
         log = go(tokens=400)

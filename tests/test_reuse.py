@@ -230,9 +230,9 @@ def session(bench: Bench) -> Session:
 
 
 def test_the_baseline_is_computed_once_a_model_and_task(session: Session) -> None:
-    codes, margins = session.base("test")
+    codes, margins = session.base(session.items("test"))
     spent = replace(session.engine.cost)
-    again, found = session.base("test")
+    again, found = session.base(session.items("test"))
     session.engine.predict(session.items("test"), session.readout, [UNTOUCHED])
     assert session.engine.cost == spent
     np.testing.assert_array_equal(codes, again)
@@ -280,7 +280,7 @@ def test_an_audio_tower_runs_once_an_item(monkeypatch: pytest.MonkeyPatch) -> No
     units = np.arange(9)
     edits = [scale("gate", model.shape, units, dose) for dose in (0.0, 2.0)]
     for _ in range(2):
-        session.base("test")
+        session.base(session.items("test"))
         session.engine.predict(session.items("test"), session.readout, edits)
     found = session.engine.predict(session.items("test"), session.readout, [UNTOUCHED, *edits]).scores
     assert len(heard) == len(session.items("test"))

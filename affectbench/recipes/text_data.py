@@ -8,7 +8,7 @@ import torch
 
 from affectbench.generators import narratives
 
-__all__ = ["LABELS", "TextPools", "build_tokenizer", "label_ids", "make_pools", "pad"]
+__all__ = ["LABELS", "TextPools", "build_tokenizer", "label_ids", "make_pools", "pad", "trained_tokenizer"]
 
 LABELS: Final = narratives.EMOTIONS
 VOCABULARY: Final = 1500
@@ -19,6 +19,14 @@ _PAD: Final = "<|endoftext|>"
 
 def build_tokenizer(seed: int) -> Any:
     """A byte-level BPE of at most 1500 tokens; every label with its leading space is one token."""
+    items = narratives.examples("training", 300, seed)
+    corpus = [narratives.prompt(item) + narratives.answer(item) for item in items]
+    corpus += narratives.language_text(3000, seed, held_out=False) + narratives.story_text(4000, seed)
+    return trained_tokenizer(corpus)
+
+
+def trained_tokenizer(corpus: list[str]) -> Any:
+    """A byte-level BPE of at most 1500 tokens, trained on `corpus`. Raises ValueError as `label_ids` does."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -31,9 +39,6 @@ def build_tokenizer(seed: int) -> Any:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    items = narratives.examples("training", 300, seed)
-    corpus = [narratives.prompt(item) + narratives.answer(item) for item in items]
-    corpus += narratives.language_text(3000, seed, held_out=False) + narratives.story_text(4000, seed)
     tokenizer.train_from_iterator(corpus, trainer)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

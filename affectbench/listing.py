@@ -100,7 +100,9 @@ def _data(entry: Entry) -> tuple[str, str]:
     if not folder:
         return "shipped", ""
     here = data is not None and (Path(data) / str(folder)).is_dir()
-    return ("here" if here else "absent"), str(task.get("obtain") or "")
+    source = task.get("source")
+    away = "hub" if isinstance(source, dict) and source.get("reader") == "hub" else "absent"
+    return ("here" if here else away), str(task.get("obtain") or "")
 
 
 def _print_absent(console: Console, entries: Sequence[Entry], *, details: bool) -> None:

@@ -249,6 +249,10 @@ class TestCommand:
         (tmp_path / "ravdess").mkdir()
         monkeypatch.setenv("AFFECTBENCH_DATA", str(tmp_path))
         _, out, _ = run_cli("list", "tasks")
+        states = {line.split()[0]: line.split()[-1] for line in out.splitlines() if "built-in" in line}
+        assert states["ravdess"] == "here"
+        assert states["crema-d"] == "absent"
+        assert (states["carer"], states["reference-speech"]) == ("hub", "shipped")
         assert "zenodo" not in out
         assert shipped("crema-d").obtain.split()[1] in out
 

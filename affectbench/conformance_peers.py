@@ -13,7 +13,9 @@ from torch import Tensor
 
 from affectbench.conformance_oracle import inputs
 from affectbench.conformance_subject import LABELS, Check, Measured, Result, Skipped, Subject, distance
+from affectbench.engine import Engine
 from affectbench.intervention import Intervention, scale
+from affectbench.readout import Readout
 from affectbench.sites import GATE
 
 Point = tuple[str, str, Tensor, Tensor]
@@ -45,24 +47,22 @@ def _points(subject: Subject, intervention: Intervention) -> list[Point]:
 
 
 def _against(subject: Subject, package: str, forward: Forward) -> Result:
-    """Scores of each item alone under each edit, by the other tool; and by the engine, all in one go."""
+    """Scores of answers' first tokens, of each item alone under each edit, by the other tool; and by the
+    engine, all in one go."""
     if find_spec(package) is None:
         raise Skipped(f"{package} is not installed: pip install 'affectbench[bench]'")
     if subject.routed:
         raise Skipped("the units of experts have no module of their own that it could edit")
-    asked, chosen = subject.readout(LABELS), _interventions(subject)
-    found = subject.scores(chosen, subject.some(subject.places))
+    chosen, firsts = _interventions(subject), tuple((tokens[0],) for tokens in subject.readout().candidates)
+    asked = Readout(LABELS, firsts)
+    found = Engine(subject.model).predict(subject.some(subject.places), asked, chosen).scores
     worst = 0.0
     for row, intervention in enumerate(chosen):
         points = _points(subject, intervention)
         for column, place in enumerate(subject.places):
             given: dict[str, Any] = {**inputs(subject, place), "use_cache": False}
-            logits = forward(subject, points, given)[0].float()
-            expected = []
-            for tokens in asked.candidates:
-                if len(tokens) > 1:
-                    raise Skipped("its answers have several tokens here")
-                expected.append(float(logits[-1].log_softmax(-1)[tokens[0]]))
+            logits = forward(subject, points, given)[0, -1].float().log_softmax(-1)
+            expected = [float(logits[token]) for (token,) in firsts]
             worst = max(worst, distance(found[row, column], expected))
     return Measured(worst, subject.tolerance, f"scores under {len(chosen)} edits, ours and of {package}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -81,19 +80,6 @@ def read_report(path: Path) -> Conformance:
         raise AffectbenchError(
             f"{path} is no conformance report: {problem}", hint="write it again: harness.py verify-model"
         ) from error
-
-
-def reports_in(folders: Iterable[Path]) -> dict[str, Conformance]:
-    """The reports of some folders by model; where a model has several, the first folder's counts.
-
-    Raises `AffectbenchError` for a damaged file.
-    """
-    found: dict[str, Conformance] = {}
-    for folder in folders:
-        for path in sorted(folder.glob("*.json")):
-            report = read_report(path)
-            found.setdefault(report.model, report)
-    return found
 
 
 def write_conformance_schema(folder: Path) -> list[Path]:

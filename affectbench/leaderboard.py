@@ -21,9 +21,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from affectbench import __version__
+from affectbench.conformance_report import Conformance
 from affectbench.content import builtin_root
 from affectbench.errors import AffectbenchError
 from affectbench.record import Provenance, Record
+from affectbench.site_conformance import reports_of
 from affectbench.site_entry import entry
 from affectbench.site_pages import Contents, board_files, page_environment
 from affectbench.site_summary import Source, Summary, read_sources, source_of
@@ -60,6 +62,7 @@ def build_site(
     output: Path,
     *,
     damaged: Sequence[Damaged] = (),
+    conformance: Mapping[str, Conformance] | None = None,
     progress: Progress | None = None,
 ) -> Site:
     """Write the site of these records to a folder, in place of an older site there.
@@ -68,16 +71,20 @@ def build_site(
         records: in any order, one a cell.
         output: the site's folder; it must be new, empty, or hold a site written by this function.
         damaged: result files that could not be trusted, listed on the index page.
+        conformance: reports of `verify-model` by model.
         progress: called with (entry pages written, entry pages in all).
 
     Raises:
         SiteError: two records of one cell, a folder that holds something else, or a failed write.
     """
-    return _write_site([source_of(record) for record in records], output, damaged, _memory(output), progress)
+    sources = [source_of(record) for record in records]
+    return _write_site(sources, output, damaged, _memory(output), progress, {}, conformance or {})
 
 
 def build_site_of(folders: Sequence[Path], output: Path, *, progress: Progress | None = None) -> Site:
     """Write the site of all records in results folders; a record that the old site knows is not parsed again.
+
+    Reports of conformance are taken from the same folders, from beside them, and from what is shipped.
 
     Raises:
         SiteError: as `build_site`.
@@ -90,7 +97,8 @@ def build_site_of(folders: Sequence[Path], output: Path, *, progress: Progress |
         found, refused = published_cards(folder)
         cards |= found
         damaged += [Damaged(path, reason) for path, reason in refused]
-    return _write_site(sources, output, damaged, memory, progress, cards)
+    conformance, unread = reports_of(folders)
+    return _write_site(sources, output, [*damaged, *unread], memory, progress, cards, conformance)
 
 
 @dataclass(frozen=True)
@@ -132,14 +140,15 @@ def _write_site(
     damaged: Sequence[Damaged],
     memory: _Memory,
     progress: Progress | None,
-    cards: Mapping[str, Submission] | None = None,
+    cards: Mapping[str, Submission],
+    conformance: Mapping[str, Conformance],
 ) -> Site:
     sources = _in_order(sources)
     _check_replaceable(output)
     scratch = output.parent / f".{output.name}.{secrets.token_hex(4)}.partial"
     writer = _Writer(scratch, output, memory.pages)
     try:
-        _write_files(writer, sources, damaged, progress, cards or {})
+        _write_files(writer, sources, damaged, progress, cards, conformance)
         _move_into_place(scratch, output)
     except OSError as error:
         raise SiteError(
@@ -158,11 +167,12 @@ def _write_files(
     damaged: Sequence[Damaged],
     progress: Progress | None,
     cards: Mapping[str, Submission],
+    conformance: Mapping[str, Conformance],
 ) -> None:
     folder = builtin_root() / "leaderboard"
     environment = page_environment(folder / "templates")
     digests = {source.summary.id: source.digest for source in sources}
-    contents = Contents([source.summary for source in sources], digests, damaged, cards)
+    contents = Contents([source.summary for source in sources], digests, damaged, cards, conformance)
     for asset in sorted((folder / "assets").iterdir()):
         writer.write(f"assets/{asset.name}", asset.read_bytes())
     for file in board_files(environment, contents):

@@ -27,6 +27,11 @@ def general(value: float | None) -> str:
     return MISSING if value is None else f"{value:g}".replace("-", "\N{MINUS SIGN}")
 
 
+def measured(value: float | None) -> str:
+    """A difference or its bound, to two digits."""
+    return MISSING if value is None else f"{value:.2g}".replace("-", "\N{MINUS SIGN}")
+
+
 def thousands(value: int) -> str:
     """A count with narrow spaces between groups of three digits."""
     return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")

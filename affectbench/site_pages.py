@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from affectbench import __version__
+from affectbench.conformance_report import Conformance
 from affectbench.figures_board import Mark, Overlap, overlap_bars, pareto
 from affectbench.site_board import Board, boards_script, cells_board, overall_board
+from affectbench.site_conformance import shown
 from affectbench.site_data import (
     CONTROL_REASON,
     RANK_RULE,
@@ -20,7 +22,7 @@ from affectbench.site_data import (
     calibration_board,
     groups,
 )
-from affectbench.site_format import general, interval, number, p_value, slug, spread, thousands
+from affectbench.site_format import general, interval, measured, number, p_value, slug, spread, thousands
 from affectbench.site_overall import OVERALL_RULE, overall
 from affectbench.site_overlap import Overlaps, overlaps
 from affectbench.site_static import static_table
@@ -54,12 +56,13 @@ Files = Iterator[File]
 @dataclass(frozen=True)
 class Contents:
     """All that the boards are made of: summaries in the order of their cells' names, the digests of their
-    records by cell name, and the cards of submitted methods by name."""
+    records by cell name, the cards of submitted methods by name, and conformance reports by model."""
 
     records: Sequence[Summary]
     digests: Mapping[str, str]
     damaged: Sequence[Damaged]
     cards: Mapping[str, Submission] = field(default_factory=dict)
+    conformance: Mapping[str, Conformance] = field(default_factory=dict)
 
     @cached_property
     def groups(self) -> list[Group]:
@@ -194,6 +197,9 @@ def _models(environment: Environment, contents: Contents) -> Files:
         records = [group.record for group in own]
         values = {"root": "../", "name": name, "groups": own, "model": records[0].model, "table": table}
         values["revisions"] = sorted({(r.model.revision, r.model.dtype, r.hashes.model) for r in records})
+        report = contents.conformance.get(name)
+        hashes = {record.hashes.model for record in records}
+        values["conformance"] = None if report is None else shown(report, hashes)
         yield _page(environment, "model", f"models/{slug(name)}.html", values)
 
 
@@ -277,6 +283,7 @@ def page_environment(templates: Path) -> Environment:
         "spread": spread,
         "heat": _heat,
         "thousands": thousands,
+        "measured": measured,
     }
     environment.globals |= {"version": __version__, "control_reason": CONTROL_REASON}
     return environment

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from affectbench.conformance_report import Conformance, Outcome
 from affectbench.operating import choose_operating, headline_of
 from affectbench.outcomes import Condition, Outcomes
 from affectbench.overlap import listed_units
@@ -135,6 +136,28 @@ def example_store(root: Path | str, *, predictions: bool = False) -> Store:
             if predictions and record.status != "error":
                 store.write_predictions(record.cell, outcomes)
     return store
+
+
+def example_report(model: str = "reference-text", **changes: object) -> Conformance:
+    """A conformance report of a tiny instance with a check of each outcome."""
+    checks = [
+        ("padding", "Left pad = right pad", "passed", "", 3e-7),
+        ("zeroing", "Zeroing", "failed", "apart by 0.2; look at `down`", 0.2),
+        ("audio_heard", "Audio matters", "skipped", "takes no <audio>", None),
+    ]
+    names = ("id", "title", "status", "reason", "value")
+    outcomes = [
+        Outcome(**dict(zip(names, check, strict=True)), tolerance=3.5e-4 if check[-1] else None, seconds=1.5)
+        for check in checks
+    ]
+    content = Conformance(
+        model=model, version=1, card="c" * 16, family="causal_lm", family_source="f" * 16,
+        architecture="Qwen2ForCausalLM", instance="tiny", weights="w" * 16, seed=0, dtype="float32",
+        device="cpu", hardware="x86_64 AVX2, 1 threads", versions={"torch": "2.13.0"}, n_layers=3, width=24,
+        n_parameters=18208, date="2026-01-01T00:00:00+00:00", seconds=9.5, peak_memory_mib=600.0,
+        checks=outcomes,
+    )  # fmt: skip
+    return content.model_copy(update=changes)
 
 
 def failed(record: Record, status: str, reason: str) -> Record:

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from example_records import example_record, example_store, renamed, transfer_records
+from example_records import example_record, example_report, example_store, renamed, transfer_records
 
 from affectbench.leaderboard import build_site
 from affectbench.record import Record, cell_id
@@ -43,7 +43,8 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
 @pytest.fixture(scope="module")
 def site(records: list[Record], tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("www") / "under" / "a path" / "site"
-    build_site(records, output)
+    reports = {record.cell.model: example_report(record.cell.model) for record in records}
+    build_site(records, output, conformance=reports)
     return output
 
 

@@ -13,7 +13,8 @@ import numpy as np
 from affectbench.cell_result import CellResult
 from affectbench.controls import layer_matched
 from affectbench.errors import AffectbenchError
-from affectbench.evidence import MEAN, EvidencePass, Key, merged, requests_of
+from affectbench.evidence import EvidencePass, Key
+from affectbench.identifying import CellPlan, Identifying
 from affectbench.injection import Injection
 from affectbench.intervention import ROLE_BIT, Intervention, mean_ablation, scale
 from affectbench.memory import peak_memory_mib
@@ -24,9 +25,7 @@ from affectbench.pieces import Cost as EngineCost
 from affectbench.preservation import Preserver
 from affectbench.readout import Items, margins_of
 from affectbench.record import (
-    Cell,
     Cost,
-    Hashes,
     ModelInfo,
     Operating,
     Provenance,
@@ -36,46 +35,22 @@ from affectbench.record import (
 )
 from affectbench.recovery import recovery
 from affectbench.score_models import Arm, Calibration, PreservationScore, WordConfound
-from affectbench.selector import TIE_RULE, Selection, Selector
+from affectbench.selector import TIE_RULE, Selection
 from affectbench.session import Session
 from affectbench.sites import FloatArray, UnitArray
 from affectbench.study import Study
-from affectbench.task import SPLITS, InterventionProtocol
+from affectbench.task import SPLITS
 from affectbench.transfer import Carried
 from affectbench.transfer import of_labels as selection_of_labels
 from affectbench.word_score import ANSWER_WORDS, bar, is_able
 
 FELL_BACK = "identified_on_all_items"
 FAILED_ITEMS = "failed_items"
+NOT_REACHED = "fewer_items_than_asked_for"
 
 Started = tuple[float, float, EngineCost]
 """Wall clock, CPU clock and engine cost when a cell began."""
 Measured = tuple[Selection, dict[str, Outcomes], list[PreservationScore]]
-
-
-@dataclass(frozen=True)
-class CellPlan:
-    """A cell with the objects that its names stand for and the hashes known before it runs; with what it
-    takes over where its units were identified on another benchmark."""
-
-    cell: Cell
-    protocol: InterventionProtocol
-    selector: Selector
-    hashes: Hashes
-    carried: Carried | None = None
-
-    @property
-    def requests(self) -> frozenset[Key]:
-        """The statistics this cell needs."""
-        site = self.protocol.site
-        needs = self.selector.needs if self.carried is None else frozenset()
-        found = requests_of(needs, site, self.protocol.statistics.positions)
-        return found | requests_of({MEAN}, site, self.protocol.positions) if self.replaces_by_mean else found
-
-    @property
-    def replaces_by_mean(self) -> bool:
-        """Whether units are replaced by their mean, over the positions that are edited."""
-        return self.protocol.arms.suppress.operation == "mean"
 
 
 @dataclass
@@ -90,6 +65,10 @@ class CellRun:
     provenance: Provenance
     requests: frozenset[Key]
     progress: Callable[[int], None] | None = None
+
+    @property
+    def _evidence(self) -> Identifying:
+        return Identifying(self.session, self.plan, self.requests)
 
     def run(self) -> CellResult:
         """Run the cell. A selector that raises, or a model that fails, gives a record of status `error`."""
@@ -111,19 +90,21 @@ class CellRun:
             if self.plan.carried is not None:
                 self._transferred(self.plan.carried)
                 return
-            found, _ = self._pass()
-            study = self._study(found)
-            if not self._too_few(study):
+            found, _ = self._evidence.collected()
+            study = self._evidence.study(found)
+            if not self._evidence.too_few(study):
                 self._measured(found, study)
 
     def _run(self, started: Started) -> CellResult:
         flags = [FAILED_ITEMS] if self.session.failures else []
         if self.plan.carried is not None:
             return self._tested(started, self.plan.carried, flags)
-        found, fell_back = self._pass()
-        study = self._study(found)
+        found, fell_back = self._evidence.collected()
+        study = self._evidence.study(found)
         flags = [FELL_BACK, *flags] if fell_back else flags
-        reason = self._too_few(study)
+        if self._evidence.short(study):
+            flags.append(NOT_REACHED)
+        reason = self._evidence.too_few(study)
         if reason:
             return CellResult(self._record(started, "insufficient", reason=reason, flags=flags), {}, None)
         selection, outcomes, kept = self._measured(found, study)
@@ -154,7 +135,7 @@ class CellRun:
             raise AffectbenchError(carried.reason)
         preserver = self.session.preserver
         draws = layer_matched(selection, self.plan.protocol.controls.random_draws, self.plan.cell.seed)
-        means = self._means(self._pass()[0]) if self.plan.replaces_by_mean else None
+        means = self._means(self._evidence.collected()[0]) if self.plan.replaces_by_mean else None
         whole = selection_of_labels(selection, self.session.benchmark.labels)
         answers = self._outcomes(self.session.items("test"), whole, draws, means)
         outcomes = {"test": of_labels(answers, selection.labels)}
@@ -174,17 +155,6 @@ class CellRun:
             items[split] = len(kept)
             clusters[split] = len({all_items.clusters[place] for place in kept})
         return self.task.model_copy(update={"labels": list(labels), "n_items": items, "n_clusters": clusters})
-
-    def _too_few(self, study: Study) -> str:
-        """Why there is too little to select from; empty where there is enough."""
-        least = int(study.evidence.items.min())
-        if least >= self.plan.protocol.statistics.minimum_items:
-            return ""
-        label = study.labels[int(study.evidence.items.argmin())]
-        return (
-            f"{least} usable identification items for {label!r}, "
-            f"{self.plan.protocol.statistics.minimum_items} needed"
-        )
 
     def _measured(self, found: EvidencePass, study: Study) -> Measured:
         """The selection, and all that is asked of the model under its interventions."""
@@ -207,32 +177,6 @@ class CellRun:
         """What units are replaced by: their mean on the benchmark that they are tested on."""
         protocol = self.plan.protocol
         return found.evidence(protocol.site, protocol.positions).overall_mean
-
-    def _pass(self) -> tuple[EvidencePass, bool]:
-        """The evidence pass, and whether too few correct answers made it use all items."""
-        wanted = self.plan.protocol.statistics
-        mine = self.requests | self.plan.requests
-        seed = self.plan.cell.seed
-        if wanted.items == "all":
-            return self.session.collect(mine, correct_only=False, seed=seed, progress=None), False
-        found = self.session.collect(mine, correct_only=True, seed=seed, progress=None)
-        fewest = int(found.counted[: len(self.task.labels)].min())
-        if wanted.items == "correct_or_all" and fewest < wanted.minimum_items:
-            return self.session.collect(mine, correct_only=False, seed=seed, progress=None), True
-        return found, False
-
-    def _study(self, found: EvidencePass) -> Study:
-        site, positions = self.plan.protocol.site, self.plan.protocol.statistics.positions
-        # What other cells asked for is out of reach, or a selector's result would depend on its company.
-        needed = {statistic for _, at, statistic in self.plan.requests if at == positions}
-        return Study(
-            evidence=found.evidence(site, positions).only(needed),
-            shuffled=found.evidence(site, positions, shuffled=True).only(needed),
-            items=found.items,
-            readout=found.readout,
-            seed=self.plan.cell.seed,
-            ask=lambda edits: self.session.engine.predict(found.items, found.readout, edits),
-        )
 
     def _check_positions(self) -> None:
         """Where no item has such a token (a chat template that rewrites the prompt hides its content), the
@@ -434,11 +378,6 @@ class CellRun:
             ),
         }
         return Record.model_validate({key: value for key, value in (content | parts).items() if value != ""})
-
-
-def all_requests(plans: Sequence[CellPlan]) -> frozenset[Key]:
-    """The statistics that all of `plans` need together."""
-    return merged([plan.requests for plan in plans])
 
 
 def now_iso() -> str:

@@ -238,10 +238,9 @@ def _details(record: Record) -> dict[str, str]:
         "significant": record.headline is not None and record.headline.significant,
     }
     if cell.identification is not None:
-        found |= {
-            "identified_on": cell.identification.task,
-            "identification_hash": record.hashes.identification,
-        }
+        found["identified"] = cell.identified
+    if record.hashes.identification:
+        found["identification_hash"] = record.hashes.identification
     return {
         name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in found.items()
     }

@@ -65,7 +65,7 @@ def effect_matrix(name: str, title: str, labels: Sequence[str], matrix: Matrix, 
         f"units of {label}: {', '.join(number(value, 2) for value in values)}"
         for label, values in zip(labels, matrix, strict=True)
     )
-    return _svg(name, width, height, title, f"Columns {', '.join(labels)}. {rows}.", parts)
+    return svg(name, width, height, title, f"Columns {', '.join(labels)}. {rows}.", parts)
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def grid(name: str, title: str, tasks: Sequence[str], values: Sequence[Sequence[
             )
         parts.append(_outline(left + cell * row, head + line * row, cell, line))
     parts += _diverging_legend(left, height - 34, top)
-    return _svg(name, width, height, title, f"Identified on, to tested on: {'; '.join(told)}.", parts)
+    return svg(name, width, height, title, f"Identified on, to tested on: {'; '.join(told)}.", parts)
 
 
 def confusion(name: str, title: str, labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
@@ -130,7 +130,7 @@ def confusion(name: str, title: str, labels: Sequence[str], counts: Sequence[Seq
             shade = "num strong" if share > 0.55 else "num" if value else "num zero"
             parts.append(_text(x + cell / 2, y + line / 2 + 4, str(value), shade, "middle"))
     rows = "; ".join(f"{label}: {list(values)}" for label, values in zip(labels, counts, strict=True))
-    return _svg(name, width, height, title, f"Answered labels in columns. {rows}.", parts)
+    return svg(name, width, height, title, f"Answered labels in columns. {rows}.", parts)
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def dose_curve(name: str, title: str, labels: Sequence[str], points: Sequence[Cu
     for point in points:
         shade = "dot hollow" if point.collapsed else "dot"
         parts.append(f'<circle class="{shade}" cx="{x(point.alpha)}" cy="{y(point.shift.value)}" r="4"/>')
-    heights = _apart([y(value) for value in points[-1].by_emotion], 13)
+    heights = apart([y(value) for value in points[-1].by_emotion], 13)
     for index, (label, at) in enumerate(zip(labels, heights, strict=True)):
         parts.append(_text(right + 8, at + 4, label, f"end e{index % 8}", "start"))
     values = "; ".join(
@@ -174,7 +174,7 @@ def dose_curve(name: str, title: str, labels: Sequence[str], points: Sequence[Cu
         + (" (answers collapsed)" if point.collapsed else "")
         for point in points
     )
-    return _svg(name, width, height, title, f"Mean over emotions. {values}.", parts)
+    return svg(name, width, height, title, f"Mean over emotions. {values}.", parts)
 
 
 def random_strip(name: str, title: str, entry: Estimate, draws: Sequence[float]) -> str:
@@ -201,7 +201,7 @@ def random_strip(name: str, title: str, entry: Estimate, draws: Sequence[float])
     parts.append(_text(edge, 80, f"{len(draws)} random draws", "tick", anchor))
     ends_of_draws = f"{number(min(draws))} to {number(max(draws))}"
     text = f"This entry {number(entry.value)}; random draws from {ends_of_draws}."
-    return _svg(name, width, height, title, text, parts)
+    return svg(name, width, height, title, text, parts)
 
 
 def layer_histogram(name: str, title: str, labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
@@ -231,10 +231,11 @@ def layer_histogram(name: str, title: str, labels: Sequence[str], counts: Sequen
                 parts.append(_text(x + cell / 2, y + line / 2 + 4, str(value), shade, "middle"))
     parts.append(_text(left + cell * layers / 2, height - 4, "layer", "axis", "middle"))
     rows = "; ".join(f"{label}: {list(values)}" for label, values in zip(labels, counts, strict=True))
-    return _svg(name, width, height, title, f"Units by layer from 0. {rows}.", parts)
+    return svg(name, width, height, title, f"Units by layer from 0. {rows}.", parts)
 
 
-def _svg(name: str, width: float, height: float, title: str, description: str, parts: list[str]) -> str:
+def svg(name: str, width: float, height: float, title: str, description: str, parts: list[str]) -> str:
+    """A figure of a page: its title and description are read out in place of the drawing."""
     wide = " wide" if width > 620 else ""
     return (
         f'<svg class="figure{wide}" role="img" aria-labelledby="{name}-t {name}-d" width="{width:g}" '
@@ -329,7 +330,7 @@ def _slant(labels: Sequence[str]) -> float:
     return 16 + 0.6 * CHARACTER * max(len(label) for label in labels)
 
 
-def _apart(heights: Sequence[float], least: float) -> list[float]:
+def apart(heights: Sequence[float], least: float) -> list[float]:
     """Heights moved down just enough that no two are closer than `least`."""
     placed = list(heights)
     order = sorted(range(len(heights)), key=lambda index: heights[index])

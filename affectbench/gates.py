@@ -143,9 +143,8 @@ def _schema(change: Change) -> Iterator[str]:
         for key in ("model", "task", "selector", "intervention"):
             if not re.fullmatch(NAME_PATTERN, getattr(cell, key)):
                 yield f"{name}: {key} {getattr(cell, key)!r} is no name"
-        origin = cell.identification.task if cell.identification else cell.task
-        if not re.fullmatch(NAME_PATTERN, origin):
-            yield f"{name}: identified on {origin!r}, which is no name"
+        if not re.fullmatch(NAME_PATTERN, cell.origin):
+            yield f"{name}: identified on {cell.origin!r}, which is no name"
         for text in _texts(record.model_dump(mode="json")):
             if MARKUP.search(text):
                 yield f"{name}: markup in {text[:60]!r}"
@@ -229,9 +228,9 @@ def _origins(change: Change) -> Iterator[str]:
     for record in change.after.values():
         tasks.setdefault(record.cell.task, set()).add(record.hashes.task)
     for name, record in change.after.items():
-        if record.cell.identification is None:
+        task, found = record.cell.origin, record.hashes.identification
+        if task == record.cell.task:
             continue
-        task, found = record.cell.identification.task, record.hashes.identification
         if task not in tasks:
             change.note("_identities", f"{name}: no result on {task}, which its units are from, is published")
         elif found not in tasks[task]:

@@ -23,7 +23,6 @@ from affectbench.record import (
     Cell,
     Cost,
     Hashes,
-    Identification,
     ModelInfo,
     Provenance,
     Record,
@@ -35,8 +34,9 @@ from affectbench.task import SPLITS, Benchmark, InterventionProtocol, ModelCard,
 from affectbench.transfer import Carried
 
 if TYPE_CHECKING:
-    from affectbench.cell import CellPlan, CellRun
+    from affectbench.cell import CellRun
     from affectbench.cell_result import CellResult
+    from affectbench.identifying import CellPlan
     from affectbench.model import Model
     from affectbench.session import Session
 
@@ -112,7 +112,6 @@ def planned_cells(
 
 def cells_of(job: Job) -> list[Cell]:
     """The cells of a job by name, in the order in which they are run."""
-    origins: list[Identification | None] = [Identification(task=each.name) for each in job.identified_on]
     return [
         Cell(
             model=job.card.name,
@@ -128,7 +127,7 @@ def cells_of(job: Job) -> list[Cell]:
         for protocol in job.protocols
         for fraction in protocol.fractions
         for name in job.selectors
-        for origin in origins or [None]
+        for origin in job.origins
     ]
 
 
@@ -157,7 +156,7 @@ class Placement:
     notes: list[str] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
-        from affectbench.cell import CellPlan, all_requests
+        from affectbench.identifying import CellPlan, all_requests
         from affectbench.selector import usable_selector
         from affectbench.session import Session
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from affectbench.errors import AffectbenchError
 from affectbench.hub import commit_of
+from affectbench.record import Identification
 from affectbench.registry import Registry
 from affectbench.task import Benchmark, InterventionProtocol, ModelCard, Placing
 
@@ -20,7 +21,8 @@ MIN_SHARED = 2
 class Job:
     """All cells of one model on one benchmark: every selector under every protocol and fraction.
 
-    With `identified_on`, its cells test units that were identified on these benchmarks instead.
+    With `identified_on`, its cells test units that were identified on these benchmarks instead. For each of
+    `samples` there are cells with units from these items alone, beside the ordinary ones.
     """
 
     card: ModelCard
@@ -30,6 +32,7 @@ class Job:
     protocols: tuple[InterventionProtocol, ...]
     seed: int
     identified_on: tuple[Benchmark, ...] = ()
+    samples: tuple[Identification, ...] = ()
 
     def spread(self, device_map: Placing | None) -> Job:
         """The same job with its model spread over devices, where that is asked for."""
@@ -53,7 +56,14 @@ class Job:
     def size(self) -> int:
         """Number of cells."""
         budgets = sum(len(protocol.fractions) for protocol in self.protocols)
-        return max(1, len(self.identified_on)) * len(self.selectors) * budgets
+        return len(self.origins) * len(self.selectors) * budgets
+
+    @property
+    def origins(self) -> tuple[Identification | None, ...]:
+        """Where the units of its cells are identified; None for the ordinary way."""
+        if self.identified_on:
+            return tuple(Identification(task=each.name) for each in self.identified_on)
+        return (None, *self.samples)
 
 
 def jobs_of_suite(registry: Registry, name: str, seed: int | None) -> list[Job]:
@@ -66,7 +76,13 @@ def jobs_of_suite(registry: Registry, name: str, seed: int | None) -> list[Job]:
         for card in cards
         for task in dict.fromkeys(suite.tasks_for(card))
     ]
-    return jobs + (_transfers(suite.name, jobs) if suite.identification.transfer else [])
+    transfers = _transfers(suite.name, jobs) if suite.identification.transfer else []
+    samples = tuple(
+        Identification(items=budget, draw=draw)
+        for draw in range(suite.identification.draws)
+        for budget in suite.identification.budgets
+    )
+    return [replace(job, samples=samples) for job in jobs] + transfers
 
 
 def shared_labels(one: Benchmark, other: Benchmark) -> tuple[str, ...]:

@@ -78,6 +78,19 @@ class Items:
     def __len__(self) -> int:
         return len(self.items)
 
+    def at(self, places: Sequence[int]) -> Items:
+        """The items at these places, in this order."""
+        chosen = np.asarray(places, dtype=np.int64)
+        gold = self.gold[chosen]
+        gold.setflags(write=False)
+        return Items(
+            split=self.split,
+            items=tuple(self.items[place] for place in chosen),
+            gold=gold,
+            clusters=tuple(self.clusters[place] for place in chosen),
+            orders=None if self.orders is None else self.orders[chosen],
+        )
+
     @property
     def ids(self) -> tuple[str, ...]:
         return tuple(item.id for item in self.items)

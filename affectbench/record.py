@@ -31,18 +31,30 @@ class Part(BaseModel):
 
 
 class Identification(Part):
-    """Where units were identified, if not on the benchmark that they are tested on: on benchmark `task`."""
+    """Where units were identified, if not on all of the identification split of the tested benchmark.
 
-    task: str
+    On that of benchmark `task`; or on at most `items` usable items of each emotion, chosen at random: draws
+    of one number differ in the items, and a larger budget of the same draw holds those of a smaller one.
+    """
+
+    task: str = Field(default="", exclude_if=lambda value: not value)
+    items: int | None = Field(default=None, ge=1, exclude_if=lambda value: value is None)
+    draw: int = Field(default=0, ge=0, exclude_if=lambda value: value == 0)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Identification:
+        if bool(self.task) == (self.items is not None):
+            raise ValueError("units are identified on another task, or on a number of items")
+        return self
 
     def __str__(self) -> str:
-        return f"from {self.task}"
+        return f"from {self.task}" if self.task else f"from {self.items} items an emotion, draw {self.draw}"
 
 
 class Cell(Part):
     """The identity of a result: what was run, by name.
 
-    Without `identification`, units were identified on the identification split of `task`.
+    Without `identification`, units were identified on all of the identification split of `task`.
     """
 
     model: str
@@ -60,6 +72,11 @@ class Cell(Part):
     def identified(self) -> str:
         """How units were identified, in words; empty where that is the ordinary way."""
         return "" if self.identification is None else str(self.identification)
+
+    @property
+    def origin(self) -> str:
+        """The benchmark that units were identified on."""
+        return self.task if self.identification is None else self.identification.task or self.task
 
 
 class Hashes(Part):
@@ -305,7 +322,9 @@ def _cell_columns(record: Record) -> dict[str, Any]:
     return {
         **{name: getattr(cell, name) for name in ("model", "task", "selector", "intervention")},
         **{name: getattr(cell, name) for name in ("fraction", "seed", "site", "positions")},
-        "identified_on": cell.identification.task if cell.identification else cell.task,
+        "identified_on": cell.origin,
+        "identification_items": cell.identification.items if cell.identification else None,
+        "identification_draw": cell.identification.draw if cell.identification else None,
         "status": record.status,
         "control": record.control,
         "strength": strength.value if strength else None,

@@ -16,6 +16,7 @@ from affectbench.engine import Engine
 from affectbench.errors import AffectbenchError
 from affectbench.evidence import EvidencePass, Key
 from affectbench.examples import Example, ItemError, RenderedPrompt
+from affectbench.identity import digest_of
 from affectbench.intervention import ROLE_BIT, UNTOUCHED
 from affectbench.journal import Journal
 from affectbench.memory import ran_out, release
@@ -23,6 +24,7 @@ from affectbench.model import Model
 from affectbench.preservation import Capability, Preserver
 from affectbench.preservation_items import choice_items, neutral_texts
 from affectbench.readout import FAILED, Codes, IntArray, Items, Readout, margins_of
+from affectbench.record import Identification
 from affectbench.task import Benchmark, InterventionProtocol, SplitName
 
 Asked = tuple[Example, Prepared, RenderedPrompt]
@@ -43,7 +45,9 @@ class Session:
     journal: Journal | None = None
     engine: Engine = field(init=False)
     failures: list[ItemError] = field(init=False)
-    _passes: dict[tuple[bool, int | None, int], EvidencePass] = field(init=False, default_factory=dict)
+    _passes: dict[tuple[bool, int, Identification | None], EvidencePass] = field(
+        init=False, default_factory=dict
+    )
     _items: dict[str, Items] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -111,16 +115,44 @@ class Session:
         correct_only: bool,
         seed: int,
         progress: Callable[[int], None] | None,
+        sample: Identification | None = None,
     ) -> EvidencePass:
-        """One pass over the identification split for all of `requests`; kept for later cells."""
-        key = (correct_only, None, seed)
+        """One pass over the identification split, or a `sample` of it, for all of `requests`; kept for later
+        cells.
+
+        Samples of one draw are nested, and yet each has a pass: what is summed in which batches would else
+        depend on which other samples there are, and with it a selection's last bits.
+        """
+        key = (correct_only, seed, sample)
         known = self._passes.get(key)
         if known is None or not requests <= known.requests:
             wanted = requests if known is None else requests | known.requests
+            items = self.items("identification")
+            if sample is not None:
+                items = items.at(self._sampled(sample, correct_only))
             self._passes[key] = EvidencePass(
-                self.engine, self.items("identification"), self.readout, wanted, correct_only, None, seed
+                self.engine, items, self.readout, wanted, correct_only, None, seed
             ).run(progress)
         return self._passes[key]
+
+    def usable(self, correct_only: bool) -> np.ndarray:
+        """(N,) which identification items count, by the untouched model's answers."""
+        items = self.items("identification")
+        codes = self.base(items)[0]
+        return np.asarray(codes == items.gold if correct_only else codes != FAILED)
+
+    def _sampled(self, sample: Identification, correct_only: bool) -> list[int]:
+        """Places of a sample's items: of each emotion the first usable ones in the order of a hash."""
+        items, usable = self.items("identification"), self.usable(correct_only)
+
+        def rank(place: int) -> str:
+            return digest_of([str(sample.draw), items.items[place].id])
+
+        chosen: list[int] = []
+        for emotion in range(len(self.benchmark.labels)):
+            own = np.flatnonzero(usable & (items.gold == emotion)).tolist()
+            chosen += sorted(own, key=rank)[: sample.items]
+        return sorted(chosen)
 
     @cached_property
     def preserver(self) -> Preserver:

@@ -73,7 +73,7 @@ def _standing(method: str, control: bool, by_group: list[Row | None]) -> Standin
     elif len(versions) > 1:
         problem = f"{len(versions)} versions of its code: not one method"
     whole = known if not problem else []
-    spec = _mean([headline.spec for headline in whole])
+    spec = mean_estimate([headline.spec for headline in whole])
     if control:
         problem = problem or CONTROL_REASON
     elif not problem and (spec is None or spec.low is None):
@@ -90,13 +90,14 @@ def _standing(method: str, control: bool, by_group: list[Row | None]) -> Standin
         n_scored=len(known),
         n_significant=sum(headline.significant for headline in known),
         spec=spec,
-        strength=_mean([headline.strength for headline in whole]),
+        strength=mean_estimate([headline.strength for headline in whole]),
         pres=_mean_preservation(whole),
         by_group=by_group,
     )
 
 
-def _mean(estimates: Sequence[Estimate | None]) -> Estimate | None:
+def mean_estimate(estimates: Sequence[Estimate | None]) -> Estimate | None:
+    """The mean of estimates, with the mean of their ends as its interval; None unless all are there."""
     known = [estimate for estimate in estimates if estimate is not None]
     if not known or len(known) < len(estimates):
         return None

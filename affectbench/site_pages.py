@@ -23,6 +23,7 @@ from affectbench.site_data import (
     groups,
 )
 from affectbench.site_format import general, interval, measured, number, p_value, slug, spread, thousands
+from affectbench.site_identification import fraction_curves, identified_board
 from affectbench.site_overall import OVERALL_RULE, overall
 from affectbench.site_overlap import Overlaps, overlaps
 from affectbench.site_static import static_table
@@ -114,6 +115,8 @@ def board_files(environment: Environment, contents: Contents) -> Files:
     yield _page(environment, "guide", "guide.html", guide)
     transfer = {"root": "", "models": transfer_board(contents.records), "n_records": len(contents.records)}
     yield _page(environment, "transfer", "transfer.html", transfer)
+    found = {"root": "", "found": identified_board(contents.records), "n_records": len(contents.records)}
+    yield _page(environment, "identification", "identification.html", found)
     for group in contents.groups:
         yield from _comparison(environment, contents, group)
     yield from _models(environment, contents)
@@ -232,6 +235,7 @@ def _methods(environment: Environment, contents: Contents) -> Files:
             "versions": sorted({record.hashes.selector for record in members[name]}),
             "calibration": list(zip(found.columns, known.get(name, []), strict=False)) if found else [],
             "table": static_table(contents.cells, places[name]),
+            "fractions": fraction_curves(members[name]),
             "card": contents.cards.get(name),
         }
         yield _page(environment, "method", f"methods/{slug(name)}.html", values)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from affectbench.figures import GridValue, grid
-from affectbench.record import Cell
 from affectbench.site_format import general
 from affectbench.site_summary import Summary
 
@@ -26,7 +25,7 @@ class Pair:
     @property
     def own(self) -> bool:
         """Whether units were identified on the benchmark that they are tested on."""
-        return self.record.cell.identification is None
+        return self.record.cell.origin == self.record.cell.task
 
 
 @dataclass(frozen=True)
@@ -53,12 +52,13 @@ def transfer_board(records: Sequence[Summary]) -> list[ModelGrids]:
     """Real models before instruments; of each, methods before controls. Empty if nothing was transferred."""
     found: dict[Key, list[Summary]] = {}
     for record in records:
-        found.setdefault(_key(record), []).append(record)
+        if record.cell.identification is None or record.cell.identification.task:
+            found.setdefault(_key(record), []).append(record)
     models: dict[tuple[bool, str], list[Grid]] = {}
     shown: dict[tuple[bool, str], Summary] = {}
     for place, key in enumerate(sorted(found)):
         own = found[key]
-        if any(record.cell.identification is not None for record in own):
+        if any(record.cell.origin != record.cell.task for record in own):
             models.setdefault(key[:2], []).append(_grid(own, f"grid-{place}"))
             shown[key[:2]] = own[0]
     return [ModelGrids(model[1], shown[model], grids) for model, grids in models.items()]
@@ -85,12 +85,8 @@ def _key(record: Summary) -> Key:
     )
 
 
-def _origin(cell: Cell) -> str:
-    return cell.identification.task if cell.identification is not None else cell.task
-
-
 def _grid(records: Sequence[Summary], name: str) -> Grid:
-    by_pair = {(_origin(record.cell), record.cell.task): record for record in records}
+    by_pair = {(record.cell.origin, record.cell.task): record for record in records}
     tasks = sorted({task for pair in by_pair for task in pair})
     pairs = [
         Pair(by_pair[one, other], one, _ratio(by_pair[one, other], by_pair.get((other, other))))
@@ -112,7 +108,7 @@ def _value(record: Summary | None) -> GridValue | None:
 
 
 def _ratio(moved: Summary, own: Summary | None) -> float | None:
-    if moved.cell.identification is None or own is None or own.hashes.task != moved.hashes.task:
+    if moved is own or own is None or own.hashes.task != moved.hashes.task:
         return None
     if _value(moved) is None or _value(own) is None or own.headline is None or not own.headline.significant:
         return None

@@ -127,6 +127,7 @@ def _check_entries(folder: Folder, jobs: Sequence[Job], suite: str) -> None:
 
 def _data_parts(folder: Folder, job: Job) -> list[Part]:
     """One part for each file that covers protocols of the job, and one for what nothing covers."""
+    job = replace(job, samples=())  # Its units are what they are, however few items there were.
     files: dict[Path | None, list[InterventionProtocol]] = {}
     reasons: list[str] = []
     for protocol in job.protocols:

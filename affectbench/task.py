@@ -241,13 +241,21 @@ class InterventionProtocol(TaskFile):
 
 
 class Identifying(Frozen):
-    """Where units are identified, beside the benchmark that they are tested on.
+    """Where units are identified, beside all of the identification split of the tested benchmark.
 
     `transfer`: units identified on each of a model's tasks are tested on all others that share at least two
-    labels with it.
+    labels with it. `items`: units are also identified on so many usable items of each emotion (`all`: the
+    ordinary way, which is always run), chosen at random `draws` times.
     """
 
     transfer: bool = False
+    items: tuple[Count | Literal["all"], ...] = ()
+    draws: Annotated[int, Field(strict=True, ge=1, le=100)] = 1
+
+    @property
+    def budgets(self) -> tuple[int, ...]:
+        """The numbers of items, ascending."""
+        return tuple(sorted({count for count in self.items if not isinstance(count, str)}))
 
 
 ORDINARY = Identifying()

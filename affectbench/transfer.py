@@ -42,15 +42,14 @@ class Carried:
 
 def home(cell: Cell) -> Cell:
     """The cell that identified the units of a transferred one."""
-    assert cell.identification is not None, "only a transferred cell has another home"
-    return cell.model_copy(update={"task": cell.identification.task, "identification": None})
+    return cell.model_copy(update={"task": cell.origin, "identification": None})
 
 
 def with_carried(
     planned: PlannedCell, job: Job, store: Store, known: Callable[[str], Record | None]
 ) -> PlannedCell:
     """A planned cell with what it takes over, where it is transferred; `known` finds records of this run."""
-    if planned.cell.identification is None:
+    if planned.cell.origin == planned.cell.task:
         return planned
     source = home(planned.cell)
     record = known(cell_id(source)) or _stored(store.record_path(source))

@@ -23,7 +23,7 @@ from affectbench.score_models import ARMS
 from affectbench.task import SPLITS, Benchmark, ModelCard, SplitName
 
 if TYPE_CHECKING:
-    from affectbench.cell import CellPlan
+    from affectbench.identifying import CellPlan
     from affectbench.selector import Selector
 
 AUDIO_TOKENS_A_SECOND = 25
@@ -132,9 +132,9 @@ class Workload:
 
 def workload(registry: Registry, order: Order, options: Options, tokenizer: Any, budget: int) -> Workload:
     """Count the work of an order. Raises `AffectbenchError` where its items cannot be read."""
-    from affectbench.cell import CellPlan, all_requests
     from affectbench.engine import CPU_GROWTH
     from affectbench.evidence import ATTRIBUTION
+    from affectbench.identifying import CellPlan, all_requests
     from affectbench.selector import usable_selector
 
     material = _material(registry, order, options, Tokens(tokenizer, order.job.card))
@@ -149,6 +149,9 @@ def workload(registry: Registry, order: Order, options: Options, tokenizer: Any,
         evidence += material.splits["identification"].plain(budget)
     answers = material.splits["validation"].plain(budget) + material.splits["test"].plain(budget)
     interventions, labels = 0, len(order.job.benchmark.labels)
+    for sample in {plan.cell.identification for plan in plans if plan.carried is None} - {None}:
+        items = labels * (sample.items or 0) if sample is not None else 0
+        evidence += Asked(material.splits["identification"].lengths[:items]).plain(budget)
     growth = CPU_GROWTH if options.device.startswith("cpu") else 1
     for plan in plans:
         found, load = _cell(plan, labels, material, budget, growth)

@@ -173,11 +173,12 @@ def test_names_that_hold_markup_are_shown_as_text(tmp_path: Path) -> None:
     record["scores"]["labels"] = record["task"]["labels"]
     record |= {"flags": [evil], "reason": evil}
     record["provenance"]["command"] = evil
-    moved = Identification(task=evil)
-    many = [renamed(Record.model_validate(record), identification=each) for each in (None, moved)]
+    origins = (None, Identification(task=f"{evil}!"), Identification(items=5))
+    many = [renamed(Record.model_validate(record), identification=origin) for origin in origins]
     build_site(many, tmp_path / "site", damaged=[Damaged(Path("a") / f"{evil}.json", evil)])
     pages = list((tmp_path / "site").rglob("*.html"))
-    assert len(pages) == 3 + 2 + 2 + 3  # index, guide, transfer; entries; comparisons; method, model, task
+    boards = 4  # Index, guide, transfer, identification; and pages of method, model and task.
+    assert len(pages) == boards + len(many) + len(many) + 3
     for path in pages:
         page = read(path)
         assert evil in page.text or path.name == "guide.html"

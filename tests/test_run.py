@@ -345,7 +345,7 @@ def test_an_emotion_without_units_is_left_exactly_as_it_was(bench: Bench, tmp_pa
 
 
 def test_a_mean_is_taken_over_the_positions_it_is_written_to() -> None:
-    from affectbench.cell import CellPlan
+    from affectbench.identifying import CellPlan
     from affectbench.registry import Registry
     from affectbench.selector import Selector
 

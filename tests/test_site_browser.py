@@ -20,7 +20,7 @@ import pytest
 from example_records import example_record, example_report, example_store, renamed, transfer_records
 
 from affectbench.leaderboard import build_site
-from affectbench.record import Record, cell_id
+from affectbench.record import Identification, Record, cell_id
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PLAYWRIGHT = importlib.util.find_spec("playwright") is not None
@@ -310,9 +310,9 @@ def test_under_another_path_on_a_server_nothing_is_missing(open_page: Open, site
     assert not missing
 
 
-PAGES = ("index", "guide", "transfer", "entries/small-text*mad*", "entries/small-audio*probe*",
-         "comparisons/small-text*", "models/reference-audio", "tasks/reference-text",
-         "methods/mad")  # fmt: skip
+PAGES = ("index", "guide", "transfer", "identification", "entries/small-text*mad*",
+         "entries/small-audio*probe*", "comparisons/small-text*", "models/reference-audio",
+         "tasks/reference-text", "methods/mad")  # fmt: skip
 
 
 @pytest.mark.parametrize("pattern", PAGES)
@@ -335,8 +335,19 @@ def test_a_grid_of_transfer_fits_a_phone_and_axe_finds_no_violation(open_page: O
     assert page.locator("svg.figure").count() == 1
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     clean(page)
-    page.locator("tbody a").last.click()
+    page.locator("tbody a").nth(1).click()
     assert "units from" in page.locator(".lead").inner_text()
+
+
+def test_curves_of_items_fit_a_phone_and_axe_finds_no_violation(open_page: Open, tmp_path: Path) -> None:
+    whole = [example_record(selector=name) for name in ("mad", "cas", "random")]
+    budgets = [Identification(items=items) for items in (5, 10, 25, 50, 100)]
+    few = [renamed(record, identification=budget) for record in whole for budget in budgets]
+    build_site([*whole, *few, example_record(seed=1)], tmp_path / "site")
+    page = open_page("identification.html", root=tmp_path / "site", width=390)
+    assert page.locator("svg.figure").count() == 2
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    clean(page)
 
 
 def clean(page: Any) -> None:

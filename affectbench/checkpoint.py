@@ -82,6 +82,39 @@ def fetching(card: ModelCard) -> dict[str, Any]:
     return {"revision": card.revision, "trust_remote_code": card.remote_code and card.trusted}
 
 
+def weights_of(source: str, revision: str | None, prefix: str) -> dict[str, Any]:
+    """The weights of a checkpoint whose names begin with `prefix`, by what follows it; other files are not
+    read. Raises `AffectbenchError` where there are none."""
+    import json
+
+    from safetensors import safe_open
+    from transformers.utils import cached_file
+
+    def file(name: str) -> str | None:
+        found: str | None = cached_file(
+            source, name, revision=revision, _raise_exceptions_for_missing_entries=False
+        )
+        return found
+
+    index, names = file("model.safetensors.index.json"), {"model.safetensors"}
+    if index is not None:
+        places = json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"]
+        names = {place for name, place in places.items() if name.startswith(prefix)}
+    weights: dict[str, Any] = {}
+    for path in filter(None, map(file, sorted(names))):
+        with safe_open(path, framework="pt") as stored:
+            weights |= {
+                key.removeprefix(prefix): stored.get_tensor(key)
+                for key in stored.keys()  # noqa: SIM118
+                if key.startswith(prefix)
+            }
+    if not weights:
+        raise AffectbenchError(
+            f"{source} has no weights {prefix}*", hint="expected safetensors of the released checkpoint"
+        )
+    return weights
+
+
 def _spread(card: ModelCard) -> dict[str, Any]:
     """What `from_pretrained` is told of devices."""
     if not card.device_map:

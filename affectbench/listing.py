@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from affectbench.errors import AffectbenchError
-from affectbench.readiness import Machine, readiness
+from affectbench.readiness import Machine, gib, readiness
 from affectbench.registry import Entry, Kind, Registry
 from affectbench.yaml_loading import load_document, suggest
 
@@ -41,15 +41,16 @@ def print_lists(console: Console, kind: str | None, include: Sequence[Path]) -> 
         table.add_column("name", style="cyan", no_wrap=True)
         table.add_column("what it is", ratio=1)
         if here.wanted:
+            table.add_column("memory", justify="right", no_wrap=True)
             table.add_column("runs here", no_wrap=True)
         table.add_column("from", style="dim")
         if plural == "tasks":
             table.add_column("data")
         for entry in registry.entries(KINDS[plural]):
-            row = [entry.name, escape(_summary(entry, unread)), *here.word(entry), escape(_origin(entry))]
+            row = [entry.name, escape(_summary(entry, unread)), *here.words(entry), escape(_origin(entry))]
             table.add_row(*row, *([_data(entry)[0]] if plural == "tasks" else []))
         console.print(table)
-        for line in here.lines:
+        for line in here.lines if kind else here.pointer:
             console.print(escape(line), soft_wrap=True, highlight=False)
         console.print()
         if plural == "tasks":
@@ -69,16 +70,21 @@ class _Here:
         self.lines: list[str] = []
         self._machine = Machine.here() if wanted else None
 
-    def word(self, entry: Entry) -> list[str]:
+    @property
+    def pointer(self) -> list[str]:
+        """Where the lines are, for a list of everything."""
+        return ["What keeps a model from running here, and what to do: list models"] if self.lines else []
+
+    def words(self, entry: Entry) -> list[str]:
         if self._machine is None:
             return []
         try:
             found = readiness(self.registry.model(entry.name), self._machine)
         except AffectbenchError:  # `_summary` tells of what cannot be read at all.
-            return ["no"]
+            return ["", "no"]
         if found.lines:
             self.lines += [f"\n{entry.name}", *(f"  {line}" for line in found.lines)]
-        return [found.word]
+        return [gib(found.memory) if found.memory is not None else "", found.word]
 
 
 def _summary(entry: Entry, unread: list[str]) -> str:

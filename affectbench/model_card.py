@@ -40,10 +40,10 @@ class ModelCard(TaskFile):
     for those on `disk`. `architecture`: the class of transformers, where the family reads several; its tiny
     instance is checked.
 
-    For people and for `list models`: `gated` checkpoints are given to accounts that accepted a licence;
-    `requires` names further packages, with versions where they matter; `sizes`; `chat_template` says what is
-    particular about prompts, and `facts` where all this was found. `remote_code`: the checkpoint comes with
-    code of its own, which is run only where the user agrees.
+    For people and for `list models`: `gated` checkpoints are given to accounts that accepted a licence (of
+    the checkpoint that it names, where that is another); `requires` names further packages, with versions
+    where they matter; `sizes`; `chat_template` says what is particular about prompts, and `facts` where all
+    this was found. `remote_code`: the checkpoint has code of its own, run only where the user agrees.
     """
 
     digest_without: ClassVar[frozenset[str]] = frozenset(
@@ -58,7 +58,7 @@ class ModelCard(TaskFile):
     modality: Modality
     licence: Text
     citation: str = ""
-    gated: bool = False
+    gated: bool | Text = False
     remote_code: bool = False
     requires: tuple[Text, ...] = ()
     sizes: Sizes = Sizes()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
@@ -54,11 +55,13 @@ class Obstacle:
 
 @dataclass(frozen=True)
 class Readiness:
-    """What stands in a model's way, where it would run (empty where nothing does), and what else to know."""
+    """What stands in a model's way, where it would run (empty where nobody can tell), what else to know, and
+    the bytes of memory that it needs."""
 
     obstacles: tuple[Obstacle, ...]
     place: str
     notes: tuple[str, ...]
+    memory: int | None
 
     @property
     def word(self) -> str:
@@ -82,7 +85,7 @@ def readiness(card: ModelCard, machine: Machine) -> Readiness:
     place = _place(card, folder, machine, found)
     if card.remote_code:
         notes.append("comes with code of its own: read it, then run with --trust-code")
-    return Readiness(tuple(found), place, tuple(notes))
+    return Readiness(tuple(found), place, tuple(notes), memory_needed(card, folder))
 
 
 def memory_needed(card: ModelCard, folder: Path | None) -> int | None:
@@ -99,17 +102,18 @@ def _weights(card: ModelCard, machine: Machine, notes: list[str]) -> list[Obstac
         return [Obstacle(f"no weights in {where}", remedy)]
     found = []
     if card.gated and not signed_in():
-        found.append(Obstacle("its licence has to be accepted", accept(card.checkpoint)))
+        holder = card.gated if isinstance(card.gated, str) else card.checkpoint
+        found.append(Obstacle("its licence has to be accepted", accept(holder)))
     size = card.weight_bytes
     free = shutil.disk_usage(_existing(Path.home())).free
     if not machine.hub:
         remedy = "connect (and unset HF_HUB_OFFLINE), or name a folder in the card"
         found.append(Obstacle("not downloaded, and the hub does not answer", remedy))
     elif size is not None and size > free:
-        told = f"{_gib(size)} to download, {_gib(free)} of disk free"
+        told = f"{gib(size)} to download, {gib(free)} of disk free"
         found.append(Obstacle(told, "set HF_HOME to a folder on a larger disk"))
     elif not found:
-        notes.append("will be downloaded at the first run" + (f": about {_gib(size)}" if size else ""))
+        notes.append("will be downloaded at the first run" + (f": about {gib(size)}" if size else ""))
     return found
 
 
@@ -124,6 +128,8 @@ def _packages(card: ModelCard) -> list[Obstacle]:
         except InvalidRequirement:
             found.append(Obstacle(f"requires {text!r}, which is no requirement", "correct the card"))
         except PackageNotFoundError:
+            if find_spec(wanted.name.replace("-", "_")) is not None:
+                continue  # Some are called otherwise where they are distributed.
             found.append(Obstacle(f"needs the package {text}", f"pip install '{text}'"))
         else:
             if not wanted.specifier.contains(here, prereleases=True):
@@ -142,12 +148,12 @@ def _place(card: ModelCard, folder: Path | None, machine: Machine, found: list[O
         return "several GPUs (--device-map auto)"
     if machine.memory is None or machine.memory >= need:
         return "CPU"
-    has = _gib(machine.memory)
-    gpus = f", GPUs: {', '.join(map(_gib, machine.gpus))}" if machine.gpus else ", no GPU"
+    has = gib(machine.memory)
+    gpus = f", GPUs: {', '.join(map(gib, machine.gpus))}" if machine.gpus else ", no GPU"
     found.append(
         Obstacle(
-            f"needs {_gib(need)}, this machine has {has} of memory{gpus}",
-            f"a GPU of {_gib(need)}, or --device-map auto with an offload_folder in a card (slow)",
+            f"needs {gib(need)}, this machine has {has} of memory{gpus}",
+            f"a GPU of {gib(need)}, or --device-map auto with an offload_folder in a card (slow)",
         )
     )
     return ""
@@ -181,7 +187,7 @@ def _existing(path: Path) -> Path:
     return path if path.exists() else Path.cwd()
 
 
-def _gib(size: int) -> str:
+def gib(size: int) -> str:
     return f"{size / GIB:.1f} GiB"
 
 

@@ -1,8 +1,11 @@
 """Fixtures that all tests share."""
 
 import os
+import tempfile
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # Read once, when the client of the hub is imported.
+# Read once, when the libraries are imported: no network, and a place of our own for code of checkpoints.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["HF_MODULES_CACHE"] = os.path.join(tempfile.gettempdir(), "affectbench-remote-code")
 
 import pytest
 from corpora import corpora

@@ -88,6 +88,9 @@ def test_the_papers_models_have_cards() -> None:
     wanted = {
         *("Qwen/Qwen2.5-Omni-7B", "Qwen/Qwen2.5-Omni-3B", "google/gemma-2-2b", "google/gemma-2-9b"),
         *("meta-llama/Llama-3.1-8B", "meta-llama/Llama-3.2-3B-Instruct", "Qwen/Qwen2.5-7B-Instruct"),
+        *("moonshotai/Kimi-Audio-7B-Instruct", "nvidia/audio-flamingo-3-hf", "openbmb/MiniCPM-o-2_6"),
+        *("Qwen/Qwen2-Audio-7B", "Qwen/Qwen2-Audio-7B-Instruct"),
+        *("fixie-ai/ultravox-v0_5-llama-3_1-8b", "fixie-ai/ultravox-v0_5-llama-3_2-1b"),
     }
     assert wanted <= {found.checkpoint for found in ON_HUB}
 
@@ -148,6 +151,8 @@ def test_what_is_missing_is_said_with_what_to_do(monkeypatch: pytest.MonkeyPatch
     assert "needs the package no-such-package>=2: pip install 'no-such-package>=2'" in text
     assert re.search(r"needs torch<1, [\d.]+\S* is installed: pip install 'torch<1'", text)
     assert "revision not pinned: python harness.py pin some" in text
+    other = readiness.readiness(made(gated="owner/other"), away)
+    assert "https://huggingface.co/owner/other" in other.lines[0]
     monkeypatch.setenv("HF_TOKEN", "not-a-token")
     assert readiness.readiness(made(gated=True), machine(64)).word == "yes"
 

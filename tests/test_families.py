@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from remote_standins import REMOTE_FAMILIES, own_logits, tiny_remote
 from tiny_models import AUDIO_FAMILIES, DENSE, items, long_readout, readout, tiny_audio, tiny_dense
 from torch import Tensor
 
@@ -36,7 +37,8 @@ from affectbench.intervention import (
 from affectbench.model import Model
 from affectbench.readout import Items, Readout
 
-FAMILIES = (*DENSE, *AUDIO_FAMILIES)
+HEARING = (*AUDIO_FAMILIES, *REMOTE_FAMILIES)
+FAMILIES = (*DENSE, *HEARING)
 FUSED = ("Phi3", "phi4_multimodal")
 """Those with gate and up in one matrix."""
 STEPS, KINDS = 5, 100
@@ -92,12 +94,15 @@ class Case:
 
     @property
     def hears(self) -> bool:
-        return self.name in AUDIO_FAMILIES
+        return self.name in HEARING
 
     def logits(self, place: int, further: list[int]) -> Tensor:
         """Public forward on one item and `further` tokens: logits (T, V)."""
         ids = torch.cat([self.data.items[place].ids, torch.tensor(further, dtype=torch.long)])
         sound = self.sounds[place]
+        if self.name in REMOTE_FAMILIES:
+            with torch.no_grad():
+                return own_logits(self.model, ids, sound)
         heard = {} if sound is None else self.model.audio_inputs(sound)  # type: ignore[attr-defined]
         with torch.no_grad():
             found: Tensor = self.model.network(input_ids=ids[None], use_cache=False, **heard).logits[0]
@@ -195,7 +200,10 @@ def heard(model: Model) -> tuple[Items, tuple[Sound, ...]]:
 
 @cache
 def case_of(name: str) -> Case:
-    if name in AUDIO_FAMILIES:
+    if name in REMOTE_FAMILIES:
+        model = tiny_remote(name)
+        data, sounds = heard(model)
+    elif name in AUDIO_FAMILIES:
         model = tiny_audio(name, seed=5 if name == "gemma4" else 0)  # Rows end at different steps.
         data, sounds = heard(model)
     else:

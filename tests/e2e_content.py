@@ -383,3 +383,11 @@ def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """The content folder, made once; tests add to it by folders of their own."""
     return Bench(write_content(tmp_path_factory.mktemp("content")))
+
+
+@pytest.fixture(scope="session")
+def done(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of a finished suite; tests that change them work on a copy."""
+    output = tmp_path_factory.mktemp("done")
+    bench.run(bench.suite(), output)
+    return output

@@ -9,19 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from e2e_content import Bench
 
 from affectbench.baseline import META, of_folder, read_results, write_baseline
 from affectbench.errors import RecordError
 from affectbench.regression import compare
-
-
-@pytest.fixture(scope="module")
-def done(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished suite."""
-    output = tmp_path_factory.mktemp("done")
-    bench.run(bench.suite(), output)
-    return output
 
 
 @pytest.fixture

@@ -28,14 +28,6 @@ ROOT = Path(__file__).resolve().parent.parent
 FIVE = ("magnitude", "contrast", "entropy", "magnitude_abs", "random")
 
 
-@pytest.fixture(scope="module")
-def done(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished suite; tests that change it work on a copy."""
-    output = tmp_path_factory.mktemp("done")
-    bench.run(bench.suite(), output)
-    return output
-
-
 @pytest.fixture
 def copy(done: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(done, tmp_path / "copy"))

@@ -27,7 +27,7 @@ from affectbench.intervention import UNTOUCHED, Intervention, scale
 from affectbench.lm_harness import choice_task
 from affectbench.lm_harness import requests_of as lm_requests_of
 from affectbench.model import Model
-from affectbench.operating import judged
+from affectbench.operating import judged, operating_of
 from affectbench.outcomes import Condition, Outcomes
 from affectbench.placement import load_model
 from affectbench.plan import Job
@@ -40,6 +40,7 @@ from affectbench.selector import Selection
 from affectbench.session import Session
 from affectbench.study import Study
 from affectbench.task import InterventionProtocol
+from affectbench.word_score import ANSWER_WORDS, is_able
 from benchmarks.measuring import BenchmarkError, cpu_seconds
 from benchmarks.ways import Hooks, Way, as_loaded
 
@@ -142,6 +143,7 @@ class OneAtATime:
                 )
                 for split in ("validation", "test")
             }
+            self.inputs[ANSWER_WORDS] = inputs_of(self.model, self.session.answer_words)
         (protocol,) = self.job.protocols
         return {name: self._cell(name, protocol) for name in self.job.selectors}
 
@@ -158,9 +160,28 @@ class OneAtATime:
                 "test": self._outcomes("test", selection, draws, conditions, protocol),
             }
         kept = self._preservation(selection, conditions, protocol)
+        if not self.session.no_answer_words(protocol):
+            with self._part("answer words"):
+                outcomes[ANSWER_WORDS] = self._answer_words(outcomes, kept, selection, protocol)
         with self._part("scores"):
             status = judged(outcomes, kept, self.job.seed)["status"]
         return Found(selection, outcomes, kept, status)
+
+    def _answer_words(
+        self,
+        outcomes: dict[str, Outcomes],
+        kept: list[PreservationScore],
+        selection: Selection,
+        protocol: InterventionProtocol,
+    ) -> Outcomes:
+        """The answer-word control at the operating doses, or without any where the model cannot do it."""
+        base = self._outcomes(ANSWER_WORDS, selection, [], [], protocol)
+        if not is_able(base):
+            return base
+        operating = operating_of(outcomes, kept, self.job.seed)[1]
+        doses = (("suppress", operating.suppress_dose), ("amplify", operating.amplify_dose))
+        chosen = [(arm, dose) for arm, dose in doses if dose is not None]
+        return self._outcomes(ANSWER_WORDS, selection, [], chosen, protocol)
 
     def _selection(self, name: str, protocol: InterventionProtocol) -> Selection:
         selector = self.registry.selector(name)()
@@ -190,7 +211,8 @@ class OneAtATime:
         conditions: Sequence[tuple[str, float]],
         protocol: InterventionProtocol,
     ) -> Outcomes:
-        items, shape = self.session.items(split), self.model.shape  # type: ignore[arg-type]
+        session, shape = self.session, self.model.shape
+        items = session.answer_words if split == ANSWER_WORDS else session.items(split)  # type: ignore[arg-type]
         targets = len(selection.units)
         readout, inputs = self.session.readout, self.inputs[split]
         base = answers(self.way, inputs, items, readout, [UNTOUCHED])[0]

@@ -338,6 +338,10 @@ def verify_model(
     include: Include = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the tiny instance's weights.")] = 0,
+    trust_code: Annotated[
+        bool,
+        typer.Option("--trust-code", help="Run the code that comes with a checkpoint: read it first."),
+    ] = False,
     format: Annotated[str, typer.Option("--format", "-f", help="text or json.")] = "text",
     output: Annotated[
         Path | None,
@@ -362,7 +366,7 @@ def verify_model(
 
     passed = verify(
         out, model, checkpoint=checkpoint, architecture=architecture, only=only or (), include=include or [],
-        device=device, seed=seed, format=format, output=output,
+        device=device, seed=seed, trust_code=trust_code, format=format, output=output,
     )  # fmt: skip
     if not passed:
         raise typer.Exit(1)

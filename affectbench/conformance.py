@@ -11,7 +11,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -33,12 +33,14 @@ from affectbench.conformance_report import Conformance, Outcome
 from affectbench.conformance_subject import Check, Subject, examine
 from affectbench.content import source_digest
 from affectbench.errors import AffectbenchError
+from affectbench.hub import commit_of, snapshot
 from affectbench.identity import checkpoint_digest
 from affectbench.memory import peak_memory_mib
 from affectbench.model import Model
 from affectbench.placement import library_versions, load_from
 from affectbench.plan import card_of, checkpoint_of
 from affectbench.registry import Registry
+from affectbench.sites import SiteShape
 from affectbench.task import ModelCard, load_as
 from affectbench.yaml_loading import suggest
 
@@ -52,7 +54,7 @@ CHECKS: tuple[Check, ...] = (
     *conformance_peers.CHECKS,
 )
 """Every check, each after those that are told apart by it."""
-TINY = "tiny"
+TINY = "(a tiny instance)"
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,18 @@ class Target:
 
 
 def target(
-    registry: Registry, name: str, *, checkpoint: bool = False, architecture: str | None = None, seed: int = 0
+    registry: Registry,
+    name: str,
+    *,
+    checkpoint: bool = False,
+    architecture: str | None = None,
+    seed: int = 0,
+    trust_code: bool = False,
 ) -> Target:
     """What `name` stands for: a card, a card's file, a family, the folder of a checkpoint, or a hub id.
 
-    A card stands for a tiny instance of its class, with `checkpoint` for its weights. Raises
-    `AffectbenchError` where there is no such thing.
+    A card stands for a tiny instance of its class, with `checkpoint` for its weights. With `trust_code` the
+    code that comes with a checkpoint is run. Raises `AffectbenchError` where there is no such thing.
     """
     path = Path(name).expanduser()
     families = {entry.name for entry in registry.entries("family")}
@@ -91,9 +99,14 @@ def target(
         card = registry.model(name)
     else:
         card, checkpoint = card_of(registry, name), True
+    card = card.trust() if trust_code else card
     if checkpoint:
         if architecture is not None:
             raise AffectbenchError("--architecture is of a tiny instance", hint="leave out --checkpoint")
+        if card.checkpoint == TINY:
+            raise AffectbenchError(f"{name} is a family, not a checkpoint", hint="give a card or a folder")
+        if not card.pinned:
+            card = card.model_copy(update={"revision": commit_of(card.checkpoint, card.revision)})
         return Target(card, checkpoint_of(card))
     return Target(card, None, architecture or card.architecture or _class_in(card), seed)
 
@@ -139,8 +152,8 @@ def subject(registry: Registry, what: Target, device: str = "cpu") -> Iterator[S
             return load_from(registry, card, str(folder), device)
 
         model = load_from(registry, card, source, device)
-        folder = Path(source)
-        yield Subject(model, load, folder if folder.is_dir() else None)
+        folder = Path(source) if Path(source).is_dir() else snapshot(source, card.revision)
+        yield Subject(model, load, folder)
 
 
 def _check_said(what: Target, family: Any) -> None:
@@ -182,8 +195,6 @@ def verify(
     Raises `AffectbenchError` where there is no model to examine: a failed check is in the report.
     """
     wanted, started = chosen(only), time.perf_counter()
-    if device.startswith("cuda"):
-        torch.cuda.reset_peak_memory_stats(device)
     with subject(registry, what, device) as examined:
         outcomes = []
         for check in wanted:
@@ -199,8 +210,12 @@ def _report(
     model, card = examined.model, what.card
     gpu = device.startswith("cuda")
     chip = torch.cuda.get_device_name(device) if gpu else torch.backends.cpu.get_cpu_capability()
-    peak = torch.cuda.max_memory_allocated(device) / 2**20 if gpu else peak_memory_mib()
-    folder = examined.folder
+    peak = examined.device_peak() / 2**20 if gpu else peak_memory_mib()
+    shape: SiteShape | None = None
+    with suppress(Exception):  # What is wrong with it is in the outcome of `sites`.
+        shape = model.shape
+    local = what.source is None or Path(what.source).is_dir()
+    named = f"{what.source} {card.revision}"
     return Conformance(
         model=card.name,
         version=card.version,
@@ -209,14 +224,14 @@ def _report(
         family_source=source_digest(registry.find("family", card.family).path),
         architecture=type(model.network).__name__,
         instance="tiny" if what.source is None else "checkpoint",
-        weights=f"{what.source} {card.revision}" if folder is None else checkpoint_digest(folder),
+        weights=checkpoint_digest(examined.folder) if local and examined.folder else named,
         seed=what.seed,
         dtype=str(model.dtype).removeprefix("torch."),
         device=device,
         hardware=f"{platform.machine()} {chip}, {torch.get_num_threads()} threads",
         versions={"affectbench": __version__, "python": platform.python_version(), **_versions()},
-        n_layers=model.shape.layers,
-        width=model.shape.width,
+        n_layers=shape.layers if shape else None,
+        width=shape.width if shape else None,
         n_parameters=model.parameters,
         date=now_iso(),
         seconds=round(seconds, 1),

@@ -27,6 +27,7 @@ def verify_model(
     include: Sequence[Path],
     device: str,
     seed: int,
+    trust_code: bool,
     format: str,
     output: Path | None,
 ) -> bool:
@@ -41,7 +42,9 @@ def verify_model(
     from affectbench.conformance import CHECKS, target, verify
 
     registry = Registry(include)
-    what = target(registry, name, checkpoint=checkpoint, architecture=architecture, seed=seed)
+    what = target(
+        registry, name, checkpoint=checkpoint, architecture=architecture, seed=seed, trust_code=trust_code
+    )
     places = {check.id: f"{place} of {len(CHECKS)}" for place, check in enumerate(CHECKS, start=1)}
     with Console(stderr=True).status(f"loading {name}") as status:
         report = verify(
@@ -62,11 +65,11 @@ def verify_model(
 
 def _print(console: Console, report: Conformance) -> None:
     instance = "a tiny instance with random weights" if report.instance == "tiny" else "its checkpoint"
+    sites = f"{report.n_layers} layers of {report.width}" if report.width else "sites not found"
     console.print(
         escape(
-            f"{report.model}: {report.architecture} by family {report.family}, {instance}; "
-            f"{report.n_layers} layers of {report.width}, {report.n_parameters:,} parameters, "
-            f"{report.dtype}, {report.device}"
+            f"{report.model}: {report.architecture} by family {report.family}, {instance}; {sites}, "
+            f"{report.n_parameters:,} parameters, {report.dtype}, {report.device}"
         ),
         highlight=False, soft_wrap=True,
     )  # fmt: skip

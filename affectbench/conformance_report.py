@@ -34,7 +34,8 @@ class Conformance(Part):
 
     `instance`: a `tiny` one with random weights, or the `checkpoint` itself, whose content hash is `weights`.
     `architecture` is the class of transformers; `family_source` is the hash of the family's file; `card` is
-    the card's own. `peak_memory_mib` is of the device where it counts, else of the process.
+    the card's own. `n_layers` and `width` are None where the wrapper does not find its sites.
+    `peak_memory_mib` is of the device where it counts, else of the process.
     """
 
     schema_version: Literal[1] = 1
@@ -51,8 +52,8 @@ class Conformance(Part):
     device: str
     hardware: str
     versions: dict[str, str]
-    n_layers: int
-    width: int
+    n_layers: int | None
+    width: int | None
     n_parameters: int
     date: str
     seconds: float = Field(ge=0)

@@ -153,6 +153,7 @@ def _peak(subject: Subject, batches: int) -> int:
     engine.tokens = ROWS * len(one)
     _ = data.digest  # The items themselves are not what is measured.
     if model.device.type == "cuda":
+        subject.device_peak()
         torch.cuda.reset_peak_memory_stats(model.device)
         held = torch.cuda.memory_allocated(model.device)
         engine.predict(data, asked, edits)

@@ -101,6 +101,12 @@ class Subject:
     load: Callable[[Path], Model]
     folder: Path | None = None
     outcomes: dict[str, Outcome] = field(default_factory=dict)
+    _peak: int = 0
+
+    def device_peak(self) -> int:
+        """The most bytes that were allocated on the model's GPU, whoever set that count back since."""
+        self._peak = max(self._peak, int(torch.cuda.max_memory_allocated(self.model.device)))
+        return self._peak
 
     @property
     def hears(self) -> bool:

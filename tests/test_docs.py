@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-GUIDES = ("README.md", "CONTRIBUTING.md", "docs/corpora.md", "docs/regression.md")
+GUIDES = ("README.md", "CONTRIBUTING.md", "docs/corpora.md", "docs/regression.md", "docs/conformance.md")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 KIND_FOLDERS = {
     "benchmark": "tasks/benchmarks",
@@ -131,7 +131,7 @@ def own(tmp_path: Path) -> Path:
     """The folder `mine` of CONTRIBUTING with its selector, and its task files beside copies of ours."""
     folder = tmp_path / "mine"
     folder.mkdir()
-    (python,) = blocks("python")
+    (python,) = [block for block in blocks("python") if "Selector" in block.text]
     (folder / "log_odds.py").write_text(python.text, encoding="utf-8")
     for name in ("tasks/data", "tasks/interventions"):
         shutil.copytree(ROOT / name, folder / name)
@@ -204,7 +204,7 @@ def test_the_pasted_selector_selects_on_a_real_model(own: Path) -> None:
     from affectbench.registry import Registry
     from affectbench.study import Study
 
-    (python,) = blocks("python")
+    (python,) = [block for block in blocks("python") if "Selector" in block.text]
     assert 20 <= len(python.text.splitlines()) <= 40
     model = tiny_qwen2()
     engine, asked = Engine(model, 0), items(model, 24)

@@ -66,6 +66,7 @@ class AudioLanguageModel(Model):
         model = cls(network, tokenizer, card, folder)
         model.adapted = True if adapted else None
         model.features = cls.feature_extractor(source, card.revision)
+        model.audio_token = getattr(tokenizer, "audio_token", None) or cls.audio_token
         return model
 
     @classmethod

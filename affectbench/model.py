@@ -153,7 +153,7 @@ class Model(PromptTokens):
         """Embeddings (A, d) of a 16 kHz mono waveform, one for each audio placeholder token."""
         raise AffectbenchError(f"{self.card.name} takes no audio", hint="choose a model of modality 'audio'")
 
-    audio_token: ClassVar[str] = ""
+    audio_token: str = ""
     """The placeholder of one audio embedding."""
     audio_marks: ClassVar[tuple[str, str]] = ("", "")
     """What stands before and after an item's placeholders, for checkpoints whose template does not say."""

@@ -25,6 +25,8 @@ class OmniThinker(AudioLanguageModel):
     """A subclass names its class of transformers and says how many embeddings its tower makes of a clip."""
 
     mask = "feature_attention_mask"
+    padded: ClassVar[bool] = False
+    """Whether the class's processor pads clips to the extractor's window, and cuts longer ones off."""
     tiny_parts: ClassVar = {"text_config": {}, "audio_config": {}, "vision_config": {}}
 
     @classmethod
@@ -42,12 +44,15 @@ class OmniThinker(AudioLanguageModel):
         extractor = super().feature_extractor(source, revision)
 
         def features(waveform: Any) -> Any:
-            # The processor pads with silence to five minutes; behind a window's length of it nothing changes.
-            clip = waveform[: extractor.n_samples]
-            padded = (len(clip) // extractor.hop_length + 1) * extractor.hop_length + extractor.n_fft
+            clip, padded = waveform, None
+            if cls.padded:
+                # A window's length of silence behind the clip is as good as five minutes of it.
+                clip = waveform[: extractor.n_samples]
+                padded = (len(clip) // extractor.hop_length + 1) * extractor.hop_length + extractor.n_fft
+                padded = min(padded, extractor.n_samples)
             found = extractor(
-                clip, sampling_rate=SAMPLE_RATE, padding="max_length", max_length=padded,
-                return_attention_mask=True, return_tensors="np",
+                clip, sampling_rate=SAMPLE_RATE, padding="max_length" if padded else False, max_length=padded,
+                truncation=False, return_attention_mask=True, return_tensors="np",
             )  # fmt: skip
             return found["input_features"][0][:, : int(found["attention_mask"].sum())]
 

@@ -20,7 +20,20 @@ if TYPE_CHECKING:
 
 
 DENSE = (
-    *("Qwen2", "Qwen3", "Llama", "Mistral", "Gemma", "Gemma2", "Gemma3", "Olmo2", "Olmo3", "Phi3", "BitNet"),
+    *(
+        "Qwen2",
+        "Qwen3",
+        "Llama",
+        "Mistral",
+        "Gemma",
+        "Gemma2",
+        "Gemma3",
+        "Olmo",
+        "Olmo2",
+        "Olmo3",
+        "Phi3",
+        "BitNet",
+    ),
     *("Granite", "Cohere2", "Nemotron", "GPTNeoX"),
 )
 EXPERTS = ("Qwen3Moe", "Mixtral", "Olmoe", "GptOss")

@@ -12,6 +12,7 @@ class Qwen25OmniThinker(OmniThinker):
     network_class = "Qwen2_5OmniThinkerForConditionalGeneration"
     architectures = (network_class,)
     audio_token = "<|AUDIO|>"
+    padded = True
     audio_marks = ("<|audio_bos|>", "<|audio_eos|>")
     tiny_parts: ClassVar = {
         "text_config": {

@@ -20,7 +20,7 @@ PROCESSORS = {
     "audio_flamingo_3": "AudioFlamingo3Processor",
     "glm_asr": "GlmAsrProcessor",
 }
-SECONDS = (0.4, 2.0, 3.31)
+SECONDS = (0.4, 2.0, 3.3101)
 QUESTION = "the dog was lost ?"
 
 
@@ -69,6 +69,26 @@ def test_voxtral_hears_what_its_processor_retrieves(seconds: float) -> None:
     window = options.pop("max_source_positions") * 2 // 30
     expected = processor._retrieve_input_features([sound(seconds)], window, **options)
     assert torch.equal(model.audio_inputs(sound(seconds))["input_features"], expected)
+
+
+@pytest.mark.parametrize("seconds", [*SECONDS, 31.0])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("qwen2_5_omni_thinker", "Qwen2_5OmniProcessor"), ("qwen3_omni_moe_thinker", "Qwen3OmniMoeProcessor")],
+)
+def test_omni_thinkers_hear_what_their_processors_make(name: str, kind: str, seconds: float) -> None:
+    """The processors need packages for images; what makes their features does not."""
+    model: Any = tiny_audio(name)
+    processor = object.__new__(getattr(transformers, kind))
+    processor.feature_extractor = transformers.WhisperFeatureExtractor(feature_size=16)
+    processor.audio_token = model.audio_token
+    made, (written,) = processor._process_audio(
+        [sound(seconds)], return_tensors="pt", **processor.audio_kwargs
+    )
+    frames = int(made["feature_attention_mask"].sum())
+    inputs = model.audio_inputs(sound(seconds))
+    torch.testing.assert_close(inputs["input_features"], made["input_features"][..., :frames])
+    assert model.expanded(model.audio_embeddings(sound(seconds)).shape[0]) == written
 
 
 def test_voxtral_writes_prompts_as_mistral_common_does(tmp_path: Path) -> None:

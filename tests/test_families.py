@@ -287,6 +287,18 @@ def test_switching_neurons_off_equals_taking_their_weights_away(case: Case) -> N
     np.testing.assert_allclose(edited.scores[0], torch.stack(expected), atol=1e-4, rtol=1e-4)
 
 
+def test_passes_go_on_from_a_layer_where_that_holds(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gemma 4's upper layers use the keys of lower ones: entered in the middle, it cannot answer."""
+    model = case.model
+    assert model.resumable == (case.name != "gemma4")
+    if not model.resumable:
+        monkeypatch.setitem(vars(model), "resumable", True)
+        last = 2 * model.shape.width + np.arange(4)
+        doses = [scale("neuron", model.shape, last, dose) for dose in (0.0, 2.0, 3.0, 4.0)]
+        with pytest.raises(KeyError):
+            Engine(model).predict(case.data, readout(model), doses)
+
+
 def test_sites_are_found_and_sized(case: Case) -> None:
     """Gates and neurons of every layer, as wide as `down_proj`; a fused projection's gate is half of it."""
     model = case.model

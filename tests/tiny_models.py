@@ -117,6 +117,7 @@ DENSE: dict[str, dict[str, Any]] = {
     "Gemma": {"head_dim": 8},
     "Gemma2": {"head_dim": 8, **WINDOWS},
     "Gemma3": {"head_dim": 8, **WINDOWS},
+    "Olmo": {"clip_qkv": 1.0},
     "Olmo2": {},
     "Olmo3": WINDOWS,
     "Phi3": {},

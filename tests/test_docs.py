@@ -16,7 +16,15 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-GUIDES = ("README.md", "CONTRIBUTING.md", "docs/corpora.md", "docs/regression.md", "docs/conformance.md")
+GUIDES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/conformance.md",
+    "docs/corpora.md",
+    "docs/large-runs.md",
+    "docs/models.md",
+    "docs/regression.md",
+)
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 KIND_FOLDERS = {
     "benchmark": "tasks/benchmarks",

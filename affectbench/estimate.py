@@ -81,7 +81,7 @@ class Estimator:
     def of(self, order: Order) -> Estimate:
         """What an order takes. No weights are read; the tokenizer and the configuration are."""
         job = order.job
-        found = Estimate(job.card.name, job.benchmark.name, len(order.cells), job.size - len(order.cells))
+        found = Estimate(job.card.name, job.title, len(order.cells), job.size - len(order.cells))
         found.items = {name: len(examples) for name, examples in order.dataset.splits.items()}
         try:
             tokenizer, size = _tokenizer(order), checkpoint_size(order)

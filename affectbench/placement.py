@@ -77,8 +77,7 @@ class Order:
 
     @property
     def name(self) -> str:
-        transfer = ", units from other benchmarks" if self.job.identified_on else ""
-        return f"{self.job.card.name} on {self.job.benchmark.name}{transfer}"
+        return f"{self.job.card.name} on {self.job.title}"
 
 
 def planned_cells(

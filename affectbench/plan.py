@@ -59,6 +59,11 @@ class Job:
         return len(self.origins) * len(self.selectors) * budgets
 
     @property
+    def title(self) -> str:
+        """Its benchmark, and whether units come from others."""
+        return f"{self.benchmark.name}, transferred" if self.identified_on else self.benchmark.name
+
+    @property
     def origins(self) -> tuple[Identification | None, ...]:
         """Where the units of its cells are identified; None for the ordinary way."""
         if self.identified_on:

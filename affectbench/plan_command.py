@@ -84,10 +84,10 @@ def planned(
         if orders:
             found.append(estimator.of(orders[0]))
         elif len(run.failures) > failures:
-            why = Estimate(job.card.name, job.benchmark.name, job.size, 0, unknown=run.failures[failures:])
+            why = Estimate(job.card.name, job.title, job.size, 0, unknown=run.failures[failures:])
             found.append(why)
         else:
-            found.append(Estimate(job.card.name, job.benchmark.name, 0, job.size))
+            found.append(Estimate(job.card.name, job.title, 0, job.size))
     return found
 
 

@@ -76,7 +76,7 @@ class Run:
         self._note_failure(order.job, error)
 
     def _note_failure(self, job: Job, error: AffectbenchError) -> None:
-        self.failures.append(f"{job.card.name} on {job.benchmark.name}: {error}")
+        self.failures.append(f"{job.card.name} on {job.title}: {error}")
         self.reporter.note(self.failures[-1])
 
     def orders(self, jobs: Iterable[Job], *, weights: bool = True) -> Iterator[Order]:

@@ -80,12 +80,13 @@ class Identified:
 
 def identified_board(records: Sequence[Summary]) -> Identified:
     """Budgets, fractions and agreement of all records; each empty where there is nothing to compare."""
-    pairs = list(_pairs(records))
+    pairs = _pairs(records)
+    first = list(islice(pairs, PAIRS))
     return Identified(
         budgets=budget_curves(records),
         fractions=fraction_curves(records),
-        agreements=[found for pair in islice(pairs, PAIRS) if (found := _agreement(*pair)) is not None],
-        n_pairs=len(pairs),
+        agreements=[found for pair in first if (found := _agreement(*pair)) is not None],
+        n_pairs=len(first) + sum(1 for _ in pairs),
         layers=_layers(records),
     )
 
@@ -234,12 +235,14 @@ def _layers(records: Sequence[Summary]) -> list[Layers]:
     """For each method with several origins, where their units lie; at most as many as pairs are compared."""
     found = []
     for place, own in enumerate(islice((own for own in _methods(records) if len(own) > 1), PAIRS // 10)):
-        names = [f"{record.cell.task}, seed {record.cell.seed}" for record in own]
-        counts = [
-            [sum(layer) for layer in zip(*record.selection.layer_histogram, strict=True)]
-            for record in own
-            if record.selection is not None
-        ]
+        names, counts = [], []
+        for record in own:
+            rows = record.selection.layer_histogram if record.selection is not None else []
+            if rows and rows[0]:
+                names.append(f"{record.cell.task}, seed {record.cell.seed}")
+                counts.append([sum(layer) for layer in zip(*rows, strict=True)])
+        if len(names) < 2:
+            continue
         cell = own[0].cell
         title = f"{cell.selector} on {cell.model}, {cell.intervention}, {general(100 * cell.fraction)} %"
         drawn = layer_histogram(f"origins-{place}", f"Units by layer, {title}", names, counts)

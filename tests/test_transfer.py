@@ -24,15 +24,21 @@ from e2e_content import (
     write_lines,
     write_yaml,
 )
+from submissions import folder
 
 from affectbench.errors import AffectbenchError
 from affectbench.outcomes import ERROR, OTHER, UNPARSED, Condition, Outcomes, of_labels
+from affectbench.placement import Options
 from affectbench.plan import Job, jobs_of_suite
+from affectbench.process_executor import ProcessExecutor
 from affectbench.record import Record
+from affectbench.run import Run
 from affectbench.selector import Selection
 from affectbench.site_data import groups
 from affectbench.site_summary import summary_of
 from affectbench.store import Store
+from affectbench.submission_archive import staged
+from affectbench.submitted import evaluate, parts_of
 
 OTHERS, TWO = "toy-others", "toy-two"
 """The same labels in another order, on other stories; and a benchmark with two of the three."""
@@ -280,6 +286,38 @@ class TestIdentity:
     ) -> None:
         code, out, err = run_cli("check", grid[0], "--baseline", grid[0])
         assert code == 0, out + err
+
+
+class TestElsewhere:
+    """Where cells run, and whose units they are, changes nothing about transfer."""
+
+    def test_processes_wait_for_the_units_and_give_the_same_records(
+        self, bench: Bench, more: Path, grid: tuple[Path, Any], tmp_path: Path
+    ) -> None:
+        options = Options(tmp_path, data=bench.root / "data")
+        records = Run(bench.registry(more), options, Log(), ProcessExecutor(2, 1)).run(jobs(bench, more))
+        assert len(records) == 9
+        assert contents(tmp_path) == contents(grid[0])
+
+    def test_submitted_units_are_transferred_from_the_task_they_are_for(
+        self, bench: Bench, more: Path, tmp_path: Path
+    ) -> None:
+        """Units for one task alone: they are tested on it and on both others; the rest is not covered."""
+        folder(tmp_path / "mine", suite="grid")
+        registry, options = bench.registry(more), Options(tmp_path / "out", data=bench.root / "data")
+        with staged(tmp_path / "mine") as checked:
+            parts = parts_of(checked, registry)
+            records, failed = evaluate(parts, registry, options, Log())
+        assert failed == []
+        assert {(each.cell.origin, each.cell.task) for each in records} == {
+            (BENCHMARK, task) for task in (BENCHMARK, OTHERS, TWO)
+        }
+        assert sum(part.path is None for part in parts) == 2 + 4
+        by_task = {each.cell.task: each for each in records}
+        own, other = by_task[BENCHMARK].selection, by_task[OTHERS].selection
+        assert own is not None
+        assert other is not None
+        assert sorted(own.units) == sorted(other.units)
 
 
 class TestNarrowing:

@@ -27,6 +27,7 @@ from e2e_content import (
 from submissions import folder
 
 from affectbench.errors import AffectbenchError
+from affectbench.gates import Change, run_gates
 from affectbench.outcomes import ERROR, OTHER, UNPARSED, Condition, Outcomes, of_labels
 from affectbench.placement import Options
 from affectbench.plan import Job, jobs_of_suite
@@ -318,6 +319,27 @@ class TestElsewhere:
         assert own is not None
         assert other is not None
         assert sorted(own.units) == sorted(other.units)
+
+
+class TestGates:
+    @pytest.fixture
+    def published(self, bench: Bench, more: Path, grid: tuple[Path, Any], tmp_path: Path) -> Change:
+        for name in ("records", "selections"):
+            shutil.copytree(grid[0] / name, tmp_path / "head" / name)
+        (tmp_path / "base" / "records").mkdir(parents=True)
+        return Change(tmp_path / "base", tmp_path / "head", bench.registry(more), bench.root / "data")
+
+    def test_a_whole_grid_passes(self, published: Change) -> None:
+        assert [gate.problems for gate in run_gates(published) if not gate.passed] == []
+
+    def test_units_from_another_version_of_a_task_do_not(self, published: Change) -> None:
+        path = next((published.head / "records").glob(f"*__from-{TWO}__*"))
+        record = Record.model_validate_json(path.read_text())
+        hashes = record.hashes.model_copy(update={"identification": "0" * 16})
+        Store(published.head).write(record.model_copy(update={"hashes": hashes}))
+        problems = [problem for gate in run_gates(published) for problem in gate.problems]
+        assert len(problems) == 1
+        assert f"units from {TWO} with the hash 0000000000000000" in problems[0]
 
 
 class TestNarrowing:

@@ -36,6 +36,9 @@ Include = Annotated[
     list[Path] | None,
     typer.Option("--include", help="Folder with selectors, model cards or tasks of your own (repeatable)."),
 ]
+TrustCode = Annotated[
+    bool, typer.Option("--trust-code", help="Run the code that comes with a checkpoint: read it first.")
+]
 Results = Annotated[
     Path, typer.Option("--results", "-r", help="Folder of records, as `run --output` wrote it.")
 ]
@@ -106,10 +109,7 @@ def run(
         str | None,
         typer.Option(help="Spread a model that is larger than one GPU: auto, balanced or sequential."),
     ] = None,
-    trust_code: Annotated[
-        bool,
-        typer.Option("--trust-code", help="Run the code that comes with a checkpoint: read it first."),
-    ] = False,
+    trust_code: TrustCode = False,
     seed: Annotated[int | None, typer.Option(min=0, help="Default: the suite's, or 0.")] = None,
     tokens: Annotated[int, typer.Option(min=0, help="Tokens in one forward pass; 0 chooses by device.")] = 0,
     threads: Annotated[
@@ -338,10 +338,7 @@ def verify_model(
     include: Include = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the tiny instance's weights.")] = 0,
-    trust_code: Annotated[
-        bool,
-        typer.Option("--trust-code", help="Run the code that comes with a checkpoint: read it first."),
-    ] = False,
+    trust_code: TrustCode = False,
     format: Annotated[str, typer.Option("--format", "-f", help="text or json.")] = "text",
     output: Annotated[
         Path | None,

@@ -20,6 +20,7 @@ from affectbench.conformance_oracle import (
 from affectbench.conformance_subject import (
     LABELS,
     LONG,
+    PART,
     TEXTS,
     Check,
     Failed,
@@ -112,6 +113,8 @@ def _alone(subject: Subject, places: Sequence[int], what: str) -> Measured:
 def audio_forward(subject: Subject) -> Result:
     """The same for items with a sound, which the public forward hears by its own tower."""
     places = [place for place in subject.places if subject.clips[place] is not None]
+    if not subject.model.all_of_class:
+        raise Skipped(PART)
     if not places:
         raise Skipped("the family has no `audio_inputs`, so its class's own forward cannot be given a sound")
     return _alone(subject, places, "scores of one sound and of the public forward")

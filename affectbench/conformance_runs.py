@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from affectbench.conformance_subject import (
     LABELS,
+    PART,
     Check,
     Failed,
     Measured,
@@ -85,6 +86,8 @@ def reload(subject: Subject) -> Result:
     model = subject.model
     if subject.folder is None or not subject.small:
         raise Skipped("the checkpoint is not in a folder, or too large to be saved a second time")
+    if not model.all_of_class:
+        raise Skipped(PART)
     edit = scale(NEURON, model.shape, np.arange(3), 0.0)
     expected = subject.scores([edit])
     with tempfile.TemporaryDirectory() as scratch:

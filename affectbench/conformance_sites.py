@@ -14,6 +14,7 @@ from torch import Tensor
 
 from affectbench.conformance_oracle import public
 from affectbench.conformance_subject import (
+    PART,
     Check,
     Failed,
     Measured,
@@ -189,6 +190,8 @@ def wrapped(subject: Subject) -> Result:
     """The same checkpoint, loaded by transformers alone and never given to a wrapper."""
     if subject.folder is None or not subject.small:
         raise Skipped("the checkpoint is not in a folder, or too large to be loaded twice")
+    if not subject.model.all_of_class:
+        raise Skipped(PART)
     model: Any = subject.model
     fresh = type(model.network).from_pretrained(subject.folder, dtype=model.dtype).eval().to(model.device)
     worst = 0.0

@@ -43,6 +43,9 @@ COPY_LIMIT = 4 << 30
 """Bytes of weights up to which a check may load or save a second copy."""
 
 
+PART = "the network is a part of the checkpoint's class, whose own forward takes inputs of another kind"
+
+
 class Skipped(Exception):  # noqa: N818 - raised by checks that have nothing to say, as in test runners.
     """The check does not apply to this model, or cannot be made here."""
 
@@ -154,7 +157,7 @@ class Subject:
     def places(self) -> list[int]:
         """Items whose public forward can be run: all, but for sounds that the family does not show how to
         hand to it."""
-        shown = hasattr(self.model, "audio_inputs")
+        shown = hasattr(self.model, "audio_inputs") and self.model.all_of_class
         return [place for place, clip in enumerate(self.clips) if clip is None or shown]
 
     def some(self, places: Sequence[int]) -> Items:

@@ -42,6 +42,8 @@ class Model(PromptTokens):
     modalities: ClassVar[tuple[str, ...]] = ("text",)
     architectures: ClassVar[tuple[str, ...]] = ()
     """The classes of transformers that the family is known to read; `write_tiny` makes each of them."""
+    all_of_class: ClassVar[bool] = True
+    """Whether `network` is the checkpoint's whole class, whose forward takes sounds too, or a part of it."""
 
     def __init__(self, network: Any, tokenizer: Any, card: ModelCard, folder: Path | None) -> None:
         self.network = network.eval().requires_grad_(False)

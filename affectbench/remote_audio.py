@@ -21,6 +21,7 @@ class RemoteAudioModel(AudioLanguageModel):
     configuration of the tower is; it overrides `tower` and `audio_length`."""
 
     network_class = "AutoModel"
+    all_of_class = False
     language: ClassVar[str] = ""
     parts: ClassVar[tuple[str, ...]] = ()
     windows = 1

@@ -41,6 +41,7 @@ else, and adds their embeddings; where one has a token, the other has a blank. S
 class KimiAudio(AudioLanguageModel):
     name = "kimi_audio"
     network_class = "Qwen2ForCausalLM"
+    all_of_class = False
     audio_token = BLANK
 
     adaptor: nn.Module

@@ -17,6 +17,7 @@ from remote_standins import CODE, REMOTE_FAMILIES, WRITERS, remote_card, tiny_re
 from tiny_models import family
 
 from affectbench.checkpoint import weights_of
+from affectbench.conformance import Target, verify
 from affectbench.errors import AffectbenchError, UntrustedCodeError
 from affectbench.identity import checkpoint_digest
 from affectbench.placement import load_model
@@ -116,6 +117,20 @@ def test_the_command_line_asks_for_consent(
     assert record.model.family == name
 
 
+def test_examining_a_checkpoint_asks_for_consent(
+    checkpoint: Path, witness: Path, name: str, run_cli: Cli, tmp_path: Path
+) -> None:
+    told = {"name": "standin", "family": name, "checkpoint": str(checkpoint), "remote_code": True}
+    path = write_yaml(tmp_path / "standin.yaml", card(**told))
+    command = ("verify-model", path, "--checkpoint", "--only", "gate")
+    code, _, err = run_cli(*command)
+    assert code == 1
+    assert "--trust-code" in err
+    assert not witness.exists()
+    assert run_cli(*command, "--trust-code")[0] == 0
+    assert witness.exists()
+
+
 # Kimi-Audio: its decoder is transformers', its speech tokens are made by a package.
 
 
@@ -162,6 +177,19 @@ def test_weights_are_read_by_the_beginning_of_their_names(kimi: Path) -> None:
     assert set(found) == {f"{layer}.{kind}" for layer in (0, 3, 4) for kind in ("weight", "bias")}
     with pytest.raises(AffectbenchError, match=r"no weights model\.nothing"):
         weights_of(str(kimi), None, "model.nothing.")
+
+
+@pytest.mark.parametrize("kind", REMOTE_FAMILIES)
+def test_a_stand_in_passes_what_every_wrapper_must(kind: str, tmp_path: Path) -> None:
+    """`test_families` compares it with the stand-in's own forward too, which no other class has."""
+    tiny_remote(kind)  # Puts the package of Kimi-Audio into reach.
+    WRITERS[kind](tmp_path)
+    target = Target(remote_card(kind, str(tmp_path)).trust(), str(tmp_path))
+    asked = ("sites", "statistics", "zeroing", "packed", "audio_heard", "audio_alone", "wrapped", "reload")
+    found = {check.id: check for check in verify(Registry(installed=False), target, only=asked).checks}
+    assert not [check for check in found.values() if check.status == "failed"]
+    assert {check for check in asked if found[check].status == "skipped"} == {"wrapped", "reload"}
+    assert "a part of the checkpoint's class" in found["wrapped"].reason
 
 
 @pytest.mark.parametrize("kind", REMOTE_FAMILIES)

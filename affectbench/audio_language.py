@@ -76,7 +76,7 @@ class AudioLanguageModel(Model):
         from transformers import AutoFeatureExtractor
 
         try:
-            return AutoFeatureExtractor.from_pretrained(source, revision=revision)
+            return AutoFeatureExtractor.from_pretrained(source, revision=revision, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise AffectbenchError(
                 f"{source} does not say how sounds are prepared: {str(error).splitlines()[0]}",

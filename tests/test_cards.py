@@ -10,9 +10,23 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
-from e2e_content import BENCHMARK, PROTOCOL, Bench, Outcome, card, tokenizer, write_yaml
+import soundfile
+from e2e_content import (
+    BENCHMARK,
+    CUES,
+    PEOPLE,
+    PROTOCOL,
+    Bench,
+    Outcome,
+    card,
+    tokenizer,
+    write_benchmark,
+    write_yaml,
+)
 from huggingface_hub import constants
+from tiny_models import family
 
 from affectbench import hub, readiness
 from affectbench.errors import AffectbenchError
@@ -293,6 +307,34 @@ def test_a_new_checkpoint_takes_one_card(bench: Bench, run_cli: Cli, tmp_path: P
     assert record.status != "error"
     code, out, _ = run_cli("list", "models", "--include", mine)
     assert "yes, CPU" in next(line for line in out.splitlines() if line.startswith("my-llama"))
+
+
+def test_a_new_checkpoint_that_hears_takes_one_card(bench: Bench, run_cli: Cli, tmp_path: Path) -> None:
+    """A checkpoint of the real class, sound files, and two YAML: a card and a benchmark."""
+    family("qwen2_audio").write_tiny(tmp_path / "weights")
+    mine, sounds = tmp_path / "mine", tmp_path / "data" / "toy-voices"
+    sounds.mkdir(parents=True)
+    for place, person in enumerate(PEOPLE):
+        for pitch, label in zip((220, 440, 880), CUES, strict=True):
+            wave = np.sin(np.arange(4000 + 160 * place) * (2 * np.pi * pitch / 16000))
+            soundfile.write(sounds / f"{person}_{label}.wav", 0.1 * wave, 16000)
+    pattern = r"(?P<speaker>[a-z]+)_(?P<label>[a-z]+)\.wav"
+    source = {"reader": "folder", "files": ["*.wav"], "pattern": pattern}
+    told = {"name": "toy-voices", "modality": "audio", "data": "toy-voices", "source": source}
+    write_benchmark(mine, **told, prompt="{audio} Question : Emotion :")
+    card_path = mine / "models" / "my-ears.yaml"
+    made_of = {"name": "my-ears", "family": "qwen2_audio", "checkpoint": "../../weights", "modality": "audio"}
+    write_yaml(card_path, card(**made_of, default_task="toy-voices"))
+    assert not list(mine.rglob("*.py"))
+
+    places = ("--include", bench.root, "--include", mine, "--data", tmp_path / "data")
+    what = ("--model", "my-ears", "--intervention", PROTOCOL, "--selector", "magnitude")
+    code, _, err = run_cli("run", *places, *what, "--limit", "3", "-o", tmp_path / "results")
+    assert code == 0, err
+    (record,) = Store(tmp_path / "results").read_all()[0]
+    assert (record.model.family, record.task.modality, record.task.n_failed) == ("qwen2_audio", "audio", 0)
+    assert record.task.n_items == {"identification": 9, "validation": 6, "test": 9}
+    assert record.status != "error"
 
 
 # Consent.

@@ -62,7 +62,8 @@ class Gemma4(AudioLanguageModel):
         """Embeddings (..., d + layers * p): behind the decoder's own, those that its layers get of it."""
         if not self.text_config.hidden_size_per_layer_input:
             return embeds
-        return torch.cat((embeds, self.decoder.get_per_layer_inputs(ids).flatten(-2)), dim=-1)
+        per_layer = self.decoder.get_per_layer_inputs(ids).flatten(-2)
+        return torch.cat((embeds, per_layer.to(embeds.device)), dim=-1)
 
     def fed(self, embeds: Tensor) -> dict[str, Tensor]:
         size, part = self.text_config.hidden_size, self.text_config.hidden_size_per_layer_input

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from tiny_models import tiny_audio, tiny_card
+from tiny_models import family, tiny_audio, tiny_card
 
+from affectbench.errors import AffectbenchError
 from affectbench.examples import Example, RenderedPrompt
 from affectbench.model import Model
 
@@ -140,3 +141,15 @@ def test_granite_hears_what_torchaudio_computes() -> None:
     torch.testing.assert_close(
         model.audio_inputs(sound(2.0))["input_features"], expected, atol=1e-5, rtol=1e-4
     )
+
+
+def test_gemma_4_with_layers_of_two_widths_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """E2B: layers that share keys are twice as wide."""
+    kind: Any = family("gemma4")
+    monkeypatch.setitem(kind.tiny_parts["text_config"], "use_double_wide_mlp", True)
+    kind.write_tiny(tmp_path)
+    model = kind.load(tiny_card("gemma4", "wide"), str(tmp_path), device="cpu", dtype=torch.float32)
+    with pytest.raises(AffectbenchError, match=r"differ in width: \[24, 24, 48\]"):
+        _ = model.shape

@@ -68,7 +68,7 @@ class Case:
 
     @cached_property
     def interventions(self) -> list[Intervention]:
-        """Seventeen: each site, operation and choice of positions; first, middle, last, several layers. Seven
+        """Seventeen: each site, operation and choice of positions; first, middle, last, several layers. Six
         where there is sound: their decoders are of the kinds that answer all seventeen."""
         rng = np.random.default_rng(5)
         shape = self.model.shape
@@ -90,11 +90,16 @@ class Case:
         uneven = Edit("neuron", shape, middle, "scale", np.array([0.0, 2.0, -1.0, 1.5]))
         found.append(Intervention((uneven, *found[3].edits)))
         found.append(Intervention((*found[6].edits, *found[11].edits)))
-        return [found[place] for place in (0, 1, 3, 9, 12, 14, 15)] if self.hears else found
+        return [found[place] for place in (0, 1, 3, 12, 14, 15)] if self.hears else found
 
     @property
     def hears(self) -> bool:
         return self.name in HEARING
+
+    @cached_property
+    def heard(self) -> list[dict[str, Tensor]]:
+        """What the public forward takes of each item's sound."""
+        return [{} if sound is None else self.model.audio_inputs(sound) for sound in self.sounds]  # type: ignore[attr-defined]
 
     def logits(self, place: int, further: list[int]) -> Tensor:
         """Public forward on one item and `further` tokens: logits (T, V)."""
@@ -103,7 +108,7 @@ class Case:
         if self.name in REMOTE_FAMILIES:
             with torch.no_grad():
                 return own_logits(self.model, ids, sound)
-        heard = {} if sound is None else self.model.audio_inputs(sound)  # type: ignore[attr-defined]
+        heard = self.heard[place]
         with torch.no_grad():
             found: Tensor = self.model.network(input_ids=ids[None], use_cache=False, **heard).logits[0]
         return found

@@ -17,6 +17,7 @@ from affectbench.score_models import Estimate
 from affectbench.site_data import Group, Row
 from affectbench.site_format import Scale, general, shared_scale, slug, thousandths
 from affectbench.site_overall import Overall, Standing
+from affectbench.word_score import is_high
 
 Kind = Literal["rank", "text", "measure", "number", "p", "plain", "status"]
 Order = Literal["ascending", "descending"]
@@ -83,6 +84,7 @@ def cells_board(groups: Sequence[Group]) -> Board:
         _by_group("model", "Model", [g.record.cell.model for g in groups], links="models", filter=True),
         _by_group("task", "Task", [g.record.cell.task for g in groups], links="tasks", filter=True),
         _measure("spec", "Specificity", specs, help="Suppress arm, operating dose"),
+        _words(rows),
         _measure("strength", "Strength", strengths, help="Amplify arm, all doses"),
         *number[:2],
         _p("p", "p", [h.p if h else None for h in heads], [bool(h and h.significant) for h in heads]),
@@ -92,7 +94,7 @@ def cells_board(groups: Sequence[Group]) -> Board:
         ),
         _plain("dose", "Dose", [_doses(row) for row in rows], help="From validation: suppress / amplify"),
         _status([row.record.status for row in rows], [_why(row) for row in rows],
-                [", ".join(row.record.flags).replace("_", " ") for row in rows]),
+                [", ".join(_flags(row)) for row in rows]),
         *number[2:],
         _text("family", "Selector family", [row.record.family for row in rows], shown=False, filter=True),
         *_group_columns(groups),
@@ -208,6 +210,22 @@ def _group(group: Group) -> dict[str, Any]:
             f"{len(group.rows)} rows{unscored}"
         ),
     }
+
+
+def _words(rows: Sequence[Row]) -> Column:
+    """Word confounds of the suppress arm; hidden at first where there is none."""
+    found = [row.record.word_confound for row in rows]
+    ratios = [item.suppress if item else None for item in found]
+    help = "Specificity where only the words are demanded, over specificity: near 1 is the word alone"
+    return _measure(
+        "word", "Word confound", ratios, shown=any(ratios), help=help, scale=shared_scale(ratios, least=1.0)
+    )
+
+
+def _flags(row: Row) -> list[str]:
+    found = [flag.replace("_", " ") for flag in row.record.flags]
+    confound = row.record.word_confound
+    return [*found, "word"] if confound and is_high(confound.suppress) else found
 
 
 def _why(row: Row) -> str:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from affectbench import figures
 from affectbench.record import Record, cell_id
-from affectbench.score_models import Arm, DoseScore, EmotionScore
+from affectbench.score_models import Arm, DoseScore, EmotionScore, Estimate
 from affectbench.site_format import Bar, bar, general, interval, number, shared_scale
+from affectbench.word_score import is_high
 
 ARMS: tuple[Arm, Arm] = ("suppress", "amplify")
 
@@ -44,6 +45,18 @@ class Axis:
 
 
 @dataclass(frozen=True)
+class WordPanel:
+    """One arm of the answer-word control: its effect matrix and the task's, on one scale of colours."""
+
+    arm: Arm
+    control: DoseScore
+    task: DoseScore
+    ratio: Estimate | None
+    high: bool
+    matrices: tuple[str, str]
+
+
+@dataclass(frozen=True)
 class Entry:
     """An entry page's content. Figures are SVG text, empty where there is nothing to draw."""
 
@@ -54,6 +67,7 @@ class Entry:
     panels: list[Panel]
     curves: list[tuple[Arm, str]]
     label_free: list[DoseScore]
+    words: list[WordPanel]
     layers: str
     confusion: str
 
@@ -69,6 +83,7 @@ def entry(record: Record) -> Entry:
         axes=_axes(record),
         panels=_panels(record),
         curves=[(arm, curve) for arm in ARMS if (curve := _curve(record, arm))],
+        words=_word_panels(record),
         label_free=[dose for dose in scores.doses if dose.label_free] if scores else [],
         layers=(
             figures.layer_histogram("layers", "Selected units by layer", labels, selection.layer_histogram)
@@ -121,6 +136,25 @@ def _axes(record: Record) -> list[Axis]:
     ]
     scale = shared_scale([estimate for *_, estimate, _ in shown], least=1.0)
     return [Axis(name, meaning, bar(estimate, scale), none) for name, meaning, estimate, none in shown]
+
+
+def _word_panels(record: Record) -> list[WordPanel]:
+    words, confound = record.answer_words, record.word_confound
+    found = []
+    for arm in ARMS:
+        control = next((dose for dose in words.doses if dose.arm == arm), None) if words else None
+        task = _operating_dose(record, arm)
+        if confound is None or control is None or task is None or control.dose != task.dose:
+            continue
+        values = [abs(value) for dose in (task, control) for row in dose.effect_matrix for value in row]
+        top, labels, ratio = max([0.1, *values]), record.task.labels, getattr(confound, arm)
+        shown = (("t", "Effect matrix on the task", task), ("w", "Effect matrix on the control", control))
+        matrices = [
+            figures.effect_matrix(f"words-{arm}-{key}", f"{title}, {arm}", labels, dose.effect_matrix, top)
+            for key, title, dose in shown
+        ]
+        found.append(WordPanel(arm, control, task, ratio, is_high(ratio), (matrices[0], matrices[1])))
+    return found
 
 
 def _panels(record: Record) -> list[Panel]:

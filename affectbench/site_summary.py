@@ -24,7 +24,7 @@ from affectbench.record import (
     TaskInfo,
     cell_id,
 )
-from affectbench.score_models import Calibration
+from affectbench.score_models import Calibration, WordConfound
 from affectbench.store import Damaged, Store, read_record
 
 FAMILIES = {
@@ -52,6 +52,7 @@ class Summary(Part):
     selection: SelectionInfo | None
     operating: Operating | None
     headline: Headline | None
+    word_confound: WordConfound | None
     calibration: Calibration | None
     uar: float | None
     effects: list[list[float]]

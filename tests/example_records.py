@@ -28,6 +28,7 @@ from affectbench.recovery import recovery
 from affectbench.score import score_outcomes
 from affectbench.score_models import Estimate, PreservationScore, Scores
 from affectbench.store import Store
+from affectbench.word_score import score_answer_words
 
 LABELS = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
 GRID = (("suppress", 0.0), ("amplify", 1.5), ("amplify", 2.0), ("amplify", 4.0))
@@ -43,6 +44,8 @@ QUALITY = {
     "shuffled_labels": 0.0,
 }
 """How far each selector's targets move: 1 = as far as planted units, 0 = like random units."""
+WORDS = {"lap": 1.0, "lape": 0.5}
+"""Selectors whose units move the answers of the answer-word control too, and how far beside the task's."""
 EVIDENCE = {"mad": ["mean"], "probe": ["mean"], "shuffled_labels": ["mean"], "planted": ["attribution"]}
 LAYERS, WIDTH = 6, 64
 
@@ -212,6 +215,12 @@ def _build(
     preservation = _preservation(number, quality, bootstrap_draws)
     points = _points(score_outcomes(outcomes["validation"], seed=seed, bootstrap_draws=100), preservation)
     operating = choose_operating(points)
+    words, confound = None, None
+    if model != "small-audio":
+        control = example_outcomes(WORDS.get(selector, 0.1) * quality, seed=number + 2, n_draws=0)
+        words, confound = score_answer_words(
+            control, outcomes["test"], scores, operating, seed=seed, bootstrap_draws=bootstrap_draws
+        )
     record = Record(
         cell=cell,
         status="ok",
@@ -226,6 +235,8 @@ def _build(
         operating=operating,
         preservation=preservation,
         headline=headline_of(scores, operating, preservation),
+        word_confound=confound,
+        answer_words=words,
         calibration=_calibration(number, quality) if model.startswith("reference") else None,
         cost=Cost(
             wall_s=12.5, cpu_s=11.9, forward_passes=420, items_forwarded=26_880, identification_items=420,

@@ -19,6 +19,7 @@ REFERENCE_RECIPES = {
     "reference-text": "text",
     "reference-text-plain": "text",
     "reference-text-emergent": "text",
+    "reference-text-words": "words",
     "reference-audio": "audio",
 }
 

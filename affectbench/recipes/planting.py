@@ -19,7 +19,10 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-__all__ = ["FLAVOURS", "Flavour", "LabelSpace", "Planted", "Reading", "Recipe", "label_space", "plant"]
+__all__ = [
+    "FLAVOURS", "Flavour", "LabelSpace", "Planted", "Reading", "Recipe", "label_space", "plant",
+    "plant_layer", "silence",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,14 @@ def label_space(head_rows: torch.Tensor, norm_weight: torch.Tensor) -> LabelSpac
 
 def _remove_output(weight: torch.Tensor, basis: torch.Tensor) -> None:
     weight -= basis @ (basis.T @ weight)
+
+
+@torch.no_grad()
+def silence(layers: Any, space: LabelSpace) -> None:
+    """Removes the subspace from all that attention and the MLPs write, in place."""
+    for layer in layers:
+        _remove_output(layer.self_attn.o_proj.weight, space.basis)
+        _remove_output(layer.mlp.down_proj.weight, space.basis)
 
 
 def _moments(x: torch.Tensor) -> torch.Tensor:
@@ -266,9 +277,7 @@ def plant(
     """
     rng = np.random.default_rng(recipe.seed)
     n_emotions, width = len(space.writes), layers[0].mlp.down_proj.in_features
-    for layer in layers:
-        _remove_output(layer.self_attn.o_proj.weight, space.basis)
-        _remove_output(layer.mlp.down_proj.weight, space.basis)
+    silence(layers, space)
     flavours = _flavours(recipe, len(targets))
     strengths = [_strengths(recipe, flavours, rng) for _ in range(n_emotions)]
     result = Planted([], [], strengths, [flavours] * n_emotions)
@@ -292,3 +301,36 @@ def plant(
             result.planted[emotion][k] = index * width + pair[0]
             result.decoys[emotion][k] = index * width + pair[1]
     return result
+
+
+@torch.no_grad()
+def plant_layer(
+    layers: Any, index: int, space: LabelSpace, reading: Reading, scale: float, recipe: Recipe
+) -> Planted:
+    """Overwrites units of one layer in place; what is beside them stays as it is.
+
+    Args:
+        layers: as in ``plant``.
+        index: the layer.
+        space: what the units write: ``writes`` row e times strength times ``scale``.
+        reading: the layer's MLP inputs under the present weights.
+        scale: see ``space``.
+        recipe: parameters.
+    """
+    rng = np.random.default_rng(recipe.seed)
+    mlp, width = layers[index].mlp, layers[index].mlp.down_proj.in_features
+    n_emotions = len(space.writes)
+    flavours = _flavours(recipe, 1)
+    strengths = [_strengths(recipe, flavours, rng) for _ in range(n_emotions)]
+    idle = _idle_subspace(space, recipe, rng)
+    reader = _Reader(reading, space, idle, layers[index].post_attention_layernorm.weight, recipe)
+    slots = iter(rng.permutation(_candidates(mlp, reading)).tolist())
+    found = Planted([], [], strengths, [flavours] * n_emotions)
+    for emotion in range(n_emotions):
+        pairs = [(next(slots), next(slots)) for _ in range(recipe.per_emotion)]
+        for pair, strength, name in zip(pairs, strengths[emotion], flavours, strict=True):
+            write = space.writes[emotion] * strength * scale
+            _plant_pair(mlp, pair, reader, emotion, FLAVOURS[name], write, recipe, rng)
+        found.planted.append([index * width + pair[0] for pair in pairs])
+        found.decoys.append([index * width + pair[1] for pair in pairs])
+    return found

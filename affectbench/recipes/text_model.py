@@ -44,7 +44,7 @@ EMERGENT: Final = Objective(
 )
 
 
-def new_model(tokenizer: Any, seed: int) -> Any:
+def new_model(tokenizer: Any, seed: int, layers: int = LAYERS, width: int = WIDTH, **settings: Any) -> Any:
     """A freshly initialised Qwen2 decoder: 4 layers, d 128, 512 units a layer, tied embeddings."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -52,8 +52,8 @@ def new_model(tokenizer: Any, seed: int) -> Any:
     config = Qwen2Config(
         vocab_size=len(tokenizer),
         hidden_size=128,
-        intermediate_size=WIDTH,
-        num_hidden_layers=LAYERS,
+        intermediate_size=width,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=256,
@@ -61,6 +61,7 @@ def new_model(tokenizer: Any, seed: int) -> Any:
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
+        **settings,
     )
     return Qwen2ForCausalLM(config)
 

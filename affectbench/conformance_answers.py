@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -147,6 +148,23 @@ def _right(subject: Subject, item: Prepared) -> Tensor:
     return subject.model.logits(subject.model.decode(rows)[:, len(item) - 1])
 
 
+def cached(subject: Subject) -> Result:
+    """The last two tokens of each item alone and of all, read after a cache of what comes before."""
+    model, items = subject.model, subject.items.items
+    worst = 0.0
+    for batch in (*(model.collate([item]) for item in items), model.collate(list(items))):
+        cache = model.cache()
+        model.decode(Batch(batch.embeds[:, :-2], batch.mask[:, :-2], batch.roles[:, :-2]), cache=cache)
+        steps = []
+        for place in (batch.mask.shape[1] - 2, batch.mask.shape[1] - 1):
+            here = slice(place, place + 1)
+            one = Batch(batch.embeds[:, here], batch.mask[:, : place + 1], batch.roles[:, here])
+            steps.append(model.decode(one, cache=cache))
+        found = model.logits(torch.cat(steps, dim=1))
+        worst = max(worst, distance(found, model.logits(model.decode(batch)[:, -2:])))
+    return Measured(worst, subject.tolerance, "two tokens after a cache, and in one pass")
+
+
 def zeroing(subject: Subject) -> Result:
     """Some neurons of each layer, of all layers at once, and all of one layer."""
     shape, asked = subject.model.shape, subject.readout()
@@ -156,12 +174,13 @@ def zeroing(subject: Subject) -> Result:
     ]
     chosen += [np.concatenate(chosen), np.arange(shape.width)]
     edits = [scale(NEURON, shape, np.sort(units), 0.0) for units in chosen]
-    found = subject.scores(edits, subject.some(subject.places))
+    data = subject.some(subject.places)
+    found = np.concatenate([subject.scores([edit], data) for edit in edits])
     expected = []
     for edit in edits:
         with scaled_weights(subject.model, edit.edits[0]):
             expected.append(public_scores(subject, asked, subject.places))
-    moved = distance(found, np.broadcast_to(subject.scores(items=subject.some(subject.places)), found.shape))
+    moved = distance(found, np.broadcast_to(subject.scores(items=data), found.shape))
     if moved <= subject.tolerance:
         raise Failed(
             "zeroing neurons changes no answer: the hooked module's input is not what the layer uses"
@@ -212,13 +231,29 @@ def generation(subject: Subject) -> Result:
         return generate(model, rows, edits, prefix, STEPS, lambda _rows: None)
 
     worst = 0.0
-    for places, tokens in subject.engine.sweep(batch, chosen, read, last=1, grow=STEPS):
-        found = tokens.view(len(places), len(subject.places), STEPS).tolist()
-        for row, which in enumerate(places):
-            for column, place in enumerate(subject.places):
-                with edited(subject, place, chosen[which]):
-                    worst = max(worst, _told_apart(subject, place, found[row][column]))
+    late = [each for each in chosen if each.first_layer == model.shape.layers - 1]
+    with _ending(subject):
+        for group in (chosen, late):  # All of the model, and its last layer after what is shared.
+            for places, tokens in subject.engine.sweep(batch, group, read, last=1, grow=STEPS):
+                found = tokens.view(len(places), len(subject.places), STEPS).tolist()
+                for row, which in enumerate(places):
+                    for column, place in enumerate(subject.places):
+                        with edited(subject, place, group[which]):
+                            worst = max(worst, _told_apart(subject, place, found[row][column]))
     return Measured(worst, subject.tolerance, f"{STEPS} greedy tokens; logits of the first that differ")
+
+
+@contextmanager
+def _ending(subject: Subject) -> Iterator[None]:
+    """Let two more tokens end a text, which the untouched model says early: some rows end before others."""
+    model, before = subject.model, subject.model.stops
+    first = [int(public(subject, subject.places[0])[-1].argmax())]
+    said = int(public(subject, subject.places[-1], first)[-1].argmax())
+    model.stops = torch.cat((before, before.new_tensor([*first, said])))
+    try:
+        yield
+    finally:
+        model.stops = before
 
 
 def _told_apart(subject: Subject, place: int, found: list[int]) -> float:
@@ -271,6 +306,11 @@ CHECKS = (
         "`position_ids` and `collate`: positions must not count padding", padding, ("forward",),
     ),
     Check(
+        "cache", "A cached pass equals a whole one",
+        "Tokens that are read one by one after a cache have the logits that they have in one pass.",
+        "`cache` and `position_ids`", cached, ("padding",),
+    ),
+    Check(
         "zeroing", "Zeroing by hook equals zeroing weight columns",
         "Neurons switched off by a hook answer as the public forward does with their columns set to zero.",
         "`down` and `site_module`", zeroing, ("gate", "audio_forward", "padding"),
@@ -279,12 +319,12 @@ CHECKS = (
         "packed", "Many interventions in one pass equal one at a time",
         "Edits of each kind, site and position, packed, answer as plain hooks or scaled weights do alone.",
         "`site_module`, `decode` and `layers`", packed,
-        ("zeroing",),
+        ("statistics", "zeroing"),
     ),
     Check(
         "generation", "Generation under edits",
         "Greedy text under edits, with a cache, is what the public forward gives token by token.",
         "`cache`, `stops` and `decode`", generation,
-        ("packed",),
+        ("packed", "cache"),
     ),
 )  # fmt: skip

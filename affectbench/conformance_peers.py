@@ -46,7 +46,7 @@ def _points(subject: Subject, intervention: Intervention) -> list[Point]:
     return found
 
 
-def _against(subject: Subject, package: str, forward: Forward) -> Result:
+def against(subject: Subject, package: str, forward: Forward) -> Result:
     """Scores of answers' first tokens, of each item alone under each edit, by the other tool; and by the
     engine, all in one go."""
     if find_spec(package) is None:
@@ -111,14 +111,14 @@ def _scaling(channels: Tensor, factors: Tensor) -> Callable[[Tensor, Any], Tenso
 
 
 def nnsight(subject: Subject) -> Result:
-    return _against(subject, "nnsight", _nnsight)
+    return against(subject, "nnsight", _nnsight)
 
 
 def pyvene(subject: Subject) -> Result:
-    return _against(subject, "pyvene", _pyvene)
+    return against(subject, "pyvene", _pyvene)
 
 
-NEEDS = ("zeroing",)
+NEEDS = ("packed",)
 CHECKS = (
     Check(
         "nnsight", "Agreement with nnsight",

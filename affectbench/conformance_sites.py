@@ -275,6 +275,6 @@ CHECKS = (
         "statistics", "What selectors see is what the class computes",
         "Mean activations by role of tokens equal those of the public forward, item by item.",
         "`prepare` (roles) and `site_module`", statistics,
-        ("sites", "audio_forward", "padding"),
+        ("sites", "audio_forward", "padding", "cache"),
     ),
 )  # fmt: skip

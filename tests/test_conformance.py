@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ from torch import Tensor, nn
 
 from affectbench.batch import Batch
 from affectbench.conformance import CHECKS, Subject, outcome, subject, target, verify
+from affectbench.conformance_peers import against
+from affectbench.conformance_subject import Measured
 from affectbench.model import Model
 from affectbench.registry import Registry
 
@@ -203,6 +207,73 @@ def padding_of_one_clip_leaks_into_the_next(model: Model) -> None:
     model.tower = padded  # type: ignore[attr-defined]
 
 
+def a_replaced_activation_is_rounded(model: Model) -> None:
+    """A layer that takes another way where its activation is not its own tensor."""
+    for layer in model.layers:
+        mlp = layer.mlp
+        mlp.forward = partial(_rounding, mlp, [])
+        mlp.act_fn.register_forward_hook(lambda _m, _a, out, mlp=mlp: mlp.forward.args[1].append(out))
+
+
+def _rounding(mlp: Any, own: list[Tensor], hidden: Tensor) -> Tensor:
+    own.clear()
+    gate = mlp.act_fn(mlp.gate_proj(hidden))
+    factor = 1.0 if gate is own[0] else 1.0 + 1e-5
+    return mlp.down_proj(gate * mlp.up_proj(hidden) * factor)
+
+
+def equal_rows_are_run_once(model: Model) -> None:
+    """Which rows of several interventions on one item are, to begin with."""
+    decode = model.decode
+
+    def once(batch: Batch, **options: Any) -> Tensor:
+        rows, back = torch.unique(batch.embeds.flatten(1), dim=0, return_inverse=True)
+        if len(rows) == len(batch.embeds) or options.get("prefix") or options.get("cache") or batch.branches:
+            return decode(batch, **options)
+        firsts = torch.stack([(back == row).nonzero()[0, 0] for row in range(len(rows))])
+        return decode(Batch(batch.embeds[firsts], batch.mask[firsts], batch.roles), **options)[back]
+
+    model.decode = once  # type: ignore[method-assign, assignment]
+
+
+def roles_of_a_batch_are_one_column_off(model: Model) -> None:
+    collate = model.collate
+
+    def rolled(items: Any) -> Batch:
+        batch = collate(items)
+        return replace(batch, roles=batch.roles.roll(-1, dims=1))
+
+    model.collate = rolled  # type: ignore[method-assign]
+
+
+def a_cache_has_windows_that_the_model_has_not(model: Model) -> None:
+    from transformers import DynamicCache
+
+    config = copy(model.text_config)
+    config.sliding_window = 3
+    model.cache = lambda: DynamicCache(config=config)  # type: ignore[method-assign]
+
+
+def a_cache_drops_the_last_rows(model: Model) -> None:
+    cache = model.cache
+
+    def first_rows(layer: Any, rows: Tensor) -> None:
+        layer.keys, layer.values = layer.keys[: len(rows)], layer.values[: len(rows)]
+
+    def broken_cache() -> Any:
+        made = cache()
+        for layer in made.layers:
+            layer.__class__ = type("Broken", (type(layer),), {"batch_select_indices": first_rows})
+        return made
+
+    model.cache = broken_cache  # type: ignore[method-assign]
+
+
+def something_is_read_from_another_place(model: Model) -> None:
+    if model.folder is None or "affectbench-tiny" not in model.folder.name:
+        model.network.lm_head.weight.mul_(1.1)
+
+
 @contextmanager
 def broken(family: str, architecture: str | None, spoil: Callable[[Model], None]) -> Iterator[Subject]:
     """A subject whose every instance has the mistake, one that is loaded again too."""
@@ -233,6 +304,12 @@ BROKEN = [
     (LLAMA, batches_are_kept, "memory", "collate"),
     (LLAMA, reading_changes_what_is_read, "capture", "not the same bits"),
     (LLAMA, a_setting_is_not_in_the_checkpoint, "wrapped", "what they change in the network"),
+    (LLAMA, a_replaced_activation_is_rounded, "noop", "hooks that put back a copy"),
+    (LLAMA, equal_rows_are_run_once, "packed", "`decode`"),
+    (LLAMA, roles_of_a_batch_are_one_column_off, "statistics", "roles"),
+    (LLAMA, a_cache_has_windows_that_the_model_has_not, "cache", "`cache`"),
+    (LLAMA, a_cache_drops_the_last_rows, "generation", "`cache`"),
+    (LLAMA, something_is_read_from_another_place, "reload", "`load`"),
     (OMNI, embeddings_are_one_token_off, "audio_forward", "where the placeholders stand"),
     (OMNI, sounds_are_ignored, "audio_heard", "the sound is not heard"),
     (OMNI, padding_of_one_clip_leaks_into_the_next, "audio_alone", "heard after a longer one"),
@@ -251,3 +328,39 @@ def test_a_broken_wrapper_fails_the_check_it_should_and_no_other(
     failed = {check: each.reason for check, each in found.items() if each.status == "failed"}
     assert list(failed) == [expected], failed
     assert said in failed[expected]
+
+
+def public_under_hooks(examined: Subject, points: Any, given: dict[str, Any]) -> Tensor:
+    """What nnsight and pyvene do, by hooks."""
+    modules, handles = dict(examined.model.network.named_modules()), []
+    for name, side, channels, factors in points:
+
+        def change(value: Tensor, channels: Tensor = channels, factors: Tensor = factors) -> Tensor:
+            changed = value.clone()
+            changed[..., channels] *= factors
+            return changed
+
+        if side == "output":
+            hook = modules[name].register_forward_hook(lambda _m, _a, out, change=change: change(out))
+        else:
+            hook = modules[name].register_forward_pre_hook(lambda _m, a, change=change: (change(a[0]),))
+        handles.append(hook)
+    try:
+        return examined.model.network(**given).logits
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@pytest.mark.parametrize("left_out", [0, 1])
+def test_another_tool_that_edits_something_else_is_noticed(left_out: int) -> None:
+    """Without the tools themselves, which are optional; with one edit of a layer left out."""
+    with subject(REGISTRY, target(REGISTRY, "causal_lm")) as examined:
+        found = against(examined, "torch", lambda s, p, given: public_under_hooks(s, p[left_out:], given))
+    assert isinstance(found, Measured)
+    assert (found.value > found.tolerance) == bool(left_out)
+
+
+def test_every_check_was_broken_by_something() -> None:
+    by_hand = {"nnsight", "pyvene"}
+    assert {check.id for check in CHECKS} == {row[2] for row in BROKEN} | by_hand

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from affectbench.task import ModelCard
 
 AUDIO_SLOT = "{audio}"
+SHORTEST = 400
+"""Samples of one analysis window, 25 ms."""
 Inputs = dict[str, Tensor]
 
 
@@ -148,7 +150,10 @@ class AudioLanguageModel(Model):
 
     @torch.no_grad()
     def audio_embeddings(self, waveform: Any) -> Tensor:
-        """Raises `AffectbenchError` where the tower makes another number than `audio_length` says."""
+        """Raises `AffectbenchError` where the tower makes another number than `audio_length` says, and for a
+        clip that is too short for one embedding."""
+        if len(waveform.shape) == 1 and len(waveform) < SHORTEST:
+            raise _too_short(len(waveform))
         inputs = {name: self._at_home(value) for name, value in self.audio_inputs(waveform).items()}
         embeds = self.tower(inputs)
         frames = self.frames(inputs)
@@ -158,6 +163,8 @@ class AudioLanguageModel(Model):
                 f"{embeds.shape[0]} audio embeddings for {frames} frames, expected {expected}",
                 hint="the tower's length rule has changed; placeholders would run shifted",
             )
+        if expected < 1:
+            raise _too_short(len(waveform))
         return embeds
 
     def _at_home(self, value: Tensor) -> Tensor:
@@ -215,3 +222,10 @@ class AudioLanguageModel(Model):
         except Exception:  # Whatever a template makes of what it does not know.
             return False
         return text.count(self.audio_token) == 1
+
+
+def _too_short(samples: int) -> AffectbenchError:
+    return AffectbenchError(
+        f"a clip of {samples} samples ({samples / SAMPLE_RATE:.3f} s) is too short for this model to hear",
+        hint="take it out of the benchmark's data",
+    )

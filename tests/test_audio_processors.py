@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from tiny_models import family, tiny_audio, tiny_card
+from tiny_models import AUDIO_FAMILIES, family, tiny_audio, tiny_card
 
 from affectbench.errors import AffectbenchError
 from affectbench.examples import Example, RenderedPrompt
@@ -153,3 +153,11 @@ def test_gemma_4_with_layers_of_two_widths_is_refused(
     model = kind.load(tiny_card("gemma4", "wide"), str(tmp_path), device="cpu", dtype=torch.float32)
     with pytest.raises(AffectbenchError, match=r"differ in width: \[24, 24, 48\]"):
         _ = model.shape
+
+
+@pytest.mark.parametrize("name", AUDIO_FAMILIES)
+def test_a_clip_too_short_to_be_heard_is_an_error(name: str) -> None:
+    model: Any = tiny_audio(name)
+    for samples in (0, 1, 399, *((600,) if name == "glm_asr" else ())):
+        with pytest.raises(AffectbenchError, match=rf"a clip of {samples} samples .* is too short"):
+            model.audio_embeddings(sound(1.0)[:samples])

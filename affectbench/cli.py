@@ -179,11 +179,18 @@ def table(
     format: Annotated[str, typer.Option("--format", "-f", help="text, json, csv or md.")] = "text",
     operating: Annotated[bool, typer.Option("--operating", help="Only the operating doses.")] = False,
     top: Annotated[int | None, typer.Option(min=1, help="Only so many rows, best aggregate first.")] = None,
+    readouts: Annotated[
+        bool,
+        typer.Option("--readouts", help="Specificity of the same units on each task, and on words alone."),
+    ] = False,
 ) -> None:
     """Print all cells of a results folder, one row for each arm and dose; effects are fractions."""
-    from affectbench.tables import print_table
+    from affectbench.tables import print_readouts, print_table
 
-    print_table(out, results, format, operating_only=operating, top=top)
+    if readouts:
+        print_readouts(out, results, format)
+    else:
+        print_table(out, results, format, operating_only=operating, top=top)
 
 
 @app.command()
@@ -206,7 +213,8 @@ def rebuild(
     name: Annotated[
         str,
         typer.Argument(
-            help="reference-text, reference-text-plain, reference-text-emergent or reference-audio."
+            help="reference-text, reference-text-plain, reference-text-emergent, reference-text-words or "
+            "reference-audio."
         ),
     ],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: rebuilt/NAME.")] = None,

@@ -313,6 +313,7 @@ _DOSE_COLUMNS = (
     "arm", "dose", "self", "cross", "spec", "spec_low", "spec_high", "spec_corrected_low",
     "spec_corrected_high", "gap_abs", "z_random", "p", "p_random", "significant", "trs", "kl",
     "perplexity_change", "capability", "capability_base", "pres", "uar", "collapsed",
+    "word_confound", "word_confound_low", "word_confound_high",
 )  # fmt: skip
 
 
@@ -343,6 +344,8 @@ def _cell_columns(record: Record) -> dict[str, Any]:
 def _dose_columns(record: Record, dose: DoseScore) -> dict[str, Any]:
     kept = next((p for p in record.preservation if (p.arm, p.dose) == (dose.arm, dose.dose)), None)
     chosen = record.operating and getattr(record.operating, f"{dose.arm}_dose")
+    confound = record.word_confound if chosen == dose.dose else None
+    ratio: Estimate | None = getattr(confound, dose.arm) if confound else None
     return {
         "arm": dose.arm,
         "dose": dose.dose,
@@ -367,4 +370,7 @@ def _dose_columns(record: Record, dose: DoseScore) -> dict[str, Any]:
         "uar": dose.uar,
         "collapsed": dose.collapsed,
         "operating": chosen == dose.dose,
+        "word_confound": ratio.value if ratio else None,
+        "word_confound_low": ratio.low if ratio else None,
+        "word_confound_high": ratio.high if ratio else None,
     }

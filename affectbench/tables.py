@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from affectbench.errors import AffectbenchError
+from affectbench.readouts import flat, readout_rows, shown
 from affectbench.record import Record, rows
 from affectbench.store import Store
 from affectbench.yaml_loading import suggest
@@ -29,10 +30,7 @@ def print_table(
     console: Console, results: Path, form: str, *, operating_only: bool, top: int | None = None
 ) -> None:
     """Print every cell of a results folder. Damaged files are named and left out."""
-    if form not in FORMATS:
-        raise AffectbenchError(
-            f"format {form!r} is not known{suggest(form, FORMATS)}", hint=", ".join(FORMATS)
-        )
+    _check_form(form)
     found = all_rows(console, read_records(results))
     if operating_only:
         found = [row for row in found if row["operating"] or row["status"] in ("error", "insufficient")]
@@ -49,6 +47,30 @@ def print_table(
         wide.print(as_text(found))
 
 
+def print_readouts(console: Console, results: Path, form: str) -> None:
+    """Print the same units under each task and the answer-word control, one row for each set of units."""
+    _check_form(form)
+    records, damaged = read_records(results)
+    _warn(damaged)
+    found = readout_rows(records)
+    if form == "json":
+        print(json.dumps([flat(row) for row in found], indent=1, allow_nan=False))
+    elif form == "csv":
+        print(as_csv([flat(row) for row in found]), end="")
+    elif form == "md":
+        rows_shown = [shown(row) for row in found]
+        names = list(rows_shown[0]) if rows_shown else []
+        lines = [names, ["---"] * len(names), *(list(row.values()) for row in rows_shown)]
+        print("".join(f"| {' | '.join(line)} |\n" for line in lines), end="")
+    else:
+        table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+        for name in shown(found[0]) if found else ():
+            table.add_column(name)
+        for row in found:
+            table.add_row(*map(escape, shown(row).values()), style="dim" if row["control"] else None)
+        (console if console.is_terminal else Console(width=WIDE)).print(table)
+
+
 def read_records(results: Path) -> tuple[list[Record], list[str]]:
     """Records of a folder, and one sentence for each file that is not to be trusted."""
     if not (results / "records").is_dir():
@@ -62,10 +84,21 @@ def read_records(results: Path) -> tuple[list[Record], list[str]]:
 def all_rows(console: Console, found: tuple[list[Record], list[str]]) -> list[dict[str, Any]]:
     """Flat rows of all records; warns of damaged files on the error stream."""
     records, damaged = found
+    _warn(damaged)
+    return [row for record in records for row in rows(record)]
+
+
+def _check_form(form: str) -> None:
+    if form not in FORMATS:
+        raise AffectbenchError(
+            f"format {form!r} is not known{suggest(form, FORMATS)}", hint=", ".join(FORMATS)
+        )
+
+
+def _warn(damaged: Sequence[str]) -> None:
     warnings = Console(stderr=True)
     for sentence in damaged:
         warnings.print(f"[yellow]left out[/] {escape(sentence)}", soft_wrap=True)
-    return [row for record in records for row in rows(record)]
 
 
 def as_csv(found: Sequence[dict[str, Any]]) -> str:

@@ -16,12 +16,15 @@ import numpy as np
 
 from affectbench.errors import AffectbenchError
 from affectbench.plan import Job, shared_labels
-from affectbench.record import Cell, Operating, Record, cell_id
+from affectbench.record import Cell, Hashes, Operating, Record, cell_id
 from affectbench.store import Damaged, Store, read_record
 
 if TYPE_CHECKING:
     from affectbench.placement import PlannedCell
     from affectbench.selector import Selection
+
+SHARED = ("model", "protocol", "selector")
+"""What a cell has in common with the one that its units are from, by content."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def with_carried(
     labels = next(
         shared_labels(each, job.benchmark) for each in job.identified_on if each.name == source.task
     )
-    carried = _carried(source, record, store, labels)
+    carried = _carried(source, record, store, labels, planned.hashes)
     hashes = planned.hashes.model_copy(
         update={
             "identification": record.hashes.task if record is not None else "",
@@ -71,12 +74,18 @@ def _stored(path: Path) -> Record | None:
     return None if isinstance(found, Damaged) else found
 
 
-def _carried(source: Cell, record: Record | None, store: Store, labels: tuple[str, ...]) -> Carried:
+def _carried(
+    source: Cell, record: Record | None, store: Store, labels: tuple[str, ...], hashes: Hashes
+) -> Carried:
     from affectbench.selector import Selection
 
     nothing = Operating(suppress_dose=None, amplify_dose=None, reason="no units were identified")
     if record is None or record.status == "error":
         why = "that cell was not run" if record is None else record.reason
+        return Carried(None, nothing, 0, f"no units from {source.task}: {why}", error=True)
+    other = [name for name in SHARED if getattr(record.hashes, name) != getattr(hashes, name)]
+    if other:
+        why = f"that result is of another version of its {' and '.join(other)}"
         return Carried(None, nothing, 0, f"no units from {source.task}: {why}", error=True)
     if record.selection is None or record.operating is None:
         return Carried(None, nothing, 0, f"no units from {source.task}: {record.reason}")

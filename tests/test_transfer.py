@@ -261,6 +261,23 @@ class TestResume:
         assert all(each.status != "error" for each in records)
         assert len(log.skipped) == 4
 
+    def test_units_of_another_version_of_the_model_are_not_taken(
+        self, bench: Bench, more: Path, grid: tuple[Path, Any], tmp_path: Path
+    ) -> None:
+        """A result that is there, but of other weights, when the cells that need it are run alone."""
+        output = tmp_path / "copy"
+        shutil.copytree(grid[0], output)
+        for record in grid[1].values():
+            if record.cell.identification is None:
+                hashes = record.hashes.model_copy(update={"model": "0" * 16})
+                Store(output).write(record.model_copy(update={"hashes": hashes}))
+            else:
+                Store(output).record_path(record.cell).unlink()
+        moved = [job for job in jobs(bench, more) if job.identified_on]
+        records, _ = bench.run(moved, output, more=[more])
+        assert {each.status for each in records} == {"error"}
+        assert all("another version of its model" in each.reason for each in records)
+
 
 class TestIdentity:
     def test_transferred_and_ordinary_rows_are_never_compared(self, grid: tuple[Path, Any]) -> None:

@@ -124,7 +124,7 @@ def _bounded(value: float, numerator: FloatArray, denominator: FloatArray) -> Es
     if not np.isfinite(ends).all():
         return Estimate(value=value)
     low, high = (round(end, 12) + 0.0 for end in ends)
-    return Estimate(value=value, low=low, high=high, se=round(float(ratios.std(ddof=1)), 12))
+    return Estimate(value=value, low=low, high=high)
 
 
 def _at(doses: Sequence[DoseScore], arm: Arm, dose: float | None) -> DoseScore | None:

@@ -98,8 +98,8 @@ def _line(change: Change, record: Record, best: Record | None, level: float | No
         f"{spec - _spec(best):+.3f} ({markdown(best.cell.selector)})" if known and best is not None else "–",
         f"{spec - level:+.3f}" if known and level is not None else "–",
         _estimate(head.strength) if head is not None else "–",
-        f"{head.pres:.3f}" if head is not None and head.pres is not None else "–",
-        f"{head.agg:.3f}" if head is not None and head.agg is not None else "–",
+        _estimate(head.pres, "") if head is not None else "–",
+        _estimate(head.agg, "") if head is not None else "–",
         markdown(worthless(record)) or "–",
     ]
     return _row(cells)
@@ -109,11 +109,13 @@ def _spec(record: Record) -> float:
     return record.headline.spec.value if record.headline is not None else float("-inf")
 
 
-def _estimate(value: Estimate | None) -> str:
+def _estimate(value: Estimate | None, sign: str = "+") -> str:
+    """With its interval; `sign` is empty for what cannot be below 0."""
     if value is None:
         return "–"
-    span = "" if value.low is None or value.high is None else f" [{value.low:+.3f}, {value.high:+.3f}]"
-    return f"{value.value:+.3f}{span}"
+    low, high = value.low, value.high
+    span = "" if low is None or high is None else f" [{low:{sign}.3f}, {high:{sign}.3f}]"
+    return f"{value.value:{sign}.3f}{span}"
 
 
 def _row(cells: Iterable[str]) -> str:

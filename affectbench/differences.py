@@ -17,9 +17,7 @@ import numpy as np
 from affectbench import stats
 from affectbench.effects import LEVEL, N_TOTALS, Tally, tally_outcomes
 from affectbench.outcomes import Outcomes
-from affectbench.preservation_score import harmonic
 from affectbench.record import Record
-from affectbench.score_models import PreservationScore
 from affectbench.stats import FloatArray
 
 SPECIFICITY, STRENGTH, PRESERVATION, BASE_UAR = "specificity", "strength", "preservation", "base UAR"
@@ -64,7 +62,7 @@ def headline_values(record: Record) -> dict[str, float | None]:
     return {
         SPECIFICITY: head.spec.value if head else None,
         STRENGTH: head.strength.value if head and head.strength else None,
-        PRESERVATION: head.pres if head else None,
+        PRESERVATION: head.pres.value if head and head.pres else None,
         BASE_UAR: record.scores.baseline.uar if record.scores else None,
     }
 
@@ -171,8 +169,7 @@ def _standard_error(record: Record, statistic: str) -> float | None:
         return head.spec.se
     if statistic == STRENGTH:
         return head.strength.se if head.strength else None
-    matching = [kept for kept in record.preservation if kept.pres is not None and kept.pres == head.pres]
-    return _preservation_error(matching[0]) if matching else None
+    return head.pres.se if head.pres else None
 
 
 def _uar_error(record: Record) -> float | None:
@@ -182,16 +179,3 @@ def _uar_error(record: Record) -> float | None:
         return None
     spread = [e.base_recall * (1 - e.base_recall) / e.n_items for e in scores.doses[0].emotions]
     return math.sqrt(sum(spread)) / len(spread)
-
-
-def _preservation_error(kept: PreservationScore) -> float | None:
-    """Delta method on the harmonic mean H of three parts: dH/dr = H^2 / (3 r^2), r the capability kept.
-
-    Divergence and degenerate generations are taken as exact: their text and prompts are fixed.
-    """
-    change = kept.capability_change
-    if None in (kept.capability, kept.degenerate_rate) or not kept.capability_base or change is None:
-        return None
-    ratio = min(1.0, (kept.capability or 0.0) / kept.capability_base)
-    total = harmonic([math.exp(-kept.kl), ratio, 1.0 - (kept.degenerate_rate or 0.0)])
-    return total**2 / (3 * ratio**2) * (change.se or 0.0) / kept.capability_base if total else 0.0

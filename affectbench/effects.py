@@ -156,13 +156,15 @@ def _strength_weights(conditions: tuple[Condition, ...]) -> FloatArray | None:
 
 @dataclass(frozen=True)
 class Inference:
-    """Points (S,), bounds (4, S: low, high, corrected low, corrected high), errors (S,) and p (K, E)."""
+    """Points (S,), bounds (4, S: low, high, corrected low, corrected high), errors (S,), p (K, E), and the
+    resamples (D, S) that hold all emotions."""
 
     point: FloatArray
     bounds: FloatArray | None
     errors: FloatArray | None
     p: FloatArray | None
     reason: str
+    resamples: FloatArray | None = None
 
     def estimate(self, column: int) -> Estimate:
         """One statistic with its 95 % interval."""
@@ -178,6 +180,15 @@ class Inference:
             return Interval(low=None, high=None)
         low, high = (rounded(bound) for bound in self.bounds[2:, column])
         return Interval(low=low, high=high)
+
+
+def estimate_of(value: float, resamples: FloatArray) -> Estimate:
+    """A value with the percentiles of its resamples (D,); none where over 10 % of them are undefined."""
+    defined = resamples[np.isfinite(resamples)]
+    if len(defined) < max(2.0, (1 - UNDEFINED_DRAWS) * len(resamples)):
+        return Estimate(value=rounded(value))
+    low, high = (rounded(bound) for bound in np.quantile(defined, [LEVEL / 2, 1 - LEVEL / 2]))
+    return Estimate(value=rounded(value), low=low, high=high, se=rounded(defined.std(ddof=1)))
 
 
 def rounded(value: float) -> float:
@@ -203,7 +214,7 @@ def infer(tally: Tally, seed: int, draws: int) -> Inference:
     tail = LEVEL / 2
     narrow = tail / len(tally.direction)
     bounds = np.quantile(defined, [tail, 1 - tail, narrow, 1 - narrow], axis=0)
-    return Inference(point, bounds, defined.std(axis=0, ddof=1), p, "")
+    return Inference(point, bounds, defined.std(axis=0, ddof=1), p, "", defined)
 
 
 def resampled_spec(outcomes: Outcomes, condition: Condition, seed: int, draws: int) -> FloatArray:

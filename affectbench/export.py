@@ -172,7 +172,7 @@ def _results(record: Record) -> Iterator[dict[str, Any]]:
     head = record.headline
     if head is None:
         return
-    values: dict[str, Estimate | float | None] = {
+    values: dict[str, Estimate | None] = {
         "specificity": head.spec,
         "specificity_amplify": head.spec_amplify,
         "strength": head.strength,
@@ -181,7 +181,7 @@ def _results(record: Record) -> Iterator[dict[str, Any]]:
     }
     for key, value in values.items():
         if value is not None:
-            yield _result(record, key, value if isinstance(value, Estimate) else Estimate(value=value))
+            yield _result(record, key, value)
 
 
 def _result(record: Record, key: str, value: Estimate) -> dict[str, Any]:
@@ -214,7 +214,7 @@ def _result(record: Record, key: str, value: Estimate) -> dict[str, Any]:
         "score_details": {
             "score": value.value,
             "details": _details(record),
-            **_uncertainty(record, value),
+            **_uncertainty(record, key, value),
         },
         "generation_config": {"generation_args": {"execution_command": record.provenance.command}},
     }
@@ -246,7 +246,11 @@ def _details(record: Record) -> dict[str, str]:
     }
 
 
-def _uncertainty(record: Record, value: Estimate) -> dict[str, Any]:
+SAMPLES = "neutral documents, capability items and open prompts, each for itself"
+RESAMPLED = {"preservation": SAMPLES, "aggregate": f"clusters of test items, and over {SAMPLES}"}
+
+
+def _uncertainty(record: Record, key: str, value: Estimate) -> dict[str, Any]:
     if value.low is None or value.high is None or record.scores is None:
         return {}
     found: dict[str, Any] = {
@@ -254,11 +258,12 @@ def _uncertainty(record: Record, value: Estimate) -> dict[str, Any]:
             "lower": value.low,
             "upper": value.high,
             "confidence_level": 0.95,
-            "method": "percentiles of a bootstrap over clusters",
+            "method": f"percentiles of a bootstrap over {RESAMPLED.get(key, 'clusters')}",
         },
-        "num_samples": record.scores.baseline.n_items,
         "num_bootstrap_samples": record.scores.bootstrap_draws,
     }
+    if key not in RESAMPLED:
+        found["num_samples"] = record.scores.baseline.n_items
     if value.se is not None:
         found["standard_error"] = {"value": value.se, "method": "bootstrap"}
     return {"uncertainty": found}

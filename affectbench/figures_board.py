@@ -29,14 +29,14 @@ class Mark:
     name: str
     digest: str
     spec: Estimate
-    pres: float
+    pres: Estimate
     control: bool
 
 
 def front(marks: Sequence[Mark]) -> list[Mark]:
     """The marks that no other exceeds in both preservation and specificity, by falling preservation."""
     best, found = float("-inf"), []
-    for mark in sorted(marks, key=lambda mark: (-mark.pres, -mark.spec.value, mark.digest)):
+    for mark in sorted(marks, key=lambda mark: (-mark.pres.value, -mark.spec.value, mark.digest)):
         if mark.spec.value > best:
             best = mark.spec.value
             found.append(mark)
@@ -44,7 +44,7 @@ def front(marks: Sequence[Mark]) -> list[Mark]:
 
 
 def pareto(marks: Sequence[Mark]) -> str:
-    """Specificity against preservation of comparable entries, with intervals and the Pareto front.
+    """Specificity against preservation of comparable entries, with intervals of both and the Pareto front.
 
     Controls are drawn hollow and are not part of the front.
     """
@@ -52,7 +52,7 @@ def pareto(marks: Sequence[Mark]) -> str:
     specs = [
         end for mark in marks for end in (mark.spec.value, mark.spec.low, mark.spec.high) if end is not None
     ]
-    presses = [mark.pres for mark in marks]
+    presses = [mark.pres.value if mark.pres.low is None else mark.pres.low for mark in marks]
     room = max(0.02, 0.08 * (1 - min(presses)))
     x = Axis(max(0.0, min(presses) - room), 1.0 + 0.3 * room, left, right)
     pad = 0.05 * (max([*specs, 0.1]) - min([*specs, 0.0]))
@@ -71,7 +71,7 @@ def pareto(marks: Sequence[Mark]) -> str:
     labels = _label_heights([mark for mark in marks if mark.digest in named], x, y)
     for mark in marks:
         parts.append(_mark(mark, x, y, mark in best, labels.get(mark.digest)))
-    listed = ", ".join(f"{m.name} ({number(m.pres)}, {number(m.spec.value)})" for m in best[:12])
+    listed = ", ".join(f"{m.name} ({number(m.pres.value)}, {number(m.spec.value)})" for m in best[:12])
     text = f"{len(marks)} entries. On the front, as (preservation, specificity): {listed or 'none'}."
     return _file(width, height, "Specificity against preservation", text, parts)
 
@@ -115,12 +115,14 @@ def overlap_bars(name: str, overlaps: Sequence[Overlap]) -> str:
 
 def _mark(mark: Mark, x: Axis, y: Axis, on_front: bool, label: float | None) -> str:
     """`label` is the height of the mark's name; None where only the file's fragment makes it show."""
-    at, up = x(mark.pres), y(mark.spec.value)
+    at, up = x(mark.pres.value), y(mark.spec.value)
     flags = {"control": mark.control, "on": on_front, "labelled": label is not None}
     classes = " ".join(["entry", *(name for name, wanted in flags.items() if wanted)])
     parts = [f"<title>{escape(_values(mark))}</title>"]
     if mark.spec.low is not None and mark.spec.high is not None:
         parts.append(_line("ci", at, y(mark.spec.low), at, y(mark.spec.high)))
+    if mark.pres.low is not None and mark.pres.high is not None:
+        parts.append(_line("ci", x(mark.pres.low), up, x(mark.pres.high), up))
     height = up if label is None else label
     if abs(height - up) > 6:
         parts.append(_line("leader", at, up, at + 14, height))
@@ -130,15 +132,15 @@ def _mark(mark: Mark, x: Axis, y: Axis, on_front: bool, label: float | None) -> 
 
 
 def _values(mark: Mark) -> str:
-    return f"{mark.name}: specificity {number(mark.spec.value)}, preservation {number(mark.pres)}"
+    return f"{mark.name}: specificity {number(mark.spec.value)}, preservation {number(mark.pres.value)}"
 
 
 def _stairs(best: Sequence[Mark], x: Axis, y: Axis) -> str:
     points: list[str] = []
     for place, mark in enumerate(best):
         if place:
-            points.append(f"{x(mark.pres)},{y(best[place - 1].spec.value)}")
-        points.append(f"{x(mark.pres)},{y(mark.spec.value)}")
+            points.append(f"{x(mark.pres.value)},{y(best[place - 1].spec.value)}")
+        points.append(f"{x(mark.pres.value)},{y(mark.spec.value)}")
     return f'<polyline class="front" points="{" ".join(points)}"/>' if len(points) > 1 else ""
 
 
@@ -146,8 +148,8 @@ def _label_heights(marks: Sequence[Mark], x: Axis, y: Axis) -> dict[str, float]:
     """Heights of the names, each moved down until it covers no other name."""
     heights: dict[str, float] = {}
     placed: list[tuple[float, float, float]] = []
-    for mark in sorted(marks, key=lambda mark: (-mark.spec.value, -mark.pres, mark.digest)):
-        start, height = x(mark.pres), y(mark.spec.value)
+    for mark in sorted(marks, key=lambda mark: (-mark.spec.value, -mark.pres.value, mark.digest)):
+        start, height = x(mark.pres.value), y(mark.spec.value)
         end = start + 24 + 6.6 * len(mark.name)
         blocked = sorted(up for first, last, up in placed if first < end and start < last)
         for up in blocked:

@@ -37,13 +37,14 @@ logging.getLogger("lm_eval").setLevel(logging.ERROR)
 
 @dataclass(frozen=True)
 class Neutral:
-    """Neutral text under each intervention, the model as it is first: mean `kl` (K + 1,) in nats a token
-    (base || intervened), summed negative log-likelihood `nll` (K + 1,) in nats."""
+    """Neutral text under each intervention, the model as it is first: over the tokens of each of D documents
+    the summed `kl` (K + 1, D) (base || intervened) and negative log-likelihood `nll` (K + 1, D), in nats;
+    `n_tokens` and `n_bytes` (D,) of the documents."""
 
     kl: np.ndarray
     nll: np.ndarray
-    n_tokens: int
-    n_bytes: int
+    n_tokens: np.ndarray
+    n_bytes: np.ndarray
 
 
 class PackedLM(HFLM):  # type: ignore[misc]
@@ -259,10 +260,17 @@ def requests_of(task: ConfigurableTask) -> list[list[Instance]]:
 def neutral_text(lm: PackedLM, texts: Sequence[str]) -> Neutral:
     """Likelihood of and divergence on neutral documents, for each of the LM's interventions."""
     requests = [request for doc in requests_of(rolling_task("neutral", texts)) for request in doc]
-    pairs = lm.asked_by(lambda: lm.loglikelihood_rolling(requests, disable_tqdm=True))
-    total, _, divergence = (np.sum(found, axis=0) for found in zip(*map(lm.answers.get, pairs), strict=True))
-    tokens = sum(len(continuation) for _, continuation in pairs)
-    return Neutral(divergence / tokens, -total, tokens, sum(len(text.encode()) for text in texts))
+    lm.loglikelihood_rolling(requests, disable_tqdm=True)
+    kl, nll = np.zeros((2, len(lm.interventions), len(texts)))
+    n_tokens = np.zeros(len(texts), dtype=np.int64)
+    for place, request in enumerate(requests):
+        # Answered above, all together. lm-eval alone knows into which windows it cuts a document.
+        for pair in lm.asked_by(lambda own=request: lm.loglikelihood_rolling([own], disable_tqdm=True)):  # type: ignore[misc]
+            total, _, divergence = lm.answers[pair]
+            nll[:, place] -= total
+            kl[:, place] += divergence
+            n_tokens[place] += len(pair[1])
+    return Neutral(kl, nll, n_tokens, np.array([len(text.encode()) for text in texts]))
 
 
 def choice_answers(lm: PackedLM, docs: Sequence[dict[str, Any]]) -> np.ndarray:

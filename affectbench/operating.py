@@ -6,11 +6,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from affectbench.effects import estimate_of
 from affectbench.outcomes import Outcomes
-from affectbench.preservation_score import aggregate
+from affectbench.preservation_score import aggregate, aggregates, resampled_preservation
 from affectbench.record import Headline, Operating, ValidationPoint
-from affectbench.score import score_outcomes
-from affectbench.score_models import Arm, DoseScore, PreservationScore, Scores
+from affectbench.score import Resampled, score_outcomes, scored
+from affectbench.score_models import Arm, DoseScore, Estimate, PreservationScore, Scores
+from affectbench.stats import FloatArray
 from affectbench.word_score import ANSWER_WORDS, score_answer_words
 
 KEEP = 0.9
@@ -29,9 +33,9 @@ def judged(
 
     Without answers on validation, operating doses are `carried`: they were chosen on another benchmark.
     """
-    scores = score_outcomes(outcomes["test"], seed=seed)
+    scores, resampled = scored(outcomes["test"], seed=seed)
     points, operating = operating_of(outcomes, kept, seed, carried)
-    headline = headline_of(scores, operating, kept) if scores.status == "ok" else None
+    headline = headline_of(scores, resampled, operating, kept) if scores.status == "ok" else None
     if scores.status != "ok":
         status, reason = "insufficient", scores.reason
     elif headline is None:
@@ -70,7 +74,7 @@ def operating_of(
 
 
 def _validation(outcomes: Outcomes, kept: list[PreservationScore], seed: int) -> list[ValidationPoint]:
-    pres = {(score.arm, score.dose): score.pres for score in kept}
+    pres = {(score.arm, score.dose): score.pres.value if score.pres else None for score in kept}
     checked = score_outcomes(outcomes, seed=seed, bootstrap_draws=CHECK_DRAWS)
     return [
         ValidationPoint(
@@ -114,34 +118,63 @@ def _choose(points: list[ValidationPoint], arm: str, reasons: list[str]) -> floa
 
 
 def headline_of(
-    scores: Scores, operating: Operating, preservation: Sequence[PreservationScore]
+    scores: Scores,
+    resampled: Resampled | None,
+    operating: Operating,
+    preservation: Sequence[PreservationScore],
 ) -> Headline | None:
     """The three axes at the operating doses; None where the suppress arm has none.
 
     `pres` is the lower of the two arms' preservation, and None, like `agg`, if an arm lacks it. A dose that
-    collapses on test takes no aggregate.
+    collapses on test takes no aggregate. In each resample the lower arm is found anew; `agg` joins the
+    `resampled` specificity and strength, of one resample of clusters, with a resample of preservation.
     """
     suppress = _dose(scores, "suppress", operating.suppress_dose)
     amplify = _dose(scores, "amplify", operating.amplify_dose)
     if suppress is None:
         return None
     reported = [dose for dose in (suppress, amplify) if dose is not None]
-    kept = [p.pres for dose in reported for p in preservation if (p.arm, p.dose) == (dose.arm, dose.dose)]
-    known = [value for value in kept if value is not None]
-    pres = min(known) if len(known) == len(reported) else None
+    kept = [p for dose in reported for p in preservation if (p.arm, p.dose) == (dose.arm, dose.dose)]
+    pres, drawn = _lower(kept, scores) if len(kept) == len(reported) else (None, None)
     strength = scores.strength.strength if scores.strength else None
     ranked = scores.status == "ok" and amplify is not None and not any(d.collapsed for d in reported)
-    total = aggregate(suppress.spec.value, strength.value if strength else None, pres)
+    agg = None
+    if ranked and strength is not None and pres is not None:
+        agg = _aggregate(suppress, strength, pres, resampled, drawn)
     return Headline(
         spec=suppress.spec,
         spec_amplify=amplify.spec if amplify else None,
         strength=strength,
         pres=pres,
-        agg=total if ranked else None,
+        agg=agg,
         p=suppress.p,
         p_random=suppress.random.p if suppress.random else None,
         significant=suppress.significant,
     )
+
+
+def _lower(kept: Sequence[PreservationScore], scores: Scores) -> tuple[Estimate | None, FloatArray | None]:
+    """The lowest preservation of these conditions, and its resamples; None where one was not measured."""
+    known = [score.pres.value for score in kept if score.pres is not None]
+    if len(known) < len(kept):
+        return None, None
+    counts = [score.counts for score in kept]
+    drawn = np.min(resampled_preservation(counts, seed=scores.seed, draws=scores.bootstrap_draws), axis=0)
+    return estimate_of(min(known), drawn), drawn
+
+
+def _aggregate(
+    suppress: DoseScore,
+    strength: Estimate,
+    pres: Estimate,
+    resampled: Resampled | None,
+    drawn: FloatArray | None,
+) -> Estimate:
+    value = aggregate(suppress.spec.value, strength.value, pres.value) or 0.0
+    if resampled is None or resampled.strength is None or drawn is None:
+        return Estimate(value=value)
+    spec = resampled.spec["suppress", suppress.dose]
+    return estimate_of(value, aggregates(spec, resampled.strength, drawn[: len(spec)]))
 
 
 def _dose(scores: Scores, arm: Arm, dose: float | None) -> DoseScore | None:

@@ -63,26 +63,26 @@ class Preserver:
         neutral = neutral_text(lm, self.neutral)
         correct = self._capability(lm, swept)
         degenerate = self._degenerate(swept)
-        scores = []
+        measured = []
         for arm, dose, found in conditions:
             rows = [place[intervention.digest] for intervention in found]
-            times = len(rows)
-            measured = PreservationOutcomes(
-                arm=arm,
-                dose=dose,
-                kl=float(neutral.kl[rows].mean()),
-                nll=float(neutral.nll[rows].sum()),
-                nll_base=float(neutral.nll[0]) * times,
-                n_tokens=neutral.n_tokens * times,
-                n_bytes=neutral.n_bytes * times,
-                capability=correct[rows],
-                capability_base=np.repeat(correct[:1], times, axis=0),
-                capability_task=self.capability.name,
-                degenerate=degenerate[rows],
-                degenerate_base=np.repeat(degenerate[:1], times, axis=0),
+            measured.append(
+                PreservationOutcomes(
+                    arm=arm,
+                    dose=dose,
+                    kl=neutral.kl[rows],
+                    nll=neutral.nll[rows],
+                    nll_base=neutral.nll[0],
+                    n_tokens=neutral.n_tokens,
+                    n_bytes=neutral.n_bytes,
+                    capability=correct[rows],
+                    capability_base=np.repeat(correct[:1], len(rows), axis=0),
+                    capability_task=self.capability.name,
+                    degenerate=degenerate[rows],
+                    degenerate_base=np.repeat(degenerate[:1], len(rows), axis=0),
+                )
             )
-            scores.append(score_preservation(measured, seed=seed))
-        return scores
+        return score_preservation(measured, seed=seed)
 
     def _capability(self, lm: PackedLM, swept: Sequence[Intervention]) -> np.ndarray:
         """Correct answers (K + 1, items), 0 or 1; failed items are wrong."""

@@ -94,7 +94,7 @@ def line(record: Record) -> str:
     low, high = head.spec.low, head.spec.high
     span = "" if low is None or high is None else f" [{low:+.2f}, {high:+.2f}]".replace("[", r"\[")
     strength = "" if head.strength is None else f", strength {head.strength.value:.2f}"
-    pres = "" if head.pres is None else f", preservation {head.pres:.2f}"
+    pres = "" if head.pres is None else f", preservation {head.pres.value:.2f}"
     mark = " [green]*[/]" if head.significant else ""
     status = "" if record.status == "ok" else f", [yellow]{record.status}[/]"
     found = f"specificity {head.spec.value:+.2f}{span}{mark}{strength}{pres}{status}"

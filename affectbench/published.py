@@ -52,9 +52,9 @@ def changed_identity(before: Record, after: Record) -> list[str]:
 
 def _numbers(record: Record) -> Iterator[tuple[str, float]]:
     if record.headline is not None:
-        for name in ("spec", "spec_amplify", "strength"):
+        for name in ("spec", "spec_amplify", "strength", "pres", "agg"):
             yield from _estimate(f"headline.{name}", getattr(record.headline, name))
-        for name in ("pres", "agg", "p", "p_random"):
+        for name in ("p", "p_random"):
             yield from _value(f"headline.{name}", getattr(record.headline, name))
     if record.word_confound is not None:
         for name in ("suppress", "amplify"):
@@ -67,7 +67,7 @@ def _numbers(record: Record) -> Iterator[tuple[str, float]]:
         yield from _doses("answer words ", record.answer_words.doses, record.task.labels)
     for kept in record.preservation:
         for name in ("kl", "capability", "degenerate_rate", "pres"):
-            yield from _value(f"{kept.arm} {kept.dose:g}.{name}", getattr(kept, name))
+            yield from _estimate(f"{kept.arm} {kept.dose:g}.{name}", getattr(kept, name))
     if record.calibration is not None:
         for name in ("auroc", "decoy_auroc", "precision_at_k"):
             yield from _value(f"calibration.{name}", getattr(record.calibration, name))

@@ -44,9 +44,10 @@ class Result:
         return found
 
     @property
-    def preservation(self) -> float:
+    def preservation(self) -> Estimate:
         """What is left of the language model: 1 for all of it."""
-        return float(self._existing(self._headline.pres, "preservation"))
+        found: Estimate = self._existing(self._headline.pres, "preservation")
+        return found
 
     @property
     def significant(self) -> bool:

@@ -168,13 +168,16 @@ class Operating(Part):
 
 
 class Headline(Part):
-    """The three axes at the operating doses, on the test split. Significance is that of the suppress arm."""
+    """The three axes at the operating doses, on the test split. Significance is that of the suppress arm.
+
+    `pres` is the lower of the two arms'; `agg` the harmonic mean of `spec`, `strength` and `pres`.
+    """
 
     spec: Estimate
     spec_amplify: Estimate | None
     strength: Estimate | None
-    pres: float | None
-    agg: float | None
+    pres: Estimate | None
+    agg: Estimate | None
     p: float | None
     p_random: float | None
     significant: bool
@@ -311,8 +314,9 @@ def rows(record: Record) -> list[dict[str, Any]]:
 
 _DOSE_COLUMNS = (
     "arm", "dose", "self", "cross", "spec", "spec_low", "spec_high", "spec_corrected_low",
-    "spec_corrected_high", "gap_abs", "z_random", "p", "p_random", "significant", "trs", "kl",
-    "perplexity_change", "capability", "capability_base", "pres", "uar", "collapsed",
+    "spec_corrected_high", "gap_abs", "z_random", "p", "p_random", "significant", "trs", "kl", "kl_low",
+    "kl_high", "perplexity_change", "capability", "capability_low", "capability_high", "capability_base",
+    "degenerate", "degenerate_low", "degenerate_high", "pres", "pres_low", "pres_high", "uar", "collapsed",
     "word_confound", "word_confound_low", "word_confound_high",
 )  # fmt: skip
 
@@ -328,10 +332,8 @@ def _cell_columns(record: Record) -> dict[str, Any]:
         "identification_draw": cell.identification.draw if cell.identification else None,
         "status": record.status,
         "control": record.control,
-        "strength": strength.value if strength else None,
-        "strength_low": strength.low if strength else None,
-        "strength_high": strength.high if strength else None,
-        "agg": headline.agg if headline else None,
+        **_with_bounds("strength", strength),
+        **_with_bounds("agg", headline.agg if headline else None),
         "uar_base": scores.baseline.uar if scores else None,
         "n_items": scores.baseline.n_items if scores else None,
         "n_clusters": scores.baseline.n_clusters if scores else None,
@@ -339,6 +341,12 @@ def _cell_columns(record: Record) -> dict[str, Any]:
         "decoy_auroc": calibration.decoy_auroc if calibration else None,
         "precision_at_k": calibration.precision_at_k if calibration else None,
     }
+
+
+def _with_bounds(name: str, estimate: Estimate | None) -> dict[str, float | None]:
+    """A number and the ends of its interval as three columns."""
+    ends = (estimate.value, estimate.low, estimate.high) if estimate else (None, None, None)
+    return dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))
 
 
 def _dose_columns(record: Record, dose: DoseScore) -> dict[str, Any]:
@@ -351,9 +359,7 @@ def _dose_columns(record: Record, dose: DoseScore) -> dict[str, Any]:
         "dose": dose.dose,
         "self": dose.self_effect.value,
         "cross": dose.cross_effect.value,
-        "spec": dose.spec.value,
-        "spec_low": dose.spec.low,
-        "spec_high": dose.spec.high,
+        **_with_bounds("spec", dose.spec),
         "spec_corrected_low": dose.spec_corrected.low,
         "spec_corrected_high": dose.spec_corrected.high,
         "gap_abs": dose.gap_abs.value,
@@ -362,11 +368,12 @@ def _dose_columns(record: Record, dose: DoseScore) -> dict[str, Any]:
         "p_random": dose.random.p if dose.random else None,
         "significant": dose.significant,
         "trs": dose.trs.value,
-        "kl": kept.kl if kept else None,
-        "perplexity_change": kept.perplexity_change if kept else None,
-        "capability": kept.capability if kept else None,
+        **_with_bounds("kl", kept.kl if kept else None),
+        "perplexity_change": kept.perplexity_change.value if kept else None,
+        **_with_bounds("capability", kept.capability if kept else None),
         "capability_base": kept.capability_base if kept else None,
-        "pres": kept.pres if kept else None,
+        **_with_bounds("degenerate", kept.degenerate_rate if kept else None),
+        **_with_bounds("pres", kept.pres if kept else None),
         "uar": dose.uar,
         "collapsed": dose.collapsed,
         "operating": chosen == dose.dose,

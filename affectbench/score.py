@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from affectbench import stats
@@ -10,6 +12,7 @@ from affectbench.errors import ScoreError
 from affectbench.label_free import label_free_scores
 from affectbench.outcomes import ERROR, UNPARSED, Array, Condition, Outcomes
 from affectbench.score_models import (
+    Arm,
     Baseline,
     DoseScore,
     EmotionScore,
@@ -20,13 +23,29 @@ from affectbench.score_models import (
 )
 from affectbench.stats import FloatArray
 
-__all__ = ["Condition", "Outcomes", "score_baseline", "score_outcomes"]
+__all__ = ["Condition", "Outcomes", "Resampled", "score_baseline", "score_outcomes", "scored"]
 
 COLLAPSE = 0.5
 """A condition whose most frequent answer gains more than this share is flagged as collapsed."""
 
 
+@dataclass(frozen=True)
+class Resampled:
+    """Specificity by condition and strength in the resamples (D,) that their intervals come from; in row d
+    all are of one resample of clusters."""
+
+    spec: dict[tuple[Arm, float], FloatArray]
+    strength: FloatArray | None
+
+
 def score_outcomes(outcomes: Outcomes, *, seed: int, bootstrap_draws: int = 10_000) -> Scores:
+    """The scores of `scored` alone."""
+    return scored(outcomes, seed=seed, bootstrap_draws=bootstrap_draws)[0]
+
+
+def scored(
+    outcomes: Outcomes, *, seed: int, bootstrap_draws: int = 10_000
+) -> tuple[Scores, Resampled | None]:
     """Score one cell on one split.
 
     Args:
@@ -37,7 +56,8 @@ def score_outcomes(outcomes: Outcomes, *, seed: int, bootstrap_draws: int = 10_0
     Returns:
         Scores; `insufficient` with a reason where the data cannot carry them: a label without items or a
         baseline without one parsed answer (no doses are scored), fewer than two clusters or too few for
-        every resample to hold all emotions (doses are scored, intervals are None).
+        every resample to hold all emotions (doses are scored, intervals are None). With the resamples, None
+        where there are no intervals.
 
     Raises:
         ScoreError: no conditions, or fewer than 100 draws, which cannot hold a 95 % interval.
@@ -50,7 +70,7 @@ def score_outcomes(outcomes: Outcomes, *, seed: int, bootstrap_draws: int = 10_0
     baseline = score_baseline(outcomes)
     reason = _unscorable(outcomes, baseline)
     doses: list[DoseScore] = []
-    strength = None
+    strength = resampled = None
     if not reason:
         tally = tally_outcomes(outcomes)
         inference = infer(tally, seed, bootstrap_draws)
@@ -61,7 +81,8 @@ def score_outcomes(outcomes: Outcomes, *, seed: int, bootstrap_draws: int = 10_0
             for dose, each in zip(doses, outcomes.conditions, strict=True)
         ]
         strength = _strength_score(outcomes, tally, inference, doses)
-    return Scores(
+        resampled = _resampled(tally, inference, doses)
+    found = Scores(
         labels=list(outcomes.labels),
         baseline=baseline,
         doses=doses,
@@ -71,6 +92,17 @@ def score_outcomes(outcomes: Outcomes, *, seed: int, bootstrap_draws: int = 10_0
         seed=seed,
         bootstrap_draws=bootstrap_draws,
     )
+    return found, resampled
+
+
+def _resampled(tally: Tally, inference: Inference, doses: list[DoseScore]) -> Resampled | None:
+    if inference.resamples is None:
+        return None
+    width = N_TOTALS + 3 * tally.n_labels
+    # Copies: views would keep all statistics of all resamples in memory.
+    spec = {(d.arm, d.dose): inference.resamples[:, k * width + 2].copy() for k, d in enumerate(doses)}
+    strength = None if tally.strength_weights is None else inference.resamples[:, -1].copy()
+    return Resampled(spec, strength)
 
 
 def score_baseline(outcomes: Outcomes) -> Baseline:

@@ -212,27 +212,47 @@ class WordConfound(Result):
     reason: str = ""
 
 
+class PreservationCounts(Result):
+    """What the interval of `pres` is resampled from: sums over the interventions of one dose, as numbers with
+    spaces between them, which keeps a record small.
+
+    `kl` in nats summed over the tokens of each neutral document, and how many `tokens` that were; of each
+    capability item, under how many interventions it was answered right (`correct`), and `correct_base`, that
+    number without intervention; under how many interventions each open prompt had a `degenerate` reply.
+    """
+
+    interventions: int
+    kl: str
+    tokens: str
+    correct: str
+    correct_base: str
+    degenerate: str
+
+
 class PreservationScore(Result):
     """What is left of the language model at one dose.
 
     `kl` in nats a token, base to intervened; `perplexity_change` relative (0 = unchanged); `capability` an
     accuracy and `capability_change` its paired difference. `pres` is the harmonic mean of exp(-kl),
     min(1, capability / capability_base) and 1 - degenerate_rate, 0 if a part is 0, None if a part is missing.
+    Intervals are percentiles of a bootstrap over neutral documents, capability items and open prompts, each
+    resampled for itself; `counts` is what they are made of.
     """
 
     arm: Arm
     dose: float
-    kl: float
-    bits_per_byte: float
+    kl: Estimate
+    bits_per_byte: Estimate
     bits_per_byte_base: float
-    perplexity_change: float
-    capability: float | None
+    perplexity_change: Estimate
+    capability: Estimate | None
     capability_base: float | None
     capability_change: Estimate | None
     capability_task: str
-    degenerate_rate: float | None
+    degenerate_rate: Estimate | None
     degenerate_rate_base: float | None
-    pres: float | None
+    pres: Estimate | None
+    counts: PreservationCounts
 
 
 class Calibration(Result):

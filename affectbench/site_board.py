@@ -116,7 +116,7 @@ def overall_board(name: str, board: Overall) -> Board:
         _text("selector", "Method", [row.method for row in rows], links="methods"),
         _measure("spec", "Mean specificity", [row.spec for row in rows], help="Suppress arm, operating dose"),
         _measure("strength", "Mean strength", [row.strength for row in rows], help="Amplify arm, all doses"),
-        _number("pres", "Mean preser­vation", [row.pres for row in rows]),
+        _measure("pres", "Mean preser­vation", [row.pres for row in rows], help="The lower of both arms"),
         _plain("significant", "Signif­icant", [f"{row.n_significant} of {len(row.by_group)}" for row in rows],
                help="In how many comparisons the specificity is significant"),
         _plain("coverage", "Scored", [f"{row.n_scored} of {len(row.by_group)}" for row in rows]),
@@ -161,8 +161,8 @@ def _number_columns(rows: Sequence[Row]) -> list[Column]:
     decoy = [item.decoy_auroc if item else None for item in found]
     lower = "The lower of both arms at the operating doses"
     return [
-        _number("pres", "Preser­vation", [h.pres if h else None for h in heads], help=lower),
-        _number("agg", "Aggre­gate", [h.agg if h else None for h in heads], help="Harmonic mean of the axes"),
+        _measure("pres", "Preser­vation", [h.pres if h else None for h in heads], help=lower),
+        _measure("agg", "Aggre­gate", [h.agg if h else None for h in heads], help="Harmonic mean of the axes"),
         _number(
             "p_random", "p against random units", [h.p_random if h else None for h in heads], shown=False
         ),

@@ -133,6 +133,8 @@ def _axes(record: Record) -> list[Axis]:
         ("Specificity", "suppress arm", headline.spec, "not measured"),
         ("Specificity", "amplify arm", headline.spec_amplify, "no operating dose in the amplify arm"),
         ("Strength", "amplify arm, all doses", headline.strength, "no amplify arm"),
+        ("Preservation", "lower of both arms", headline.pres, "not measured"),
+        ("Aggregate", "harmonic mean", headline.agg, "an axis is missing or flagged"),
     ]
     scale = shared_scale([estimate for *_, estimate, _ in shown], least=1.0)
     return [Axis(name, meaning, bar(estimate, scale), none) for name, meaning, estimate, none in shown]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from affectbench.record import Headline
 from affectbench.score_models import Estimate
 from affectbench.site_data import CONTROL_REASON, Group, Row, ranks
 
@@ -31,7 +30,7 @@ class Standing:
     n_significant: int
     spec: Estimate | None
     strength: Estimate | None
-    pres: float | None
+    pres: Estimate | None
     by_group: list[Row | None]
 
 
@@ -91,7 +90,7 @@ def _standing(method: str, control: bool, by_group: list[Row | None]) -> Standin
         n_significant=sum(headline.significant for headline in known),
         spec=spec,
         strength=mean_estimate([headline.strength for headline in whole]),
-        pres=_mean_preservation(whole),
+        pres=mean_estimate([headline.pres for headline in whole]),
         by_group=by_group,
     )
 
@@ -109,11 +108,6 @@ def mean_estimate(estimates: Sequence[Estimate | None]) -> Estimate | None:
         low=sum(lows) / len(known) if complete else None,
         high=sum(highs) / len(known) if complete else None,
     )
-
-
-def _mean_preservation(headlines: Sequence[Headline]) -> float | None:
-    values = [headline.pres for headline in headlines if headline.pres is not None]
-    return sum(values) / len(values) if values and len(values) == len(headlines) else None
 
 
 def _order(standing: Standing) -> tuple[bool, bool, float, str]:

@@ -83,7 +83,12 @@ def paired_test(differences: npt.ArrayLike, clusters: npt.ArrayLike | None = Non
 
 
 def bootstrap(
-    table: npt.NDArray[Any], statistic: Callable[[FloatArray], FloatArray], *, draws: int, seed: int
+    table: npt.NDArray[Any],
+    statistic: Callable[[FloatArray], FloatArray],
+    *,
+    draws: int,
+    seed: int,
+    stream: int = 0,
 ) -> FloatArray:
     """Resample clusters with replacement and recompute a statistic of column sums, all statistics at once.
 
@@ -92,6 +97,7 @@ def bootstrap(
         statistic: maps (D, T) sums over resampled clusters to (D, S) statistics.
         draws: number of resamples.
         seed: equal seeds give equal resamples for equal C.
+        stream: resamples of different streams are independent under one seed; 1 is that of `sign_flip`.
 
     Returns:
         (draws, S).
@@ -101,7 +107,7 @@ def bootstrap(
     columns: npt.NDArray[np.floating[Any]] = np.ascontiguousarray(table, dtype=dtype)
     parts = [
         statistic((counts.astype(dtype) @ columns).astype(np.float64))
-        for counts in _resample_counts(len(table), draws, seed)
+        for counts in _resample_counts(len(table), draws, seed, stream)
     ]
     return np.concatenate(parts)
 
@@ -111,9 +117,9 @@ def _fits_float32(table: npt.NDArray[Any]) -> bool:
     return table.size == 0 or len(table) * int(np.abs(table).max()) < 2**24
 
 
-def _resample_counts(n_clusters: int, draws: int, seed: int) -> Iterator[IntArray]:
+def _resample_counts(n_clusters: int, draws: int, seed: int, stream: int) -> Iterator[IntArray]:
     """Yield (D, C) chunks: how often each cluster was drawn. Rows sum to C."""
-    rng = np.random.default_rng([seed, 0])
+    rng = np.random.default_rng([seed, stream])
     step = max(1, CHUNK_ELEMENTS // n_clusters)
     for start in range(0, draws, step):
         size = min(step, draws - start)

@@ -240,7 +240,7 @@ def _check_cell(name: str, found: Found, record: Record, outcomes: dict[str, Out
             agree(differing <= TOLERANCE * one.draws.size, f"{where}: answers under random units")
     for kept, theirs in zip(record.preservation, found.preservation, strict=True):
         for key in ("kl", "bits_per_byte", "capability", "degenerate_rate", "pres"):
-            values = getattr(kept, key), getattr(theirs, key)
+            values = getattr(kept, key).value, getattr(theirs, key).value
             where = f"{name}, {kept.arm} {kept.dose:g}: {key} is {values[0]}, straightforwardly {values[1]}"
             agree(abs(values[0] - values[1]) <= TOLERANCE, where)
     agree(record.status == found.status, f"{name}: status {record.status}, not {found.status}")

@@ -10,6 +10,7 @@ import numpy as np
 from affectbench.operating import judged
 from affectbench.overlap import listed_units
 from affectbench.record import Record, SelectionInfo
+from affectbench.score_models import Estimate
 from benchmarks.results import DOSES, EMOTIONS, made_up, small_run
 
 LAYERS, WIDTH, UNITS = 24, 4096, 200
@@ -63,7 +64,7 @@ def _named(record: Record, entry: int, model: str, task: str) -> Record:
             for end, value in headline.spec.model_dump(exclude={"se"}).items()
         }
         spec = headline.spec.model_copy(update=moved)
-        pres = float(1 - 0.1 * rng.random())
+        pres = Estimate(value=float(1 - 0.1 * rng.random()), low=0.85, high=1.0, se=0.02)
         headline = headline.model_copy(update={"spec": spec, "pres": pres, "significant": shift > 0})
     return record.model_copy(
         update={

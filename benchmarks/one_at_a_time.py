@@ -265,8 +265,8 @@ class OneAtATime:
             self.parts[name] += cpu_seconds() - started
 
 
-Kept = tuple[float, float, np.ndarray, np.ndarray]
-"""Mean KL a token and summed NLL on neutral text, correct answers, degenerate continuations (0 or 1)."""
+Kept = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""KL and NLL summed over each neutral document, correct answers, degenerate continuations (0 or 1)."""
 
 
 class Preserved:
@@ -292,7 +292,11 @@ class Preserved:
             batch_size=BATCH,
             max_length=min(2048, longest),
         )
-        texts = sorted((self.lm.tok_encode(text) for text in preserver.neutral), key=len)
+        encoded = [(self.lm.tok_encode(text), text) for text in preserver.neutral]
+        by_length = sorted(encoded, key=lambda document: len(document[0]))
+        texts = [tokens for tokens, _ in by_length]
+        self.lengths = [len(tokens) for tokens in texts]
+        self.n_bytes = [len(text.encode()) for _, text in by_length]
         if len(texts[-1]) > self.lm.max_length:
             raise BenchmarkError("neutral text is longer than one window of the model")
         self.documents = [texts[start : start + BATCH] for start in range(0, len(texts), BATCH)]
@@ -316,27 +320,27 @@ class Preserved:
         """The score of one (arm, dose) over its interventions, by the formulas of a run."""
         found = [self.under(edit) for edit in edits]
         times = len(found)
-        lengths = [len(text) for batch in self.documents for text in batch]
         measured = PreservationOutcomes(
             arm=arm,
             dose=dose,
-            kl=float(np.mean([kl for kl, _, _, _ in found])),
-            nll=float(np.sum([nll for _, nll, _, _ in found])),
-            nll_base=base[1] * times,
-            n_tokens=sum(lengths) * times,
-            n_bytes=sum(len(text.encode()) for text in self.preserver.neutral) * times,
+            kl=np.stack([kl for kl, _, _, _ in found]),
+            nll=np.stack([nll for _, nll, _, _ in found]),
+            nll_base=base[1],
+            n_tokens=self.lengths,
+            n_bytes=self.n_bytes,
             capability=np.stack([correct for _, _, correct, _ in found]),
             capability_base=np.repeat(base[2][None], times, axis=0),
             capability_task=self.preserver.capability.name,
             degenerate=np.stack([broken for _, _, _, broken in found]),
             degenerate_base=np.repeat(base[3][None], times, axis=0),
         )
-        return score_preservation(measured, seed=seed)
+        return score_preservation([measured], seed=seed)[0]
 
     @torch.no_grad()
-    def _neutral(self, intervention: Intervention) -> tuple[float, float]:
+    def _neutral(self, intervention: Intervention) -> tuple[np.ndarray, np.ndarray]:
         first = not self.known
-        divergence = nll = 0.0
+        divergence: list[float] = []
+        nll: list[float] = []
         with self.way.edited(intervention) as forward:
             for place, texts in enumerate(self.documents):
                 ids, mask = self._padded([[self.lm.prefix_token_id, *text] for text in texts])
@@ -345,10 +349,11 @@ class Preserved:
                 if first:
                     self.known.append(logs)
                 counted = mask[:, 1:]
-                nll -= float(logs.gather(-1, ids[:, 1:, None]).squeeze(-1)[counted].double().sum())
+                likelihood = logs.gather(-1, ids[:, 1:, None]).squeeze(-1).double()
+                nll += (-likelihood * counted).sum(1).tolist()
                 each = torch.nn.functional.kl_div(logs, self.known[place], reduction="none", log_target=True)
-                divergence += float(each.sum(-1)[counted].double().sum())
-        return divergence / sum(len(text) for texts in self.documents for text in texts), nll
+                divergence += (each.sum(-1).double() * counted).sum(1).tolist()
+        return np.array(divergence), np.array(nll)
 
     @staticmethod
     def _padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

@@ -25,7 +25,7 @@ from affectbench.record import (
     ValidationPoint,
 )
 from affectbench.recovery import recovery
-from affectbench.score import score_outcomes
+from affectbench.score import score_outcomes, scored
 from affectbench.score_models import Estimate, PreservationScore, Scores
 from affectbench.store import Store
 from affectbench.word_score import score_answer_words
@@ -211,7 +211,7 @@ def _build(
         "validation": example_outcomes(quality, seed=number + 1),
         "test": example_outcomes(quality, seed=number),
     }
-    scores = score_outcomes(outcomes["test"], seed=seed, bootstrap_draws=bootstrap_draws)
+    scores, resampled = scored(outcomes["test"], seed=seed, bootstrap_draws=bootstrap_draws)
     preservation = _preservation(number, quality, bootstrap_draws)
     points = _points(score_outcomes(outcomes["validation"], seed=seed, bootstrap_draws=100), preservation)
     operating = choose_operating(points)
@@ -234,7 +234,7 @@ def _build(
         validation=points,
         operating=operating,
         preservation=preservation,
-        headline=headline_of(scores, operating, preservation),
+        headline=headline_of(scores, resampled, operating, preservation),
         word_confound=confound,
         answer_words=words,
         calibration=_calibration(number, quality) if model.startswith("reference") else None,
@@ -264,22 +264,25 @@ def _digest(text: str) -> str:
 def _preservation(number: int, quality: float, bootstrap_draws: int) -> list[PreservationScore]:
     rng = np.random.default_rng(number)
     base = rng.random(60) < 0.8
-    scores = []
+    tokens, base_nll = np.full(60, 100), np.full(60, 150.0)
+    spread = rng.gamma(4.0, 0.25, size=60)
+    measured_all = []
     for arm, dose in GRID:
         damage = 0.02 * quality * abs(dose - 1)
         now = base & (rng.random(60) >= damage)
         measured = PreservationOutcomes(
-            arm=arm, dose=dose, kl=damage, nll=9000.0 * (1 + damage), nll_base=9000.0, n_tokens=6000,
-            n_bytes=24_000, capability=now, capability_base=base, capability_task="toy-cloze",
-            degenerate=rng.random(20) < damage, degenerate_base=np.zeros(20, dtype=int),
+            arm=arm, dose=dose, kl=damage * tokens * spread, nll=base_nll * (1 + damage), nll_base=base_nll,
+            n_tokens=tokens, n_bytes=4 * tokens, capability=now, capability_base=base,
+            capability_task="toy-cloze", degenerate_base=np.zeros(20, dtype=int),
+            degenerate=rng.random(20) < damage,
         )  # fmt: skip
-        scores.append(score_preservation(measured, seed=0, bootstrap_draws=bootstrap_draws))
-    return scores
+        measured_all.append(measured)
+    return score_preservation(measured_all, seed=0, bootstrap_draws=bootstrap_draws)
 
 
 def _points(scores: Scores, preservation: list[PreservationScore]) -> list[ValidationPoint]:
     return [
-        ValidationPoint(arm=d.arm, dose=d.dose, spec=d.spec.value, pres=p.pres, collapsed=d.collapsed)
+        ValidationPoint(arm=d.arm, dose=d.dose, spec=d.spec.value, pres=p.pres.value, collapsed=d.collapsed)
         for d, p in zip(scores.doses, preservation, strict=True)
     ]
 

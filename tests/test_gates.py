@@ -100,6 +100,15 @@ def put(*keys: str | int, value: Any) -> Callable[[Content], None]:
     return change
 
 
+def lowered(name: str, amount: float) -> Callable[[Content], None]:
+    """A headline number, less by an amount; its interval stays."""
+
+    def change(content: Content) -> None:
+        content["headline"][name]["value"] -= amount
+
+    return change
+
+
 # What passes.
 
 
@@ -113,16 +122,14 @@ def test_the_first_results_pass(case: Case) -> None:
 
 
 def test_a_change_below_the_precision_passes(case: Case) -> None:
-    case.edit(
-        "magnitude", lambda content: content["headline"].update(pres=content["headline"]["pres"] - 0.0009)
-    )
+    case.edit("magnitude", lowered("pres", 0.0009))
     assert case.gates() == {}
 
 
 def test_a_new_version_may_move_scores_and_replace_units(case: Case) -> None:
     shutil.copytree(case.head, case.base, dirs_exist_ok=True)
     (case.head / "submissions/mine/submission.yaml").write_text(yaml.safe_dump(card(version=2)))
-    case.edit("mine", put("headline", "pres", value=0.5))
+    case.edit("mine", put("headline", "pres", "value", value=0.5))
     case.edit("mine", put("hashes", "selector", value="0" * 16))
     assert case.gates() == {}
 
@@ -154,7 +161,7 @@ def test_links(case: Case) -> None:
 
 
 def test_a_record_that_was_edited_or_fits_no_schema(case: Case) -> None:
-    case.edit("magnitude", put("headline", "pres", value=0.9), seal=False)
+    case.edit("magnitude", put("headline", "pres", "value", value=0.9), seal=False)
     assert "does not match its hash" in "; ".join(
         case.gates()["records fit the schema, sealed and in plain text"]
     )
@@ -196,9 +203,7 @@ def test_a_lost_cell(case: Case) -> None:
 
 
 def test_a_score_that_moved(case: Case) -> None:
-    case.edit(
-        "magnitude", lambda content: content["headline"].update(pres=content["headline"]["pres"] - 0.0011)
-    )
+    case.edit("magnitude", lowered("pres", 0.0011))
     assert "headline.pres" in case.stopped()
     assert "no version was raised" in case.stopped()
 

@@ -140,10 +140,14 @@ def test_numbers_of_the_entry_page_are_those_of_the_record(site: Path, records: 
     headline = record.headline
     assert headline is not None
     assert headline.strength is not None
-    for estimate in (headline.spec, headline.strength):
+    assert headline.pres is not None
+    assert headline.agg is not None
+    kept = record.preservation[0]
+    parts = [headline.spec, headline.strength, headline.pres, headline.agg, kept.capability_change, kept.pres]
+    for estimate in [each for each in parts if each is not None]:
         assert number(estimate.value) in text
         assert f"[{number(estimate.low)}, {number(estimate.high)}]" in text
-    assert number(headline.agg) in text
+    assert f"{number(kept.kl.value, 4)} [{number(kept.kl.low, 4)}, {number(kept.kl.high, 4)}]" in text
     for value in record.hashes.model_dump().values():
         assert value in text
     assert record.provenance.command in text

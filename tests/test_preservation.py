@@ -65,7 +65,7 @@ def test_bits_per_byte_equals_lm_eval_with_hooks() -> None:
     found = neutral_text(PackedLM(Engine(tiny_qwen2()), swept), TEXTS)
     for place, intervention in enumerate([UNTOUCHED, *swept]):
         expected = by_lm_eval(rolling_task("neutral", TEXTS), "bits_per_byte", intervention)
-        assert found.nll[place] / math.log(2) / found.n_bytes == pytest.approx(expected, rel=1e-5)
+        assert found.nll[place].sum() / math.log(2) / found.n_bytes.sum() == pytest.approx(expected, rel=1e-5)
 
 
 def test_accuracy_equals_lm_eval_with_hooks() -> None:
@@ -83,17 +83,26 @@ def test_divergence_equals_the_definition() -> None:
     found = neutral_text(PackedLM(Engine(model), swept), TEXTS)
     assert found.kl[0] == pytest.approx(0, abs=1e-7)
     engine = Engine(model)
-    total, tokens = 0.0, 0
-    for text in TEXTS:
+    for place, text in enumerate(TEXTS):
         ids = torch.tensor([[model.tokenizer.eos_token_id, *model.tokenizer(text)["input_ids"]]])[:, :-1]
         with torch.no_grad():
             base = model.network(input_ids=ids).logits.log_softmax(-1)
             with engine.editing([swept[0]]):
                 edited = model.network(input_ids=ids).logits.log_softmax(-1)
-        total += float((base.exp() * (base - edited)).sum())
-        tokens += ids.shape[1]
-    assert found.n_tokens == tokens
-    assert found.kl[1] == pytest.approx(total / tokens, rel=1e-4)
+        assert found.kl[1, place] == pytest.approx(float((base.exp() * (base - edited)).sum()), rel=1e-4)
+        assert (found.n_tokens[place], found.n_bytes[place]) == (ids.shape[1], len(text.encode()))
+
+
+def test_a_document_of_several_windows_is_counted_as_one() -> None:
+    model = tiny_qwen2()
+    lm = PackedLM(Engine(model), interventions()[:1])
+    whole = neutral_text(lm, TEXTS)
+    cut = PackedLM(Engine(model), interventions()[:1])
+    cut._max_length = 3
+    found = neutral_text(cut, TEXTS)
+    assert len(cut.answers) > len(lm.answers)
+    assert found.n_tokens.tolist() == whole.n_tokens.tolist()
+    assert (found.nll[0] > 0).all()
 
 
 def test_divergence_of_two_known_distributions() -> None:

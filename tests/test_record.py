@@ -107,7 +107,7 @@ def test_rows_carry_each_condition_and_mark_the_operating_one(record):
     assert [(r["arm"], r["dose"]) for r in table] == [(d.arm, d.dose) for d in record.scores.doses]
     assert table[0]["spec"] == record.scores.doses[0].spec.value
     assert [r["dose"] for r in table if r["operating"]] == [0.0, record.operating.amplify_dose]
-    assert table[1]["pres"] == record.preservation[1].pres
+    assert table[1]["pres"] == record.preservation[1].pres.value
     empty = rows(failed(record, "error", "it broke"))
     assert len(empty) == 1
     assert empty[0]["spec"] is None

@@ -19,7 +19,7 @@ from affectbench.outcomes import Condition, Outcomes, content_digest
 from affectbench.record import Record, cell_id
 from affectbench.regression import Check, compare
 from affectbench.score import score_outcomes
-from affectbench.score_models import Scores
+from affectbench.score_models import Estimate, Scores
 
 N_CLUSTERS = 30
 GRID = (("suppress", 0.0), ("amplify", 2.0), ("amplify", 4.0))
@@ -208,31 +208,23 @@ def test_equal_answers_are_the_same_without_being_read() -> None:
     assert (cell.verdict, cell.changes, cell.notes) == ("same", (), ())
 
 
-def test_preservation_is_judged_by_what_its_parts_can_vary() -> None:
+def with_preservation(record: Record, value: float | None, se: float | None = None) -> Record:
+    assert record.headline is not None
+    pres = None if value is None else Estimate(value=value, se=se)
+    return record.model_copy(update={"headline": record.headline.model_copy(update={"pres": pres})})
+
+
+def test_preservation_is_judged_by_its_standard_error() -> None:
     outcomes = world(0)(1)
-    before = record_of(outcomes)
 
-    def kept(**changes: Any) -> Record:
-        parts = [each.model_copy(update=changes) for each in before.preservation]
-        return record_of(outcomes).model_copy(
-            update={
-                "preservation": parts,
-                "headline": before.headline.model_copy(update={"pres": changes["pres"]}),  # type: ignore[union-attr]
-            }
-        )
+    def after(value: float | None, se: float | None = None) -> str:
+        before = with_preservation(record_of(outcomes), 0.95, 0.02)
+        now = with_preservation(record_of(outcomes), value, se)
+        return one(compare(results((before, outcomes)), results((now, outcomes)))).verdict
 
-    assert before.headline is not None
-    assert before.headline.pres is not None
-    lower = before.headline.pres - 0.2
-    noisy = before.preservation[0].capability_change.model_copy(update={"se": 0.4})  # type: ignore[union-attr]
-    sure = one(compare(results((before, outcomes)), results((kept(pres=lower), outcomes))))
-    assert sure.verdict == "regressed"
-    hidden = one(
-        compare(results((before, outcomes)), results((kept(pres=lower, capability_change=noisy), outcomes)))
-    )
-    assert hidden.verdict == "unchanged"
-    lost = one(compare(results((before, outcomes)), results((kept(pres=None), outcomes))))
-    assert lost.verdict == "regressed"
+    assert after(0.75, 0.02) == "regressed"
+    assert after(0.75, 0.4) == "unchanged"
+    assert after(None) == "regressed"
 
 
 def test_a_control_has_nothing_to_lose() -> None:
@@ -304,8 +296,8 @@ def test_rounding_is_no_test_that_others_pay_for() -> None:
     before, after = record_of(old), record_of(new)
     assert after.headline is not None
     assert before.headline is not None
-    noisy = after.headline.model_copy(update={"pres": (before.headline.pres or 0.0) - 1e-9})
-    after = after.model_copy(update={"headline": noisy})
+    assert before.headline.pres is not None
+    after = with_preservation(after, before.headline.pres.value - 1e-9, before.headline.pres.se)
     cell = one(compare(results((before, old)), results((after, new))))
     spec = cell.changes[0]
     assert spec.difference.statistic == "specificity"

@@ -124,10 +124,12 @@ def _mark(mark: Mark, x: Axis, y: Axis, on_front: bool, label: float | None) -> 
     if mark.pres.low is not None and mark.pres.high is not None:
         parts.append(_line("ci", x(mark.pres.low), up, x(mark.pres.high), up))
     height = up if label is None else label
-    if abs(height - up) > 6:
+    moved = abs(height - up) > 6
+    if moved:
         parts.append(_line("leader", at, up, at + 14, height))
     parts.append(f'<circle class="dot" cx="{at}" cy="{up}" r="4.5"/>')
-    parts.append(_text(at + (16 if abs(height - up) > 6 else 9), height + 4, mark.name, "", "start"))
+    # A name beside its own dot sits above the line of the interval.
+    parts.append(_text(at + (16 if moved else 7), height + (4 if moved else -5), mark.name, "", "start"))
     return f'<g class="{classes}" id="c{mark.digest}">{"".join(parts)}</g>'
 
 

@@ -46,7 +46,7 @@ def test_it_keeps(affectbench_run):
     assert found.base_uar == 1.0
     assert found.specificity.low <= found.specificity.value <= found.specificity.high
     assert found.strength.value < 1
-    assert 0 <= found.preservation <= 1
+    assert 0 <= found.preservation.low <= found.preservation.high <= 1
     assert found.significant in (True, False)
     assert found.record.cell.selector == "magnitude"
 

@@ -53,6 +53,10 @@ def print_readouts(console: Console, results: Path, form: str) -> None:
     records, damaged = read_records(results)
     _warn(damaged)
     found = readout_rows(records)
+    if not found:
+        raise AffectbenchError(
+            f"no cell in {results} has a score", hint="see why: python harness.py table --format json"
+        )
     if form == "json":
         print(json.dumps([flat(row) for row in found], indent=1, allow_nan=False))
     elif form == "csv":

@@ -5,6 +5,8 @@ VENV ?= .venv
 RESULTS ?= results/quickstart
 WORKERS ?= 2
 SITE ?= leaderboard/site
+DATA ?= $(AFFECTBENCH_DATA)
+REAL ?= real
 
 PY := $(VENV)/bin/python
 TORCH := $(shell grep '^torch==' constraints.txt)
@@ -13,7 +15,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run site test check bench install dev clean
+.PHONY: help demo run site real test check bench install dev clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 10
@@ -30,6 +32,16 @@ run: $(VENV)/.installed ## Run the quick start; finished cells are kept
 
 site: $(VENV)/.installed ## Build the site from the records of the quick start
 	$(PY) harness.py leaderboard --results $(RESULTS) --output $(SITE)
+
+real: $(VENV)/.installed ## Train on EmoDB and GoEmotions in DATA=folder, run the ESN suites, build a site; see docs/real.md
+	@test -n "$(DATA)" || { echo "say where the corpora are: make real DATA=path/to/data  (docs/real.md)"; exit 2; }
+	test -f $(REAL)/models/trained-emodb.yaml || $(PY) harness.py train emodb --data $(DATA) --output $(REAL)
+	test -f $(REAL)/models/trained-goemotions.yaml || $(PY) harness.py train goemotions --data $(DATA) --output $(REAL)
+	$(PY) harness.py run real-speech --include $(REAL) --data $(DATA) --output $(REAL)/results
+	$(PY) harness.py run real-speech-budget --include $(REAL) --data $(DATA) --output $(REAL)/results
+	$(PY) harness.py run real-text --include $(REAL) --data $(DATA) --output $(REAL)/results
+	$(PY) harness.py run real-text-budget --include $(REAL) --data $(DATA) --output $(REAL)/results
+	$(PY) harness.py leaderboard --results $(REAL)/results --output $(REAL)/site
 
 test: $(VENV)/.dev ## Run all tests
 	$(PY) -m pytest

@@ -230,6 +230,30 @@ def rebuild(
 
 
 @app.command()
+def train(
+    task: Annotated[str, typer.Argument(help="Benchmark whose labels are among the reference tasks' seven.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to --include afterwards.")] = Path(
+        "real"
+    ),
+    data: Annotated[
+        Path | None, typer.Option(help="Directory with the data; default: $AFFECTBENCH_DATA.")
+    ] = None,
+    include: Include = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights, batches and their variants.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads; another count gives a sibling.")] = 1,
+    steps: Annotated[int | None, typer.Option(min=1, help="Updates; default: the recipe's.")] = None,
+) -> None:
+    """Train a small model on a corpus that is not shipped, on its identification split alone.
+
+    Sounds get a thinker of Qwen2.5-Omni, texts a Qwen2 decoder, of 1 to 2 million parameters. Weights and
+    cards stay in --output: they derive from the data, and are bound by its licence.
+    """
+    from affectbench.commands import train_on_corpus
+
+    train_on_corpus(out, task, include or [], data, output, seed, threads, steps)
+
+
+@app.command()
 def schemas(
     folder: Annotated[Path | None, typer.Argument(help="Default: the built-in folders.")] = None,
 ) -> None:

@@ -22,6 +22,8 @@ REFERENCE_RECIPES = {
     "reference-text-words": "words",
     "reference-audio": "audio",
 }
+CORPUS_RECIPES = {"text": "text_corpus", "audio": "speech_corpus"}
+"""By modality of the benchmark."""
 
 
 def rescore(console: Console, results: Path) -> None:
@@ -103,6 +105,33 @@ def rebuild_reference(console: Console, name: str, output: Path, seed: int, thre
         table.add_row(key, *(f"{found[key]:.3f}" if key in found else "–" for found in (rebuilt, shipped)))
     console.print(table)
     console.print(escape(f"Written to {output}"), highlight=False, soft_wrap=True)
+
+
+def train_on_corpus(
+    console: Console, task: str, include: Sequence[Path], data: Path | None, output: Path, seed: int,
+    threads: int, steps: int | None,
+) -> None:  # fmt: skip
+    """Train a small model on a benchmark's data, and write it with its card below `output`."""
+    import importlib
+
+    benchmark = Registry(include).benchmark(task)
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # One status line is enough.
+    recipe = importlib.import_module(f"affectbench.recipes.{CORPUS_RECIPES[benchmark.modality]}")
+    with console.status(f"training on {task}: reading") as status:
+        card = recipe.build(
+            benchmark, data, output, seed, threads, steps,
+            lambda text: status.update(f"training on {task}: {text}"),
+        )  # fmt: skip
+    folder = card.with_suffix("")
+    console.print(escape((folder / "README.md").read_text(encoding="utf-8")), highlight=False, soft_wrap=True)
+    console.print(escape(f"Written to {folder}; card {card}"), highlight=False, soft_wrap=True)
+    console.print(
+        escape(f"Next: run --include {output} --model {card.stem} --data ..."),
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def export_schemas(console: Console, folder: Path | None) -> None:

@@ -25,6 +25,7 @@ COMMANDS = (
     "table",
     "leaderboard",
     "rebuild",
+    "train",
     "schemas",
     "check",
     "doctor",

@@ -23,6 +23,7 @@ GUIDES = (
     "docs/corpora.md",
     "docs/large-runs.md",
     "docs/models.md",
+    "docs/real.md",
     "docs/regression.md",
 )
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

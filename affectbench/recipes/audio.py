@@ -26,7 +26,7 @@ from affectbench.recipes.audio_training import (
 )
 from affectbench.recipes.training import seed_everything
 
-__all__ = ["build", "figures", "plant_audio"]
+__all__ = ["build", "figures", "plant_audio", "save"]
 
 TARGETS: Final = [LAYERS - 2, LAYERS - 1]
 PLANTING: Final = planting.Recipe(
@@ -156,11 +156,13 @@ FRONT_END: Final = {
 }
 
 
-def _save(probe: AudioProbe, truth: dict[str, Any], output: Path) -> None:
+def save(probe: AudioProbe, output: Path, truth: dict[str, Any] | None = None) -> None:
+    """Writes the model (rounded to bfloat16), tokenizer, front end and, if any, planted.json."""
     output.mkdir(parents=True, exist_ok=True)
     probe.model.to(torch.bfloat16).save_pretrained(output)
     probe.tokenizer.save_pretrained(output)
-    for name, content in (("preprocessor_config.json", FRONT_END), ("planted.json", truth)):
+    files = {"preprocessor_config.json": FRONT_END} | ({} if truth is None else {"planted.json": truth})
+    for name, content in files.items():
         (output / name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
@@ -175,7 +177,7 @@ def finish(probe: AudioProbe, recipe: Recipe, output: Path) -> dict[str, float]:
         "planting": dataclasses.asdict(planted),
         "flavours": {key: dataclasses.asdict(value) for key, value in planting.FLAVOURS.items()},
     }
-    _save(probe, truth, output)
+    save(probe, output, truth)
     found = figures(output)
     (output / "README.md").write_text(card(found, recipe.seed), encoding="utf-8")
     return found

@@ -25,8 +25,9 @@ def build_tokenizer(seed: int) -> Any:
     return trained_tokenizer(corpus)
 
 
-def trained_tokenizer(corpus: list[str]) -> Any:
-    """A byte-level BPE of at most 1500 tokens, trained on `corpus`. Raises ValueError as `label_ids` does."""
+def trained_tokenizer(corpus: list[str], vocabulary: int = VOCABULARY) -> Any:
+    """A byte-level BPE of at most `vocabulary` tokens, trained on `corpus`. Raises ValueError as `label_ids`
+    does."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -34,7 +35,7 @@ def trained_tokenizer(corpus: list[str]) -> Any:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         special_tokens=[_PAD, "<bos>", "<eos>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,

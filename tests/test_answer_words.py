@@ -20,6 +20,7 @@ from affectbench.operating import judged
 from affectbench.outcomes import Condition, Outcomes, content_digest
 from affectbench.plan import job_of_names
 from affectbench.predictions import from_parquet, to_parquet
+from affectbench.preservation_score import PreservationOutcomes, score_preservation
 from affectbench.record import Operating
 from affectbench.score import score_outcomes
 from affectbench.score_models import Estimate, PreservationScore
@@ -250,16 +251,19 @@ def test_a_denominator_near_zero_never_gives_a_finite_guess() -> None:
 
 
 def kept(outcomes: Outcomes) -> list[PreservationScore]:
-    common = dict.fromkeys(
-        ("kl", "bits_per_byte", "bits_per_byte_base", "perplexity_change", "degenerate_rate"), 0.0
-    )
-    return [
-        PreservationScore(
-            arm=c.arm, dose=c.dose, capability=1.0, capability_base=1.0, capability_change=None,
-            capability_task="", degenerate_rate_base=0.0, pres=1.0, **common,
-        )
-        for c in outcomes.conditions
-    ]  # fmt: skip
+    text = {
+        "kl": [0.0, 0.0],
+        "nll": [9.0, 8.0],
+        "nll_base": [9.0, 8.0],
+        "n_tokens": [6, 5],
+        "n_bytes": [24, 20],
+    }
+    asked = {name: [1, 1] for name in ("capability", "capability_base")}
+    said = {name: [0, 0] for name in ("degenerate", "degenerate_base")}
+    measured = [
+        PreservationOutcomes(arm=c.arm, dose=c.dose, **text, **asked, **said) for c in outcomes.conditions
+    ]
+    return score_preservation(measured, seed=0, bootstrap_draws=100)
 
 
 @pytest.mark.parametrize("able", [True, False])

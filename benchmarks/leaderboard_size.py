@@ -13,7 +13,7 @@ from typing import TypeVar
 from affectbench.content import builtin_root
 from affectbench.leaderboard import build_site_of
 from affectbench.site_pages import Contents, board_files, page_environment
-from affectbench.site_summary import Source, read_sources
+from affectbench.site_summary import Source, read_sources, summary_of
 from affectbench.store import Store
 from benchmarks.many_records import many_records
 
@@ -45,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Generate records, build, build again, change one record, build again, and use the page in a browser."""
     options = parser().parse_args(arguments)
     with TemporaryDirectory() as scratch:
+        if options.boards:
+            _measure_boards(options.entries, options.cells, Path(scratch) / "site")
+            return 0
         folder = options.records or Path(scratch) / "results"
         if not (folder / "records").is_dir():
             _write(folder, options.entries, options.cells)
@@ -58,7 +61,24 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--entries", type=int, default=500, help="methods (500)")
     made.add_argument("--cells", type=int, default=20, help="records of each (20)")
     made.add_argument("--records", type=Path, help="folder to keep the records in, and to take them from")
+    made.add_argument("--boards", action="store_true", help="the boards and their use alone, no entry pages")
     return made
+
+
+def _measure_boards(entries: int, cells: int, site: Path) -> None:
+    """Boards of records in memory, and their use in a browser: a minute instead of minutes."""
+    summaries = [summary_of(record) for record in many_records(entries, cells)]
+    digests = {summary.id: summary.id[-8:] for summary in summaries}
+    _say("records", len(summaries))
+    contents = Contents(summaries, digests, [])
+    found = _timed("boards: data, index, model, task and method pages", lambda: _boards(contents))
+    for name in ("assets/table.js", "assets/style.css"):
+        found[name] = (builtin_root() / "leaderboard" / name).read_bytes()
+    for name, content in found.items():
+        (site / name).parent.mkdir(parents=True, exist_ok=True)
+        (site / name).write_bytes(content)
+    _say("MB of the index with its data and script", _index_bytes(site) / 1e6)
+    _print_use(site)
 
 
 def _write(folder: Path, entries: int, cells: int) -> None:
@@ -71,7 +91,7 @@ def _write(folder: Path, entries: int, cells: int) -> None:
 def _measure(folder: Path, site: Path) -> None:
     sources = _timed("read and check all records", lambda: read_sources([folder])[0])
     _say("records", len(sources))
-    _timed("boards: data, index, model, task and method pages", lambda: _boards(sources))
+    _timed("boards: data, index, model, task and method pages", lambda: _boards(_contents(sources)))
     made = _timed("whole site, nothing there before", lambda: build_site_of([folder], site))
     _say("entry pages made", made.n_made)
     _say("MB of the index with its data and script", _index_bytes(site) / 1e6)
@@ -82,17 +102,24 @@ def _measure(folder: Path, site: Path) -> None:
     Store(changed).write(record)
     made = _timed("again, one record changed", lambda: build_site_of([changed], site))
     _say("entry pages made", made.n_made)
+    _print_use(site)
+
+
+def _print_use(site: Path) -> None:
     for name, milliseconds in _use(site).items():
         print(f"{milliseconds:10.0f} ms in the browser: {name}")
 
 
-def _boards(sources: Sequence[Source]) -> int:
-    """Bytes of all boards, made in memory; the figures of comparisons belong to the entries."""
+def _contents(sources: Sequence[Source]) -> Contents:
     digests = {source.summary.id: source.digest for source in sources}
-    contents = Contents([source.summary for source in sources], digests, [])
+    return Contents([source.summary for source in sources], digests, [])
+
+
+def _boards(contents: Contents) -> dict[str, bytes]:
+    """All boards by file name, made in memory; the figures of comparisons belong to the entries."""
     environment = page_environment(builtin_root() / "leaderboard" / "templates")
     files = [file for file in board_files(environment, contents) if file.name.startswith(BOARDS)]
-    return sum(len(file.make()) for file in files)
+    return {file.name: file.make() for file in files}
 
 
 def _index_bytes(site: Path) -> int:

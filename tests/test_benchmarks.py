@@ -174,3 +174,10 @@ def test_generated_records_are_valid_and_fill_a_leaderboard(
     assert len({(record.cell.model, record.cell.task) for record in records}) == 5
     found = capsys.readouterr().out
     assert [line.split()[0] for line in found.splitlines() if "entry pages made" in line] == ["15", "0", "1"]
+
+
+def test_boards_can_be_used_without_entry_pages(capsys: pytest.CaptureFixture[str]) -> None:
+    assert leaderboard_size.main(["--entries", "3", "--cells", "5", "--boards"]) == 0
+    found = capsys.readouterr().out
+    assert "15 records" in found
+    assert "entry pages" not in found

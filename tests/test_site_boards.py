@@ -165,7 +165,13 @@ def test_the_script_gets_the_numbers_of_the_records_in_thousandths() -> None:
     assert status["why"]["d"][status["why"]["i"][1]] == "out of memory"
     text = boards_script([board])
     payload = json.loads(text.removeprefix("window.affectbenchBoards=").removesuffix(";\n"))
-    assert {column["key"]: column["data"] for column in payload["cells"]["columns"]} == columns
+    sent = {column["key"]: column["data"] for column in payload["cells"]["columns"]}
+    for data in sent.values():  # The ends of intervals are sent as distances from the value.
+        if "lo" in data:
+            ends = zip(data["v"], data["lo"], data["hi"], strict=True)
+            whole = [(None, None) if low is None else (v - low, v + high) for v, low, high in ends]
+            data["lo"], data["hi"] = (list(side) for side in zip(*whole, strict=True))
+    assert sent == columns
 
 
 def test_static_rows_say_what_the_script_would_draw() -> None:

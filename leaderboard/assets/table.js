@@ -13,6 +13,15 @@
     return Math.round(10 * Math.min(100, Math.max(0, share))) / 10;
   };
 
+  // The ends of intervals come as distances from the value.
+  function unpack(board) {
+    for (const { kind, data } of board.columns) {
+      if (kind !== "measure") continue;
+      data.lo = data.lo.map((low, row) => (low === null ? null : data.v[row] - low));
+      data.hi = data.hi.map((high, row) => (high === null ? null : data.v[row] + high));
+    }
+  }
+
   function begin(table) {
     const board = window.affectbenchBoards[table.dataset.board];
     const prefix = table.dataset.prefix || "";
@@ -337,6 +346,8 @@
   }
 
   window.addEventListener("DOMContentLoaded", () => {
-    if (window.affectbenchBoards) document.querySelectorAll("table[data-board]").forEach(begin);
+    if (!window.affectbenchBoards) return;
+    Object.values(window.affectbenchBoards).forEach(unpack);
+    document.querySelectorAll("table[data-board]").forEach(begin);
   });
 })();

@@ -55,7 +55,7 @@ def test_a_claim_for_other_units_is_found_out(bench: Bench, packed: Path, tmp_pa
 
 def test_a_record_edited_by_hand_is_found_out(bench: Bench, packed: Path, tmp_path: Path) -> None:
     def edit(content: dict[str, Any]) -> None:
-        content["headline"]["pres"] = 1.0
+        content["headline"]["pres"]["value"] = 1.0
 
     found = verified(bench, tampered(packed, tmp_path / "x.zip", edit, seal=False), tmp_path / "out")
     assert "does not match its hash" in found.reasons[0]

@@ -62,6 +62,8 @@ def _numbers(record: Record) -> Iterator[tuple[str, float]]:
         yield from _value("word_confound.uar", record.word_confound.uar)
     if record.scores is not None:
         yield from _value("baseline.uar", record.scores.baseline.uar)
+        for end in ("low", "high"):
+            yield from _value(f"baseline.uar.{end}", getattr(record.scores.baseline.uar_interval, end, None))
         yield from _doses("", record.scores.doses, record.task.labels)
     if record.answer_words is not None:
         yield from _doses("answer words ", record.answer_words.doses, record.task.labels)

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from affectbench import stats
-from affectbench.effects import LEVEL, N_TOTALS, Inference, Tally, direction, effects, infer, tally_outcomes
+from affectbench.effects import (
+    LEVEL,
+    N_TOTALS,
+    Inference,
+    Tally,
+    direction,
+    effects,
+    estimate_of,
+    infer,
+    tally_outcomes,
+)
 from affectbench.errors import ScoreError
 from affectbench.label_free import label_free_scores
 from affectbench.outcomes import ERROR, UNPARSED, Array, Condition, Outcomes
@@ -81,6 +91,9 @@ def scored(
             for dose, each in zip(doses, outcomes.conditions, strict=True)
         ]
         strength = _strength_score(outcomes, tally, inference, doses)
+        if inference.resamples is not None and baseline.uar is not None:
+            interval = _uar_interval(baseline.uar, tally, seed, bootstrap_draws)
+            baseline = baseline.model_copy(update={"uar_interval": interval})
         resampled = _resampled(tally, inference, doses)
     found = Scores(
         labels=list(outcomes.labels),
@@ -103,6 +116,19 @@ def _resampled(tally: Tally, inference: Inference, doses: list[DoseScore]) -> Re
     spec = {(d.arm, d.dose): inference.resamples[:, k * width + 2].copy() for k, d in enumerate(doses)}
     strength = None if tally.strength_weights is None else inference.resamples[:, -1].copy()
     return Resampled(spec, strength)
+
+
+def _uar_interval(uar: float, tally: Tally, seed: int, draws: int) -> Interval:
+    """Percentiles of the UAR without intervention, in the resamples that all scores are computed in."""
+    n_labels = tally.n_labels
+
+    def uars(sums: FloatArray) -> FloatArray:
+        with np.errstate(invalid="ignore"):  # A resample without an item of some label has no UAR.
+            recalls: FloatArray = sums[:, n_labels:] / sums[:, :n_labels]
+        return np.asarray(recalls.mean(axis=1, keepdims=True))
+
+    found = estimate_of(uar, stats.bootstrap(tally.table[:, : 2 * n_labels], uars, draws=draws, seed=seed))
+    return Interval(low=found.low, high=found.high)
 
 
 def score_baseline(outcomes: Outcomes) -> Baseline:

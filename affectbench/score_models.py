@@ -160,11 +160,13 @@ class StrengthScore(Result):
 class Baseline(Result):
     """The model without intervention. Unparsed and failed items count as wrong.
 
-    `recall` is None for a label without items, and then there is no `uar`. `confusion` has gold rows and
+    `recall` is None for a label without items, and then there is no `uar`. `uar_interval` holds the 95 %
+    percentiles of the cluster bootstrap; None where clusters are too few. `confusion` has gold rows and
     answered columns, and leaves unparsed and failed items out.
     """
 
     uar: float | None
+    uar_interval: Interval | None = None
     accuracy: float
     recall: list[float | None]
     n_items: int

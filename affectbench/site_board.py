@@ -180,7 +180,7 @@ def _number_columns(rows: Sequence[Row]) -> list[Column]:
         _number(
             "p_random", "p against random units", [h.p_random if h else None for h in heads], shown=False
         ),
-        _number("uar", "UAR without intervention", [row.record.uar for row in rows], shown=False),
+        _measure("uar", "UAR without intervention", [row.record.uar for row in rows], shown=False),
         _number("auroc", "AUROC of known units", auroc, shown=False),
         _number("decoy_auroc", "AUROC against decoys", decoy, shown=False),
     ]

@@ -139,7 +139,7 @@ def groups(records: Sequence[Summary]) -> list[Group]:
     result = []
     for key, members in groupby(keyed, key=lambda item: item[0]):
         ranked = _with_ranks([row for *_, row in members])
-        baseline = spread(row.record.uar for row in ranked if row.record.uar is not None)
+        baseline = spread(row.record.uar.value for row in ranked if row.record.uar is not None)
         result.append(Group(id=group_id(ranked[0].record, key), rows=ranked, baseline=baseline))
     return result
 

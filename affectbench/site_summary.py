@@ -24,7 +24,7 @@ from affectbench.record import (
     TaskInfo,
     cell_id,
 )
-from affectbench.score_models import Calibration, WordConfound
+from affectbench.score_models import Calibration, Estimate, WordConfound
 from affectbench.store import Damaged, Store, read_record
 
 FAMILIES = {
@@ -54,7 +54,7 @@ class Summary(Part):
     headline: Headline | None
     word_confound: WordConfound | None
     calibration: Calibration | None
-    uar: float | None
+    uar: Estimate | None
     effects: list[list[float]]
 
     @property
@@ -81,9 +81,16 @@ class Source:
 def summary_of(record: Record) -> Summary:
     """The summary of a record."""
     shared = set(Summary.model_fields) & set(Record.model_fields)
-    uar = record.scores.baseline.uar if record.scores else None
     parts = {name: getattr(record, name) for name in shared}
-    return Summary(id=cell_id(record.cell), uar=uar, effects=_effects(record), **parts)
+    return Summary(id=cell_id(record.cell), uar=_uar(record), effects=_effects(record), **parts)
+
+
+def _uar(record: Record) -> Estimate | None:
+    found = record.scores.baseline if record.scores else None
+    if found is None or found.uar is None:
+        return None
+    ends = found.uar_interval.model_dump() if found.uar_interval else {}
+    return Estimate(value=found.uar, **ends)
 
 
 def _effects(record: Record) -> list[list[float]]:

@@ -195,15 +195,21 @@ def test_recall_and_uar_match_sklearn():
 
 
 def test_intervals_equal_resampling_items_cluster_by_cluster():
+    from sklearn.metrics import balanced_accuracy_score
+
     outcomes = example_outcomes(0.5, seed=7)
-    dose, _, _, strong = scored(outcomes, draws=200).doses
+    found = scored(outcomes, draws=200)
+    dose, _, _, strong = found.doses
     names, codes = np.unique(outcomes.clusters, return_inverse=True)
     members = [np.flatnonzero(codes == c) for c in range(len(names))]
-    values, shifts = [], []
+    values, shifts, recalls = [], [], []
     for row in np.random.default_rng([0, 0]).integers(0, len(names), size=(200, len(names))):
         chosen = np.concatenate([members[c] for c in row])
         values.append(_spec_of(outcomes, chosen))
         shifts.append(_shift_of(outcomes, chosen))
+        recalls.append(balanced_accuracy_score(outcomes.gold[chosen], outcomes.base[chosen]))
+    uar = found.baseline.uar_interval
+    assert (uar.low, uar.high) == pytest.approx(np.quantile(recalls, [0.025, 0.975]))
     assert (dose.spec.low, dose.spec.high) == pytest.approx(np.quantile(values, [0.025, 0.975]))
     assert dose.spec.se == pytest.approx(np.std(values, ddof=1))
     corrected = dose.spec_corrected

@@ -51,13 +51,7 @@ def content(tmp_path: Path) -> Path:
 def test_builtin_content_is_found_and_loads() -> None:
     registry = Registry(installed=False)
     assert builtin_root() == ROOT
-    assert names(registry, "intervention") == [
-        "esn-paper",
-        "esn-sound",
-        "label-free",
-        "mean-gain",
-        "zero-gain",
-    ]
+    assert {"esn-paper", "esn-sound", "mean-gain", "zero-gain"} <= set(names(registry, "intervention"))
     suite = registry.suite("quickstart")
     for model in suite.models:
         card = registry.model(model)

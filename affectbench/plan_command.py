@@ -74,7 +74,7 @@ def planned(
     from affectbench.estimate import Estimate, Estimator
     from affectbench.run import Run
 
-    run = Run(registry, options, listener or Listener())
+    run = Run(registry, options, listener or Listener(), plans_only=True)
     records = run.store.read_all()[0]
     estimator = Estimator(registry, options, records)
     found = []

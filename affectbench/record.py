@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -274,11 +275,16 @@ class Record(Part):
 
         Those are cost and provenance. A stored hash that differs means an edit by hand or damage.
         """
-        content = self.model_dump(mode="json", exclude={"cost", "provenance"})
-        del content["hashes"]["record"]
-        # Without an indent, which Python's encoder would write four times slower.
-        text = json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hash_of(self.model_dump(mode="json"))
+
+
+def hash_of(content: Mapping[str, Any]) -> str:
+    """A record's `content_hash` from its JSON, read or to be written."""
+    kept = {name: value for name, value in content.items() if name not in ("cost", "provenance")}
+    kept["hashes"] = {name: value for name, value in content["hashes"].items() if name != "record"}
+    # Without an indent, which Python's encoder would write four times slower.
+    text = json.dumps(kept, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def canonical_json(value: Any) -> str:

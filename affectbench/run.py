@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from affectbench.dataset import load_benchmark
@@ -30,12 +31,14 @@ SOUNDS_BETWEEN = 50
 
 @dataclass
 class Run:
-    """Runs jobs into a store of records. `failures` names the jobs that could not run, and why."""
+    """Runs jobs into a store of records. `failures` names the jobs that could not run, and why; with
+    `plans_only`, nothing is changed in the store."""
 
     registry: Registry
     options: Options
     reporter: Reporter
     executor: Executor = field(default_factory=LocalExecutor)
+    plans_only: bool = False
     store: Store = field(init=False)
     failures: list[str] = field(init=False, default_factory=list)
     _records: dict[str, Record | None] = field(init=False, default_factory=dict)
@@ -128,15 +131,19 @@ class Run:
         found = self.store.finished(each.cell, each.hashes)
         if found is None:
             stored = read_record(path)
-            aside = f" (the file is now {set_aside(path).name})" if isinstance(stored, Damaged) else ""
+            aside = self._aside(path) if isinstance(stored, Damaged) else ""
             self.reporter.note(f"{path}: {_unusable(stored, each.hashes)}; the cell is run again{aside}")
             return None
         damage = self._damage(found)
         if damage is not None:
-            aside = f" (the file is now {set_aside(damage.path).name})" if damage.path.exists() else ""
+            aside = self._aside(damage.path) if damage.path.exists() else ""
             self.reporter.note(f"{damage.reason}; the cell is run again{aside}")
             return None
         return found
+
+    def _aside(self, path: Path) -> str:
+        """Move a damaged file out of the way, and say so; a plan leaves it where it is."""
+        return "" if self.plans_only else f" (the file is now {set_aside(path).name})"
 
     def _damage(self, record: Record) -> Damaged | None:
         """What is wrong with the predictions or the selection that a record was made with."""

@@ -24,7 +24,7 @@ from e2e_content import (
 from affectbench import placement
 from affectbench.estimate import Estimate, _Speeds
 from affectbench.placement import Options
-from affectbench.plan_command import duration, planned
+from affectbench.plan_command import Listener, duration, planned
 from affectbench.workload import Asked, batched
 
 FACTOR = 2.0
@@ -200,6 +200,18 @@ def test_a_plan_on_the_command_line(bench: Bench, tmp_path: Path, run_cli: Any) 
     code, _, said = run_cli(*arguments, "-f", "json")
     assert code == 1
     assert "add --plan" in said
+
+
+def test_a_plan_leaves_damaged_files_where_they_are(done: Path, bench: Bench, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(done, tmp_path / "copy"))
+    path = next(iter((copy / "records").glob("*.json")))
+    path.write_text(path.read_text().replace('"status": "ok"', '"status": "collapsed"'))
+    before = {each: each.read_bytes() for each in sorted(copy.rglob("*")) if each.is_file()}
+    listener = Listener()
+    found = planned(bench.registry(), bench.suite(), Options(copy, data=bench.root / "data"), listener)
+    assert sum(each.cells for each in found) == 1
+    assert any(path.name in note for note in listener.notes)
+    assert {each: each.read_bytes() for each in sorted(copy.rglob("*")) if each.is_file()} == before
 
 
 def test_a_selector_that_cannot_be_imported_is_planned_all_the_same(bench: Bench, tmp_path: Path) -> None:

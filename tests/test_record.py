@@ -19,9 +19,9 @@ from pydantic import ValidationError
 from affectbench import store as store_module
 from affectbench.errors import RecordError
 from affectbench.outcomes import ERROR, UNPARSED
-from affectbench.record import Record, canonical_json, cell_id, rows
+from affectbench.record import Record, canonical_json, cell_id, hash_of, rows
 from affectbench.score import score_outcomes
-from affectbench.store import Store, read_record, write_schemas
+from affectbench.store import Store, read_record, write_atomically, write_schemas
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -86,6 +86,18 @@ def test_hash_covers_results_but_not_cost_or_provenance(record):
     assert Record.model_validate(content).content_hash() == record.hashes.record
     content["flags"] = ["touched"]
     assert Record.model_validate(content).content_hash() != record.hashes.record
+
+
+def test_a_record_from_before_a_field_was_added_is_still_good(store, record):
+    content = json.loads(record.canonical())
+    del content["scores"]["baseline"]["uar_interval"]
+    content["hashes"]["record"] = hash_of(content)
+    path = store.record_path(record.cell)
+    write_atomically(path, canonical_json(content).encode())
+    assert read_record(path).scores.baseline.uar_interval is None
+    content["scores"]["baseline"]["accuracy"] = 0.99
+    write_atomically(path, canonical_json(content).encode())
+    assert "does not match its hash" in read_record(path).reason
 
 
 def test_cell_ids_are_safe_readable_and_distinct(record):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +19,7 @@ from affectbench.errors import AffectbenchError
 from affectbench.evidence import ATTRIBUTION, MEAN, MEAN_ABS, RATE, EvidencePass, requests_of
 from affectbench.intervention import UNTOUCHED, Intervention, mean_ablation, scale
 from affectbench.lm_harness import PackedLM, neutral_text
-from affectbench.memory import ran_out
+from affectbench.memory import peak_memory_mib, ran_out
 from affectbench.model import Model
 from affectbench.preservation import Capability, Preserver
 from affectbench.readout import UNPARSED, Items, Readout
@@ -272,3 +274,11 @@ def test_one_small_tensor_kept_of_each_batch_would_be_seen(
 
     monkeypatch.setattr(model, "collate", collate)
     assert peak_over(model, "answers", 100, 1) > few * 1.05
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux passes the peak on to what a process starts")
+def test_the_peak_is_not_that_of_whoever_started_the_process() -> None:
+    code = "import affectbench.memory as memory; print(memory.peak_memory_mib())"
+    held = np.ones(1 << 26)  # 512 MiB
+    told = float(subprocess.check_output([sys.executable, "-c", code], text=True))
+    assert 10 < told < peak_memory_mib() - held.nbytes / (1 << 21)

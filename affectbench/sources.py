@@ -97,7 +97,7 @@ class RowSource(Frozen):
 
     def parts(self) -> tuple[str, dict[str, str]]:
         """The key that names the source's parts, and those parts: ``all``, or one for each split."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not say what its parts are")
 
     @model_validator(mode="after")
     def _splits_agree(self) -> RowSource:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny_models import tiny_qwen2
+from tiny_models import by_hand, tiny_qwen2
 
 from affectbench.engine import Engine
 from affectbench.intervention import UNTOUCHED, Intervention, scale
@@ -45,18 +45,8 @@ def by_lm_eval(task: object, metric: str, intervention: Intervention) -> float:
 
     model = tiny_qwen2()
     lm = HFLM(pretrained=model.network, tokenizer=model.tokenizer, batch_size=1, max_length=64)
-    handles = []
-    for edit in intervention.effective:
-        for layer, (channels, _) in edit.shape.by_layer(edit.units).items():
-            factor = torch.ones(edit.shape.width)
-            factor[channels] = float(edit.value[0])
-            hook = lambda _m, args, factor=factor: (args[0] * factor,)  # noqa: E731
-            handles.append(model.down(layer).register_forward_pre_hook(hook))
-    try:
+    with by_hand(model, intervention):
         found = evaluate(lm, {task.config.task: task}, bootstrap_iters=0, limit=None)  # type: ignore[attr-defined]
-    finally:
-        for handle in handles:
-            handle.remove()
     return float(found["results"][task.config.task][f"{metric},none"])  # type: ignore[attr-defined]
 
 

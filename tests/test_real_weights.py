@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from e2e_content import Outcome
+from tiny_models import by_hand
 
 from affectbench.conformance_report import Conformance
 from affectbench.engine import Engine
@@ -54,23 +54,6 @@ def swept(model: Model) -> list[Intervention]:
         scale("gate", shape, order[: shape.units // 2], 0.0),
         scale("gate", shape, np.arange(last, last + 40), 0.0),
     ]
-
-
-@contextmanager
-def by_hand(model: Model, intervention: Intervention) -> Iterator[None]:
-    """The intervention as plain hooks on the inputs of the down projections."""
-    handles = []
-    for edit in intervention.effective:
-        for layer, (channels, _) in edit.shape.by_layer(edit.units).items():
-            factor = torch.ones(edit.shape.width)
-            factor[channels] = float(edit.value[0])
-            hook = lambda _m, args, factor=factor: (args[0] * factor,)  # noqa: E731
-            handles.append(model.down(layer).register_forward_pre_hook(hook))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def divergence_by_hand(model: Model, intervention: Intervention) -> float:

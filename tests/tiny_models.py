@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import copy
 from functools import cache
 from pathlib import Path
@@ -14,7 +16,7 @@ import torch
 
 from affectbench import tiny
 from affectbench.batch import Prepared
-from affectbench.intervention import ANSWER, CONTENT, VALID
+from affectbench.intervention import ANSWER, CONTENT, VALID, Intervention
 from affectbench.model import Model
 from affectbench.model_card import ModelCard
 from affectbench.readout import Items, Readout
@@ -189,3 +191,20 @@ def long_readout(model: Model) -> Readout:
     """Answers of one and of two tokens."""
     word = model.tokenizer.convert_tokens_to_ids
     return Readout(LABELS, ((word("anger"),), (word("joy"), word("very")), (word("sad"), word("ness"))))
+
+
+@contextmanager
+def by_hand(model: Model, intervention: Intervention) -> Iterator[None]:
+    """The intervention as plain hooks on the inputs of the down projections."""
+    handles = []
+    for edit in intervention.effective:
+        for layer, (channels, _) in edit.shape.by_layer(edit.units).items():
+            factor = torch.ones(edit.shape.width)
+            factor[channels] = float(edit.value[0])
+            hook = lambda _m, args, factor=factor: (args[0] * factor,)  # noqa: E731
+            handles.append(model.down(layer).register_forward_pre_hook(hook))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -29,6 +29,7 @@ class SuiteRun:
     limit: int | None
     device: str
     threads: int
+    trust_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,13 +98,13 @@ def _results(console: Console, request: Request) -> tuple[Results, list[str]]:
         assert request.results is not None
         return of_folder(request.results), []
     from affectbench.placement import Options
-    from affectbench.plan import jobs_of_suite
+    from affectbench.plan import jobs_of_suite, trusted
     from affectbench.progress import Terminal
     from affectbench.run import Run, command_line
 
     suite = request.suite
     registry = Registry(suite.include)
-    jobs = jobs_of_suite(registry, suite.name, None)
+    jobs = trusted(jobs_of_suite(registry, suite.name, None), suite.trust_code)
     executor = Where(threads=suite.threads).made(suite.device)
     name = suite.name if suite.limit is None else f"{suite.name}-limit{suite.limit}"
     folder = suite.output or Path("results") / name

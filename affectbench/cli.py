@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from affectbench import __version__, cli_submission, cli_tasks
+from affectbench import __version__, cli_models, cli_submission, cli_tasks
 from affectbench.errors import AffectbenchError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ Start here:  python harness.py run quickstart   then   python harness.py leaderb
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
+app.add_typer(cli_models.app)
 app.add_typer(cli_tasks.app)
 app.add_typer(cli_submission.app)
 out = Console()
@@ -35,9 +36,6 @@ COMPARE, RUN_SUITE = "Compare with a baseline", "How to run --suite"
 Include = Annotated[
     list[Path] | None,
     typer.Option("--include", help="Folder with selectors, model cards or tasks of your own (repeatable)."),
-]
-TrustCode = Annotated[
-    bool, typer.Option("--trust-code", help="Run the code that comes with a checkpoint: read it first.")
 ]
 Results = Annotated[
     Path, typer.Option("--results", "-r", help="Folder of records, as `run --output` wrote it.")
@@ -109,7 +107,9 @@ def run(
         str | None,
         typer.Option(help="Spread a model that is larger than one GPU: auto, balanced or sequential."),
     ] = None,
-    trust_code: TrustCode = False,
+    trust_code: Annotated[
+        bool, typer.Option("--trust-code", help="Run the code that comes with a checkpoint: read it first.")
+    ] = False,
     seed: Annotated[int | None, typer.Option(min=0, help="Default: the suite's, or 0.")] = None,
     tokens: Annotated[int, typer.Option(min=0, help="Tokens in one forward pass; 0 chooses by device.")] = 0,
     threads: Annotated[
@@ -209,51 +209,6 @@ def leaderboard(
 
 
 @app.command()
-def rebuild(
-    name: Annotated[
-        str,
-        typer.Argument(
-            help="reference-text, reference-text-plain, reference-text-emergent, reference-text-words or "
-            "reference-audio."
-        ),
-    ],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: rebuilt/NAME.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the recipe.")] = 0,
-    threads: Annotated[
-        int, typer.Option(min=1, help="CPU threads. The shipped models had 1; another count gives a sibling.")
-    ] = 1,
-) -> None:
-    """Train a reference model again from its seed, and show its figures beside the shipped one's."""
-    from affectbench.commands import rebuild_reference
-
-    rebuild_reference(out, name, output or Path("rebuilt") / name, seed, threads)
-
-
-@app.command()
-def train(
-    task: Annotated[str, typer.Argument(help="Benchmark whose labels are among the reference tasks' seven.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to --include afterwards.")] = Path(
-        "real"
-    ),
-    data: Annotated[
-        Path | None, typer.Option(help="Directory with the data; default: $AFFECTBENCH_DATA.")
-    ] = None,
-    include: Include = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of weights, batches and their variants.")] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads; another count gives a sibling.")] = 1,
-    steps: Annotated[int | None, typer.Option(min=1, help="Updates; default: the recipe's.")] = None,
-) -> None:
-    """Train a small model on a corpus that is not shipped, on its identification split alone.
-
-    Sounds get a thinker of Qwen2.5-Omni, texts a Qwen2 decoder, of 1 to 2 million parameters. Weights and
-    cards stay in --output: they derive from the data, and are bound by its licence.
-    """
-    from affectbench.commands import train_on_corpus
-
-    train_on_corpus(out, task, include or [], data, output, seed, threads, steps)
-
-
-@app.command()
 def schemas(
     folder: Annotated[Path | None, typer.Argument(help="Default: the built-in folders.")] = None,
 ) -> None:
@@ -305,6 +260,9 @@ def check(
     limit: Annotated[int | None, typer.Option(min=1, help="As in `run`.", rich_help_panel=RUN_SUITE)] = None,
     device: Annotated[str, typer.Option(help="As in `run`.", rich_help_panel=RUN_SUITE)] = "cpu",
     threads: Annotated[int, typer.Option(min=0, help="As in `run`.", rich_help_panel=RUN_SUITE)] = 0,
+    trust_code: Annotated[
+        bool, typer.Option("--trust-code", help="As in `run`.", rich_help_panel=RUN_SUITE)
+    ] = False,
 ) -> None:
     """Check what is shipped; or, with --baseline, whether results got worse.
 
@@ -336,7 +294,11 @@ def check(
         raise typer.BadParameter("give one folder of results to compare, or --suite")
     from affectbench.checking import Request, SuiteRun, check_baseline
 
-    asked = None if suite is None else SuiteRun(suite, output, include or [], data, limit, device, threads)
+    asked = (
+        None
+        if suite is None
+        else SuiteRun(suite, output, include or [], data, limit, device, threads, trust_code)
+    )
     allowed = [change.value for change in allow_change or []]
     given = results[0] if results else None
     try:
@@ -350,72 +312,6 @@ def check(
         Console(stderr=True).print("stopped; what is done is kept: the same command goes on from here")
         code = 130
     raise typer.Exit(code)
-
-
-@app.command("verify-model")
-def verify_model(
-    model: Annotated[
-        str, typer.Argument(help="A model card, a card's file, a family, a checkpoint's folder, or a hub id.")
-    ],
-    checkpoint: Annotated[
-        bool, typer.Option("--checkpoint", help="Examine the card's weights, not a tiny instance.")
-    ] = False,
-    architecture: Annotated[
-        str | None,
-        typer.Option(help="Class of the tiny instance, such as LlamaForCausalLM. Default: the card's."),
-    ] = None,
-    only: Annotated[
-        list[str] | None, typer.Option(help="Only this check, after those it needs (repeatable).")
-    ] = None,
-    include: Include = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the tiny instance's weights.")] = 0,
-    trust_code: TrustCode = False,
-    format: Annotated[str, typer.Option("--format", "-f", help="text or json.")] = "text",
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="File of the report. Default: results/conformance/NAME.json."),
-    ] = None,
-) -> None:
-    """Check that a model's wrapper measures what it says, and write a report for its page on the site.
-
-    Runs on a tiny instance of the real class with random weights, or with --checkpoint on the card's own.
-    The public forward of the class, hooks of its own, zeroed weights, nnsight and pyvene are what it is
-    compared with. Exits with 0 where no check failed, 1 where one did.
-
-    Examples:
-
-        python harness.py verify-model reference-text --checkpoint
-
-        python harness.py verify-model causal_lm --architecture LlamaForCausalLM
-
-        python harness.py verify-model my_family --include mine --only padding
-    """
-    from affectbench.conformance_command import verify_model as verify
-
-    passed = verify(
-        out, model, checkpoint=checkpoint, architecture=architecture, only=only or (), include=include or [],
-        device=device, seed=seed, trust_code=trust_code, format=format, output=output,
-    )  # fmt: skip
-    if not passed:
-        raise typer.Exit(1)
-
-
-@app.command()
-def pin(
-    models: Annotated[
-        list[str] | None, typer.Argument(help="Model cards. Default: all whose revision is not pinned.")
-    ] = None,
-    include: Include = None,
-) -> None:
-    """Ask the hub which commit a model card's revision stands for, and print the line to write into the card.
-
-    A card with a commit always loads the same weights; one without takes what the hub has today. Records
-    name the commit in either case.
-    """
-    from affectbench.readiness import print_pins
-
-    print_pins(out, models or [], include or [])
 
 
 @app.command()

@@ -23,7 +23,10 @@ Data = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")]
 Trust = Annotated[
-    bool, typer.Option("--trust-code", help="Run the submission's selector file: read it first.")
+    bool,
+    typer.Option(
+        "--trust-code", help="Run the submission's selector file, and code of checkpoints: read them first."
+    ),
 ]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Folder for what is written.")]
 
@@ -66,7 +69,8 @@ def submit(
     """Check a submission, say what will be judged, run its suite, and pack it with its results.
 
     Writes NAME-vVERSION.zip, which a maintainer verifies. A submission is data (`selections:`, no code is
-    run) or a selector file (`selector:`, run only with --trust-code).
+    run) or a selector file (`selector:`, run only with --trust-code). So is code that comes with a
+    checkpoint of its suite.
 
     Examples:
 

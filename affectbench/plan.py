@@ -90,6 +90,11 @@ def jobs_of_suite(registry: Registry, name: str, seed: int | None) -> list[Job]:
     return [replace(job, samples=samples) for job in jobs] + transfers
 
 
+def trusted(jobs: Sequence[Job], consent: bool) -> list[Job]:
+    """These jobs, with the user's consent to run code of their checkpoints where it was given."""
+    return [job.trusted() for job in jobs] if consent else list(jobs)
+
+
 def shared_labels(one: Benchmark, other: Benchmark) -> tuple[str, ...]:
     """Labels that both benchmarks have, in the order of `other`."""
     return tuple(label for label in other.labels if label in one.labels)

@@ -119,6 +119,7 @@ class Runner:
         limit: int | None = None,
         device: str = "cpu",
         seed: int = 0,
+        trust_code: bool = False,
     ) -> Result:
         """Run one cell, or take it from pytest's cache where model, task, protocol and selector are the same.
 
@@ -128,14 +129,14 @@ class Runner:
             selector: a selector's name, or a file of units (`.safetensors`, as in `selections/` of a run).
             task: a benchmark; the card's own by default.
             intervention, fraction: a protocol, and which of its fractions where it has several.
-            include, data, limit, device, seed: as the options of `affectbench run`.
+            include, data, limit, device, seed, trust_code: as the options of `affectbench run`.
 
         Raises:
             AffectbenchError: a name that does not exist, a model that does not load, a selector that fails.
         """
         from affectbench.errors import AffectbenchError
         from affectbench.placement import Options
-        from affectbench.plan import job_of_names
+        from affectbench.plan import job_of_names, trusted
         from affectbench.registry import Registry
         from affectbench.run import Run
 
@@ -151,7 +152,7 @@ class Runner:
             command="pytest",
         )
         run = Run(registry, options, _Printer())
-        records = run.run([job])
+        records = run.run(trusted([job], trust_code))
         if run.failures:
             raise AffectbenchError(run.failures[0])
         found = [each for each in records if fraction in (None, each.cell.fraction)]

@@ -129,13 +129,12 @@ def run_cells(
     job could not run or a cell ended in an error.
     """
     from affectbench.placement import Options
+    from affectbench.plan import trusted
     from affectbench.progress import Terminal
     from affectbench.run import Run, command_line
 
     registry = Registry(include)
-    jobs = what.jobs(registry)
-    if trust_code:
-        jobs = [job.trusted() for job in jobs]
+    jobs = trusted(what.jobs(registry), trust_code)
     executor = where.made(device)
     name = what.suite or f"{jobs[0].card.name}-{jobs[0].benchmark.name}"
     # A limited run is another task: it must not take the place of a full one.

@@ -53,7 +53,7 @@ def submit_folder(
     from affectbench.run import command_line
     from affectbench.submission_archive import staged
     from affectbench.submitted import parts_of
-    from affectbench.verify import check_trust, submit
+    from affectbench.verify import submit, trusted_parts
 
     registry = Registry(include)
     with staged(folder) as checked:
@@ -64,7 +64,7 @@ def submit_folder(
             _say(console, line)
         if dry_run:
             return
-        check_trust(checked, trust_code)
+        trusted_parts(checked, parts, trust_code)
     suffix = "" if limit is None else f"-limit{limit}"
     target = output or Path("results") / f"{submission.name}{suffix}"
     options = Options(target, device=device, data=data, limit=limit, command=command_line())
@@ -83,7 +83,8 @@ def submit_folder(
     if packed is None:
         _say(console, "Not packed: results of a limited run are those of another task.")
     else:
-        trust = " --trust-code" if submission.selector is not None else ""
+        needs = submission.selector is not None or any(part.remote for part in parts)
+        trust = " --trust-code" if needs else ""
         _say(console, f"Packed:  {packed}  (check it: python harness.py verify {packed}{trust})")
 
 

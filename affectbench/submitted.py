@@ -89,6 +89,15 @@ class Part:
     def size(self) -> int:
         return self.job.size
 
+    @property
+    def remote(self) -> bool:
+        """Whether running it needs code that comes with a checkpoint."""
+        return self.path is not None and self.job.card.remote_code
+
+    def trusted(self) -> Part:
+        """The same cells with the user's consent to run that code."""
+        return replace(self, job=self.job.trusted())
+
 
 def parts_of(folder: Folder, registry: Registry, *, suite: str | None = None) -> list[Part]:
     """What of its suite a submission covers, checked against the files it names.

@@ -50,14 +50,23 @@ class Evaluated:
     failed: Sequence[str]
 
 
-def check_trust(folder: Folder, trust_code: bool) -> None:
-    """Raise `UntrustedCodeError` unless the submission is data, or its code may be run."""
-    if folder.submission.selector is not None and not trust_code:
+def trusted_parts(folder: Folder, parts: Sequence[Part], trust_code: bool) -> list[Part]:
+    """The parts with the user's consent to run what code they need: a selector file, files of checkpoints.
+
+    Raises `UntrustedCodeError` where they need code and there is no consent.
+    """
+    if trust_code:
+        return [part.trusted() for part in parts]
+    models = dict.fromkeys(part.job.card.name for part in parts if part.remote)
+    code = [folder.submission.selector] if folder.submission.selector is not None else []
+    code += [f"code that comes with the checkpoint of {model}" for model in models]
+    if code:
         raise UntrustedCodeError(
-            f"{folder.submission.name} is judged by running {folder.submission.selector}, "
+            f"{folder.submission.name} is judged by running {' and '.join(code)}, "
             "which can do all that you can",
-            hint="read the file; then add --trust-code",
+            hint="read the files; then add --trust-code",
         )
+    return list(parts)
 
 
 def submit(
@@ -68,8 +77,7 @@ def submit(
     With `options.limit`, nothing is packed: such results are those of another task.
     """
     with staged(source) as folder:
-        check_trust(folder, trust_code)
-        parts = parts_of(folder, registry)
+        parts = trusted_parts(folder, parts_of(folder, registry), trust_code)
         check_not_peeked(parts, options)
         done = Evaluated(parts, *evaluate(parts, registry, options, reporter))
         if options.limit is not None:
@@ -110,7 +118,7 @@ def verify(
             if isinstance(error, RecordError) or not _at_fault(error):
                 raise
             return _rejected(source.name, str(error)), ()
-        check_trust(folder, trust_code)
+        parts = trusted_parts(folder, parts, trust_code)
         done = Evaluated(parts, *evaluate(parts, registry, options, reporter))
         if done.failed:
             raise AffectbenchError("could not be evaluated here:\n" + "\n".join(done.failed))

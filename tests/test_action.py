@@ -165,6 +165,14 @@ def test_the_example_runs_from_first_baseline_to_failure(workspace: Workspace) -
     assert "2 regressed" in failed.stdout
 
 
+@pytest.mark.parametrize(("said", "given"), [("false", 0), ("", 0), ("yes", 0), ("true", 1)])
+def test_a_models_own_code_is_run_only_on_consent(workspace: Workspace, said: str, given: int) -> None:
+    recorded = workspace.root / "recorded"
+    (workspace.root / "bin" / "affectbench").write_text(f'#!/bin/sh\necho "$@" > "{recorded}"\n')
+    assert workspace.step("check", **inputs(**{"trust-code": said})).returncode == 0
+    assert recorded.read_text().split().count("--trust-code") == given
+
+
 @pytest.mark.slow
 def test_inputs_are_data_and_not_code(workspace: Workspace) -> None:
     found = workspace.step(

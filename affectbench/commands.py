@@ -146,18 +146,21 @@ def export_schemas(console: Console, folder: Path | None) -> None:
 
 
 def _result_schemas(folder: Path) -> list[Path]:
-    """Write the schemas of what commands write: records, submissions, verifications, conformance."""
+    """Write the schemas of records, analyses, submissions, verifications and conformance reports."""
+    from affectbench.analysis import write_analysis_schema
     from affectbench.conformance_report import write_conformance_schema
     from affectbench.store import write_schemas
     from affectbench.verification import write_submission_schemas
 
-    return [*write_schemas(folder), *write_submission_schemas(folder), *write_conformance_schema(folder)]
+    results = [*write_schemas(folder), *write_analysis_schema(folder)]
+    return [*results, *write_submission_schemas(folder), *write_conformance_schema(folder)]
 
 
 def check_all(console: Console, results: Sequence[Path]) -> None:
     """Load all content, compare schemas with the shipped ones, validate records; raises on a defect."""
     import tempfile
 
+    from affectbench.analysis import AnalysisStore
     from affectbench.tables import read_records
     from affectbench.task import write_task_schemas
 
@@ -175,16 +178,19 @@ def check_all(console: Console, results: Sequence[Path]) -> None:
             shipped = root / ("leaderboard" if path in here else "tasks") / "schema" / path.name
             if not shipped.is_file() or shipped.read_bytes() != path.read_bytes():
                 raise AffectbenchError(f"{shipped} is out of date", hint="run: python harness.py schemas")
-    count, damaged = 0, []
+    count, n_analyses, damaged = 0, 0, []
     shipped_results = root / "leaderboard" / "results"
     shipped_folders = [shipped_results] if (shipped_results / "records").is_dir() else []
     for folder in [*results, *shipped_folders]:
         records, bad = read_records(folder)
         count += len(records)
-        damaged += bad
+        analyses, unread = AnalysisStore(folder).read_all()
+        n_analyses += len(analyses)
+        damaged += bad + [f"{item.path}: {item.reason}" for item in unread]
     if damaged:
         raise AffectbenchError(
             f"{len(damaged)} damaged records:\n" + "\n".join(damaged),
             hint="run these cells again, or restore the files",
         )
-    console.print(f"content loads, schemas are current, {count} records are valid")
+    more = f", {n_analyses} analyses too" if n_analyses else ""
+    console.print(f"content loads, schemas are current, {count} records are valid{more}")

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
+from affectbench.analysis import FOLDER
+from affectbench.analysis_gates import analysis_problems
 from affectbench.copies import overlaps
 from affectbench.errors import AffectbenchError
 from affectbench.published import PRECISION, changed_identity, differences
@@ -21,7 +22,7 @@ from affectbench.record import Record, cell_id
 from affectbench.registry import Registry, source_digest
 from affectbench.selector import Selection
 from affectbench.store import Damaged, Store
-from affectbench.submission import CARD, CELL_FILE, MARKUP, Submission, read_card
+from affectbench.submission import CARD, CELL_FILE, MARKUP, Submission, read_card, texts_of
 from affectbench.submitted import budget_of, evaluation_items
 from affectbench.task_parts import NAME_PATTERN
 
@@ -31,6 +32,7 @@ PLACES: tuple[tuple[str, int], ...] = (
     (rf"selections/{CELL_FILE}\.safetensors", 4096 * KIB),
     (r"submissions/[a-z0-9][a-z0-9._-]*/(submission\.yaml|[a-z][a-z0-9_]*\.py)", 64 * KIB),
     (r"README\.md", 64 * KIB),
+    (rf"{FOLDER}/{CELL_FILE}\.json", 512 * KIB),
 )
 """What a folder of published results holds, and how many bytes a file may have."""
 VERSIONED = ("task", "protocol", "model")
@@ -114,6 +116,7 @@ def run_gates(change: Change) -> list[Gate]:
         "methods are declared": _declared,
         "units were not found on evaluation items": _items,
         "no selection is a copy": _copies,
+        "analyses are sealed, in plain text and kept": _analyses,
     }
     found = []
     for name, gate in gates.items():
@@ -145,26 +148,15 @@ def _schema(change: Change) -> Iterator[str]:
                 yield f"{name}: {key} {getattr(cell, key)!r} is no name"
         if not re.fullmatch(NAME_PATTERN, cell.origin):
             yield f"{name}: identified on {cell.origin!r}, which is no name"
-        for text in _texts(record.model_dump(mode="json")):
+        for text in texts_of(record.model_dump(mode="json")):
             if MARKUP.search(text):
                 yield f"{name}: markup in {text[:60]!r}"
         if record.status == "error":
             yield f"{name}: ended in an error, which is no result: {record.reason}"
 
 
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for each in value.values():
-            yield from _texts(each)
-    elif isinstance(value, list):
-        for each in value:
-            yield from _texts(each)
-
-
 def _finite(change: Change) -> Iterator[str]:
-    for path in sorted((change.head / "records").glob("*.json")):
+    for path in sorted(path for name in ("records", FOLDER) for path in (change.head / name).glob("*.json")):
         odd: list[str] = []
 
         def number(text: str, odd: list[str] = odd) -> float:
@@ -380,6 +372,10 @@ def _copies(change: Change) -> Iterator[str]:
     for each in overlaps(own, list(change.after.values())):
         if each.copied:
             yield f"{each.cell}: {each.share:.0%} of its units are those of {each.selector} ({each.original})"
+
+
+def _analyses(change: Change) -> Iterator[str]:
+    yield from analysis_problems(change.base, change.head)
 
 
 def _shown(value: float | str | None) -> str:

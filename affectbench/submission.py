@@ -48,6 +48,18 @@ class SubmissionError(AffectbenchError):
     """A submission cannot be read, or does not say what it must."""
 
 
+def texts_of(value: Any) -> Iterator[str]:
+    """Every text within nested lists and mappings."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for each in value.values():
+            yield from texts_of(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from texts_of(each)
+
+
 def _plain(text: str) -> str:
     found = MARKUP.search(text)
     if found:

@@ -321,7 +321,7 @@ def test_the_report_sets_new_rows_beside_references_and_controls(case: Case) -> 
     assert f"| {spec['mine'] - spec['random']:+.3f} |" in row
     assert "| magnitude (reference) |" in text
     assert "| random (control) |" in text
-    assert "all 10 gates pass" in text
+    assert "all 11 gates pass" in text
     assert "3 cells, 1 new or changed" in text
 
 
@@ -376,8 +376,8 @@ def test_the_command(case: Case, run_cli: Callable[..., Outcome], tmp_path: Path
     own = ("--include", case.bench.root, "--data", case.bench.root / "data")
     status, out, _ = run_cli("gates", case.base, case.head, "--markdown", tmp_path / "r.md", *own)
     assert status == 0, out
-    assert out.count("pass  ") == 10
-    assert "all 10 gates pass" in (tmp_path / "r.md").read_text()
+    assert out.count("pass  ") == 11
+    assert "all 11 gates pass" in (tmp_path / "r.md").read_text()
     case.path("random").unlink()
     status, out, _ = run_cli("gates", case.base, case.head, *own)
     assert status == 1

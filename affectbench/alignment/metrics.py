@@ -1,0 +1,200 @@
+"""The measures of alignment between two series over the same time steps, each with its estimator.
+
+Most measures are an inner product of something made of each series alone. So a measure says what that is
+(`Measure.side`), and one matrix product gives it for any number of layers, lags and mismatched stimuli.
+Kendall's tau-b, RV and the pairwise information need both series at once (`Measure.pair`).
+
+Estimator ``paper`` is what the released code of arXiv 2601.16540 computes, under names that say what that is;
+``debiased`` is about zero for independent series of any length. Degenerate series give NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from affectbench.alignment import kernels
+from affectbench.alignment.rdm import Distance, FloatArray, as_series, degenerate, lag_rdm, ranks, rdm
+from affectbench.errors import AffectbenchError
+from affectbench.yaml_loading import suggest
+
+Estimator = Literal["paper", "debiased"]
+Family = Literal["geometric", "covariance"]
+Side = Callable[[FloatArray, Distance], FloatArray]
+Pair = Callable[[FloatArray, FloatArray, Distance], float]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One measure: its family and estimator, and either `side` or `pair`.
+
+    `side` maps a series (T, features) to a vector whose inner product with that of another series is the
+    measure; `pair` maps two series to it.
+    """
+
+    name: str
+    title: str
+    family: Family
+    estimator: Estimator
+    side: Side | None = None
+    pair: Pair | None = None
+
+    def __call__(self, x: npt.ArrayLike, y: npt.ArrayLike, distance: Distance = "correlation") -> float:
+        """The measure of two series (T, p) and (T, q); NaN where either is degenerate.
+
+        Raises `AffectbenchError` where they differ in length.
+        """
+        first, second = as_series(x), as_series(y)
+        if len(first) != len(second):
+            raise AffectbenchError(
+                f"{self.name}: {len(first)} and {len(second)} time steps",
+                hint="bring both series to one grid",
+            )
+        if degenerate(first) or degenerate(second):
+            return float("nan")
+        if self.side is not None:
+            return float(self.side(first, distance) @ self.side(second, distance))
+        assert self.pair is not None, "a measure has a side or a pair"
+        return self.pair(first, second, distance)
+
+
+def _unit(vector: FloatArray) -> FloatArray:
+    """The vector at length one; NaN for one without length."""
+    norm = np.linalg.norm(vector)
+    return vector / norm if norm > 0 else np.full(vector.shape, np.nan)
+
+
+def _standard(vector: FloatArray) -> FloatArray:
+    """Centred, at length one: inner products are then Pearson correlations."""
+    return _unit(vector - vector.mean())
+
+
+def _pearson_side(series: FloatArray, distance: Distance) -> FloatArray:
+    return _standard(rdm(series, distance))
+
+
+def _spearman_side(series: FloatArray, distance: Distance) -> FloatArray:
+    return _standard(ranks(rdm(series, distance)))
+
+
+def _lag_partial_side(series: FloatArray, distance: Distance) -> FloatArray:
+    """What is left of the ranks when those of the lag are taken out: inner products are partial Spearman
+    correlations given the time between two steps."""
+    own = _spearman_side(series, distance)
+    lag = _standard(ranks(lag_rdm(len(series))))
+    return _unit(own - (own @ lag) * lag)
+
+
+def _kernel_side(
+    gram: Callable[[FloatArray], FloatArray],
+    centre: Callable[[FloatArray], FloatArray],
+    finish: Callable[[FloatArray], FloatArray] = _unit,
+) -> Side:
+    def side(series: FloatArray, _distance: Distance) -> FloatArray:
+        nothing = kernels.nan_like_folded(series)
+        return finish(kernels.folded(centre(gram(series)))) if nothing is None else nothing
+
+    return side
+
+
+def _rbf_lower(series: FloatArray) -> FloatArray:
+    return kernels.rbf_gram(series, "lower")
+
+
+def _hsic_side(series: FloatArray, _distance: Distance) -> FloatArray:
+    nothing = kernels.nan_like_folded(series)
+    if nothing is not None:
+        return nothing
+    return kernels.folded(kernels.double_centred(_rbf_lower(series))) / (len(series) - 1)
+
+
+def _tau_b(x: FloatArray, y: FloatArray, distance: Distance) -> float:
+    return kendall(rdm(x, distance), rdm(y, distance))
+
+
+def kendall(first: FloatArray, second: FloatArray) -> float:
+    """Kendall's tau-b of two vectors (m,) in O(m log m), by Knight's algorithm; NaN where undefined."""
+    from scipy.stats import kendalltau
+
+    if np.isnan(first).any() or np.isnan(second).any():
+        return float("nan")
+    return float(kendalltau(first, second, method="asymptotic").statistic)
+
+
+def sign_agreement(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
+    """What versions of the released code before January 2026 called Kendall: the mean product of the signs of
+    the two centred RDMs."""
+    first, second = rdm(x), rdm(y)
+    return float(np.mean(np.sign(first - first.mean()) * np.sign(second - second.mean())))
+
+
+def _rv(x: FloatArray, y: FloatArray, _distance: Distance) -> float:
+    """tr(X'YY'X) / sqrt(tr((X'X)^2) tr((Y'Y)^2)), columns centred (Escoufier 1973)."""
+    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
+    norms = np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)
+    return float(np.linalg.norm(x.T @ y) ** 2 / norms)
+
+
+def _pairwise_information(x: FloatArray, y: FloatArray, _distance: Distance) -> float:
+    """Mean over all pairs of features of -ln(1 - rho^2) / 2, in nats; NaN where no pair has variance."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        first, second = (v - v.mean(axis=0) for v in (x, y))
+        rho = (first / np.linalg.norm(first, axis=0)).T @ (second / np.linalg.norm(second, axis=0))
+    rho = rho[np.isfinite(rho)]
+    if rho.size == 0:
+        return float("nan")
+    return float(np.mean(-0.5 * np.log1p(-np.minimum(rho**2, 1 - 1e-12))))
+
+
+_RSA: tuple[tuple[str, str, Side | None, Pair | None], ...] = (
+    ("rsa_spearman", "RSA, Spearman", _spearman_side, None),
+    ("rsa_pearson", "RSA, Pearson", _pearson_side, None),
+    ("tau_b", "RSA, Kendall's tau-b", None, _tau_b),
+)
+_double, _u = kernels.double_centred, kernels.u_centred
+MEASURES: dict[Estimator, dict[str, Measure]] = {"paper": {}, "debiased": {}}
+for _name, _title, _side, _pair in _RSA:
+    for _which in MEASURES:
+        MEASURES[_which][_name] = Measure(_name, _title, "geometric", _which, _side, _pair)
+for _measure in (
+    Measure("cka_linear", "CKA, linear", "covariance", "paper", _kernel_side(kernels.linear_gram, _double)),
+    Measure("cka_rbf", "CKA, RBF", "covariance", "paper", _kernel_side(_rbf_lower, _double)),
+    Measure("rv", "RV", "covariance", "paper", None, _rv),
+    Measure("hsic_rbf", "HSIC, RBF", "covariance", "paper", _hsic_side),
+    Measure(
+        "dcor_squared", "distance correlation, squared", "covariance", "paper",
+        _kernel_side(kernels.distances, _double),
+    ),
+    Measure("pairwise_mi", "mean pairwise information", "covariance", "paper", None, _pairwise_information),
+    Measure("rsa_lag_partial", "RSA, lag taken out", "geometric", "debiased", _lag_partial_side),
+    Measure("cka_linear", "CKA, linear", "covariance", "debiased", _kernel_side(kernels.linear_gram, _u)),
+    Measure("cka_rbf", "CKA, RBF", "covariance", "debiased", _kernel_side(kernels.rbf_gram, _u)),
+    Measure(
+        "dcor_squared", "distance correlation, squared", "covariance", "debiased",
+        _kernel_side(kernels.distances, _u),
+    ),
+    Measure(
+        "pairwise_mi", "mean pairwise information", "covariance", "debiased", None, _pairwise_information
+    ),
+):  # fmt: skip
+    MEASURES[_measure.estimator][_measure.name] = _measure
+
+
+def measure(name: str, estimator: Estimator) -> Measure:
+    """The measure of that name. Raises `AffectbenchError` with a suggestion."""
+    known = MEASURES[estimator]
+    if name not in known:
+        raise AffectbenchError(
+            f"metric {name!r} has no estimator {estimator!r}{suggest(name, known)}",
+            hint=f"{estimator}: {', '.join(known)}",
+        )
+    return known[name]
+
+
+def distance_correlation(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
+    """The true distance correlation: the root of `dcor_squared` of estimator ``paper``."""
+    return float(np.sqrt(measure("dcor_squared", "paper")(x, y)))

@@ -69,11 +69,11 @@ def _root(
 @app.command("list")
 def list_content(
     kind: Annotated[
-        str | None, typer.Argument(help="models, tasks, selectors, interventions or suites.")
+        str | None, typer.Argument(help="models, saes, tasks, selectors, interventions or suites.")
     ] = None,
     include: Include = None,
 ) -> None:
-    """Show models, tasks, selectors, interventions and suites, and where each comes from."""
+    """Show models, SAEs, tasks, selectors, interventions and suites, and where each comes from."""
     from affectbench.listing import print_lists
 
     print_lists(out, kind, include or [])

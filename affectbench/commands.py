@@ -167,7 +167,8 @@ def check_all(console: Console, results: Sequence[Path]) -> None:
     registry = Registry()
     for kind, load in {
         "benchmark": registry.benchmark, "intervention": registry.intervention, "suite": registry.suite,
-        "model": registry.model, "selector": registry.selector, "family": registry.family,
+        "model": registry.model, "sae": registry.sae, "selector": registry.selector,
+        "family": registry.family,
     }.items():  # fmt: skip
         for entry in registry.entries(kind):  # type: ignore[arg-type]
             load(entry.name)

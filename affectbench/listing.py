@@ -17,6 +17,7 @@ from affectbench.yaml_loading import load_document, suggest
 
 KINDS: dict[str, Kind] = {
     "models": "model",
+    "saes": "sae",
     "tasks": "benchmark",
     "selectors": "selector",
     "interventions": "intervention",

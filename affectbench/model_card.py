@@ -38,7 +38,8 @@ class ModelCard(TaskFile):
     model that is larger than one device, `device_map` (accelerate's: `auto`, or a device for each part)
     spreads its layers, within `max_memory` of each device, and over `offload_folder` (relative to the card)
     for those on `disk`. `architecture`: the class of transformers, where the family reads several; its tiny
-    instance is checked.
+    instance is checked. `dictionary`: the SAE card whose features are this model's units at the site
+    `feature`.
 
     For people and for `list models`: `gated` checkpoints are given to accounts that accepted a licence (of
     the checkpoint that it names, where that is another); `requires` names further packages, with versions
@@ -47,7 +48,7 @@ class ModelCard(TaskFile):
     """
 
     digest_without: ClassVar[frozenset[str]] = frozenset(
-        {"gated", "requires", "sizes", "chat_template", "facts", "remote_code", "architecture"}
+        {"dictionary", "gated", "requires", "sizes", "chat_template", "facts", "remote_code", "architecture"}
     )
 
     kind: Literal["model"]
@@ -69,6 +70,7 @@ class ModelCard(TaskFile):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     planted: Text | None = None
     default_task: Name | None = None
+    dictionary: Name | None = None
     device_map: Placing | dict[str, str | int] | None = None
     max_memory: dict[str | int, str] = Field(default_factory=dict)
     offload_folder: Text | None = None

@@ -1,4 +1,4 @@
-"""What models, families, tasks and selectors there are: built in, in included folders, in installed packages.
+"""What models, SAEs, tasks and selectors there are: built in, in included folders, in installed packages.
 
 Listing reads names and first lines only; nothing is imported before it is asked for by name. All places are
 equal: a built-in has no precedence, and a name found twice is an error.
@@ -24,14 +24,16 @@ from affectbench.content import (
     source_digest,
 )
 from affectbench.errors import AffectbenchError
+from affectbench.sae_card import SaeCard
 from affectbench.task import Benchmark, InterventionProtocol, ModelCard, Suite, load_as
 from affectbench.yaml_loading import load_document, suggest
 
 __all__ = ["Entry", "Kind", "Registry", "RegistryError", "builtin_root", "source_digest"]
 
-Kind = Literal["model", "family", "benchmark", "intervention", "suite", "selector"]
+Kind = Literal["model", "sae", "family", "benchmark", "intervention", "suite", "selector"]
 LAYOUT: dict[Kind, tuple[str, str]] = {
     "model": ("models", "*.yaml"),
+    "sae": ("models/saes", "*.yaml"),
     "family": ("models", "*.py"),
     "benchmark": ("tasks/benchmarks", "*.yaml"),
     "intervention": ("tasks/interventions", "*.yaml"),
@@ -126,6 +128,10 @@ class Registry:
     def model(self, name: str) -> ModelCard:
         """The card of a checkpoint; its weights are not touched."""
         return load_as(self.find("model", name).path, ModelCard)
+
+    def sae(self, name: str) -> SaeCard:
+        """The card of sparse autoencoders; their weights are not touched."""
+        return load_as(self.find("sae", name).path, SaeCard)
 
     def family(self, name: str) -> type:
         """The wrapper class of a model family, imported now."""

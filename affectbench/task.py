@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, field_validator, model_validator
 
 from affectbench.model_card import ModelCard, Placing
+from affectbench.sae_card import SaeCard
 from affectbench.sources import FolderSource, GeneratorSource, HubSource, LinesSource, RowSource, Source
 from affectbench.task_file import Modality, TaskFile
 from affectbench.task_parts import (
@@ -44,6 +45,7 @@ __all__ = [
     "InterventionProtocol",
     "ModelCard",
     "Placing",
+    "SaeCard",
     "SplitName",
     "Suite",
     "TaskFileError",
@@ -291,14 +293,15 @@ class Suite(TaskFile):
         )
 
 
-AnyTaskFile = Benchmark | InterventionProtocol | Suite | ModelCard
+AnyTaskFile = Benchmark | InterventionProtocol | Suite | ModelCard | SaeCard
 KINDS: dict[str, type[AnyTaskFile]] = {
     "benchmark": Benchmark,
     "intervention": InterventionProtocol,
     "suite": Suite,
     "model": ModelCard,
+    "sae": SaeCard,
 }
-K = TypeVar("K", Benchmark, InterventionProtocol, Suite, ModelCard)
+K = TypeVar("K", Benchmark, InterventionProtocol, Suite, ModelCard, SaeCard)
 
 
 def load_file(path: Path | str) -> AnyTaskFile:

@@ -1,8 +1,8 @@
 """What a regression check compares: a folder of results, or one small file that a team can commit.
 
-The file is Parquet, one row a cell: the record as JSON, and of its predictions on the test split what the
-paired tests need: the answers without intervention, at the operating suppress dose and at every amplify dose.
-Margins and random draws stay in the results folder.
+The file is Parquet, one row a cell: the record as JSON, and of its predictions what the paired tests need: on
+the test split the answers without intervention, at the operating suppress dose and at every amplify dose, and
+those of the answer-word control. Margins and random draws stay in the results folder.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,24 +18,27 @@ from typing import Any
 import numpy as np
 
 from affectbench.errors import RecordError
-from affectbench.outcomes import Condition, Outcomes, content_digest
+from affectbench.outcomes import ANSWER_WORDS, Condition, Outcomes, content_digest
 from affectbench.record import Record, cell_id
 from affectbench.store import Damaged, Store, parse_record, write_atomically
 
 SUFFIX = ".parquet"
 META = b"affectbench_baseline"
-VERSION = 1
-COLUMNS = ("cell", "record", "items", "clusters", "gold", "base", "conditions")
+VERSION = 2
+READ = (1, VERSION)
+"""Version 1 lacks the column `answer_words`."""
+ANSWERS = ("items", "clusters", "gold", "base", "conditions")
 HINT = "restore the file, or write a new baseline with --update"
 
 
 @dataclass(frozen=True)
 class Results:
-    """Records, and how to get a record's answers on the test split (None where none are stored)."""
+    """Records, and how to get a record's answers: of `test` and, where it was asked, of the answer-word
+    control; empty where none are stored."""
 
     name: str
     records: tuple[Record, ...]
-    answers: Callable[[Record], Outcomes | None]
+    answers: Callable[[Record], Mapping[str, Outcomes]]
 
 
 def read_results(path: Path) -> Results:
@@ -73,16 +76,16 @@ def of_folder(folder: Path, records: Sequence[Record] | None = None) -> Results:
                 f"{len(damaged)} damaged records:\n{listed}", hint="run these cells again, or restore them"
             )
 
-    def answers(record: Record) -> Outcomes | None:
+    def answers(record: Record) -> Mapping[str, Outcomes]:
         if not record.hashes.predictions or not store.predictions_path(record.cell).exists():
-            return None
+            return {}
         found = store.read_predictions(record.cell)
         if content_digest(found) != record.hashes.predictions:
             raise RecordError(
                 f"{store.predictions_path(record.cell)}: these are not the answers of its record",
                 hint="run the cell again",
             )
-        return found["test"]
+        return {split: found[split] for split in ("test", ANSWER_WORDS) if split in found}
 
     return Results(str(folder), tuple(records), answers)
 
@@ -116,30 +119,30 @@ def _to_parquet(results: Results) -> bytes:
     condition = pa.struct(
         [("arm", pa.string()), ("dose", pa.float64()), ("alpha", pa.float64()), ("answers", codes)]
     )
-    kinds = (pa.string(), pa.string(), text, text, codes, codes, pa.list_(condition))
+    answers = list(zip(ANSWERS, (text, text, codes, codes, pa.list_(condition)), strict=True))
+    columns = [("cell", pa.string()), ("record", pa.string()), *answers, (ANSWER_WORDS, pa.struct(answers))]
     seal = json.dumps({"version": VERSION, "sha256": _seal(rows)}).encode()
-    schema = pa.schema(list(zip(COLUMNS, kinds, strict=True)), metadata={META: seal})
+    schema = pa.schema(columns, metadata={META: seal})
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema), sink, compression="zstd", compression_level=12)
     return sink.getvalue()
 
 
-def _row(record: Record, answers: Outcomes | None) -> dict[str, Any]:
-    row: dict[str, Any] = dict.fromkeys(COLUMNS)
-    row |= {"cell": cell_id(record.cell), "record": record.sealed().canonical()}
-    if answers is None:
-        return row
+def _row(record: Record, answers: Mapping[str, Outcomes]) -> dict[str, Any]:
+    row: dict[str, Any] = {"cell": cell_id(record.cell), "record": record.sealed().canonical()}
+    row |= _columns(answers["test"], record) if answers else dict.fromkeys(ANSWERS)
+    words = answers.get(ANSWER_WORDS)
+    return row | {ANSWER_WORDS: None if words is None else _columns(words, record)}
+
+
+def _columns(answers: Outcomes, record: Record) -> dict[str, Any]:
     kept = _reduced(answers, record)
-    return row | {
-        "items": kept.items.tolist(),
-        "clusters": kept.clusters.tolist(),
-        "gold": kept.gold.tolist(),
-        "base": kept.base.tolist(),
-        "conditions": [
-            {"arm": c.arm, "dose": c.dose, "alpha": c.alpha, "answers": c.predictions.ravel().tolist()}
-            for c in kept.conditions
-        ],
-    }
+    conditions = [
+        {"arm": c.arm, "dose": c.dose, "alpha": c.alpha, "answers": c.predictions.ravel().tolist()}
+        for c in kept.conditions
+    ]
+    columns = (kept.items, kept.clusters, kept.gold, kept.base)
+    return dict(zip(ANSWERS, [*(column.tolist() for column in columns), conditions], strict=True))
 
 
 def _reduced(answers: Outcomes, record: Record) -> Outcomes:
@@ -166,7 +169,7 @@ def _of_file(path: Path) -> Results:
         table = pq.read_table(path)
         seal = json.loads((table.schema.metadata or {})[META])
         rows: dict[str, dict[str, Any]] = {row["cell"]: row for row in table.to_pylist()}
-        if seal["version"] != VERSION:
+        if seal["version"] not in READ:
             raise ValueError(f"its format has version {seal['version']}, this program reads {VERSION}")
         if _seal(rows.values()) != seal["sha256"]:
             raise ValueError("its content does not match its checksum")
@@ -177,9 +180,10 @@ def _of_file(path: Path) -> Results:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise RecordError(f"the baseline {path} is damaged: {reason}", hint=HINT) from error
 
-    def answers(record: Record) -> Outcomes | None:
+    def answers(record: Record) -> Mapping[str, Outcomes]:
         row = rows[cell_id(record.cell)]
-        return _outcomes(record, row) if row["items"] else None
+        kept = {"test": row, ANSWER_WORDS: row.get(ANSWER_WORDS)}
+        return {split: _outcomes(record, own) for split, own in kept.items() if own and own["items"]}
 
     return Results(str(path), records, answers)
 

@@ -19,7 +19,7 @@ from affectbench.injection import Injection
 from affectbench.intervention import ROLE_BIT, Intervention, mean_ablation, scale
 from affectbench.memory import peak_memory_mib
 from affectbench.operating import judged, operating_of
-from affectbench.outcomes import Condition, Outcomes, Steered, content_digest, of_labels
+from affectbench.outcomes import ANSWER_WORDS, Condition, Outcomes, Steered, content_digest, of_labels
 from affectbench.overlap import listed_units
 from affectbench.pieces import Cost as EngineCost
 from affectbench.preservation import Preserver
@@ -42,7 +42,7 @@ from affectbench.study import Study
 from affectbench.task import SPLITS
 from affectbench.transfer import Carried
 from affectbench.transfer import of_labels as selection_of_labels
-from affectbench.word_score import ANSWER_WORDS, bar, is_able
+from affectbench.word_score import bar, is_able
 
 FELL_BACK = "identified_on_all_items"
 FAILED_ITEMS = "failed_items"

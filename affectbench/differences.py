@@ -35,7 +35,7 @@ class Difference:
         before, after: its values, None where a run has none.
         method: `paired` test over clusters; `intervals` of the two runs; `size` alone without known errors.
         low, high: 95 % interval of after - before, not corrected.
-        clusters: (C,) what each cluster adds to the difference; with `paired`.
+        clusters: (C,) what each cluster adds to the difference, or to a multiple of it; with `paired`.
         se: standard error of the difference; with `intervals`.
         family: tests over the same clusters are corrected together; with `paired`.
     """
@@ -74,6 +74,13 @@ def same_items(one: Outcomes, two: Outcomes) -> bool:
     )
 
 
+def items_digest(answers: Outcomes) -> str:
+    """sha256 of items and clusters: tests over the same ones are corrected together."""
+    return hashlib.sha256(
+        "\0".join([*map(str, answers.items), *map(str, answers.clusters)]).encode()
+    ).hexdigest()
+
+
 def unpaired_difference(before: Record, after: Record, statistic: str) -> Difference:
     """From the records alone: the errors of the two runs are taken for independent, which is cautious."""
     one, two = headline_values(before)[statistic], headline_values(after)[statistic]
@@ -105,7 +112,6 @@ def paired_differences(
     # A resample without any item of an emotion has no statistic; NaN is left out below.
     resampled = stats.bootstrap(table, difference, draws=draws, seed=seed)
     clusters = new.by_cluster() - old.by_cluster()
-    digest = hashlib.sha256("\0".join([*map(str, one.items), *map(str, one.clusters)]).encode())
     values = headline_values(before), headline_values(after)
     found = []
     for place, name in enumerate((SPECIFICITY, STRENGTH, BASE_UAR)):
@@ -120,7 +126,7 @@ def paired_differences(
             Difference(
                 name, values[0][name], values[1][name], "paired",
                 low=None if low is None else float(low), high=None if high is None else float(high),
-                clusters=clusters[:, place], family=digest.hexdigest(),
+                clusters=clusters[:, place], family=items_digest(one),
             )
         )  # fmt: skip
     return found
@@ -154,9 +160,7 @@ class _Measure:
 
     def by_cluster(self) -> FloatArray:
         """(C, 3) what each cluster adds; columns sum to the statistics, which are linear for fixed items."""
-        sums = self.tally.table.astype(np.float64)
-        sums[:, : self.tally.n_labels] = sums[:, : self.tally.n_labels].sum(axis=0)
-        return self.statistics(sums)
+        return self.statistics(self.tally.by_cluster())
 
 
 def _standard_error(record: Record, statistic: str) -> float | None:

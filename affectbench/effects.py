@@ -85,6 +85,13 @@ class Tally:
         loss = -np.diagonal(matrix, axis1=-2, axis2=-1)
         return matrix, np.where((self.direction > 0)[None, :, None], gain, loss)
 
+    def by_cluster(self) -> FloatArray:
+        """(C, T): each cluster's sums beside the items by gold of all clusters. Statistics of its rows that
+        are linear for fixed items (self, cross, spec, UAR change, strength) sum to those of the whole."""
+        sums = self.table.astype(np.float64)
+        sums[:, : self.n_labels] = sums[:, : self.n_labels].sum(axis=0)
+        return sums
+
     def statistics(self, sums: FloatArray) -> FloatArray:
         """(D, T) sums -> (D, S): for each condition 6 totals and 3 E values by emotion, then the strength."""
         matrix, shift = self.unpack(sums)

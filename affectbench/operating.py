@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from affectbench.effects import estimate_of
-from affectbench.outcomes import Outcomes
+from affectbench.outcomes import ANSWER_WORDS, Outcomes
 from affectbench.preservation_score import aggregate, aggregates, resampled_preservation
 from affectbench.record import Headline, Operating, ValidationPoint
 from affectbench.score import Resampled, score_outcomes, scored
 from affectbench.score_models import Arm, DoseScore, Estimate, PreservationScore, Scores
 from affectbench.stats import FloatArray
-from affectbench.word_score import ANSWER_WORDS, score_answer_words
+from affectbench.word_score import score_answer_words
 
 KEEP = 0.9
 """The least preservation an operating dose should have."""

@@ -20,6 +20,8 @@ UNPARSED, ERROR, OTHER = -1, -2, -3
 the labels of both benchmarks only.
 """
 Array = npt.NDArray[Any]
+ANSWER_WORDS = "answer_words"
+"""The name of that control's items among the splits of a cell's predictions."""
 
 
 @dataclass(frozen=True)

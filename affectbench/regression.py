@@ -23,6 +23,7 @@ from affectbench.differences import (
 )
 from affectbench.effects import LEVEL
 from affectbench.record import Cell, Record
+from affectbench.word_differences import CONFOUNDS, confound_differences
 
 TOLERANCE = 0.02
 """A smaller change fails no build, however significant."""
@@ -171,7 +172,8 @@ def _doses(record: Record) -> str:
 
 def _same_scores(before: Record, after: Record) -> bool:
     same_answers = before.hashes.predictions and before.hashes.predictions == after.hashes.predictions
-    return bool(same_answers) and headline_values(before) == headline_values(after)
+    values = [(headline_values(record), record.word_confound) for record in (before, after)]
+    return bool(same_answers) and values[0] == values[1]
 
 
 def _differences(
@@ -180,16 +182,20 @@ def _differences(
     found: dict[str, Difference] = {}
     notes = []
     if before.scores is not None and after.scores is not None:
-        one, two = baseline.answers(before), results.answers(after)
+        answers = baseline.answers(before), results.answers(after)
+        one, two = (each["test"].ordered() if each else None for each in answers)
         if one is None or two is None:
             notes.append("no predictions to pair: intervals compared")
-        elif not same_items(one := one.ordered(), two := two.ordered()):
+        elif not same_items(one, two):
             notes.append("the two runs answered different items: intervals compared")
         else:
             paired = paired_differences(before, after, one, two, seed=seed, draws=draws)
             found = {difference.statistic: difference for difference in paired}
+        words, said = confound_differences(before, after, *answers, seed=seed, draws=draws)
+    else:
+        words, said = [], []
     every = [found.get(name) or unpaired_difference(before, after, name) for name in STATISTICS]
-    return [each for each in every if (each.before, each.after) != (None, None)], notes
+    return [each for each in every if (each.before, each.after) != (None, None)] + words, notes + said
 
 
 def _corrected(differences: Sequence[Difference], seed: int, draws: int) -> list[float | None]:
@@ -255,7 +261,8 @@ def _verdict(difference: Difference, p: float | None, tolerance: float, *, contr
     # A control has no effect to lose: only the model below it can get worse.
     if control and difference.statistic != BASE_UAR:
         return "moved"
-    worse = difference.after is None if size is None else size < 0
+    fallen = difference.after is None if size is None else size < 0
+    worse = fallen != (difference.statistic in CONFOUNDS.values())
     return "regressed" if worse else "improved"
 
 

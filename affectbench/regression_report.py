@@ -14,7 +14,7 @@ QUIET = ("same", "unchanged")
 """Verdicts that are counted and not listed."""
 COLOURS = {"improved": "green", "new": "cyan", "moved": "yellow", "missing": "red"}
 COLUMNS = ("cell", "verdict", "statistic", "before", "after", "change [95 %]", "p")
-TABLE = "    {:<12}  {:>6}  {:>6}  {:<23}  {}"
+TABLE = "    {:<17}  {:>6}  {:>6}  {:<23}  {}"
 ADVICE = (
     "Meant? Write a new baseline with --update. A new checkpoint or selector under the old name: "
     "--allow-change model, --allow-change selector, and the scores decide."

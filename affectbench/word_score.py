@@ -2,25 +2,20 @@
 
 The control is scored by the functions that score the task. The ratio is that of two specificities, with an
 interval from resamples of both sets of clusters, drawn independently of each other.
-Source: ours. A percentile bootstrap of a ratio is sound only where its denominator stays clear of 0 (Efron
-and Tibshirani 1993, chapter 14, on ratios); hence none is given where the task's own interval holds 0.
+Source: ours. None is given where the task's own interval holds 0: there is nothing to divide by (`ratios`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from affectbench.effects import LEVEL, UNDEFINED_DRAWS, resampled_spec
+from affectbench.effects import resampled_spec
 from affectbench.outcomes import Condition, Outcomes
+from affectbench.ratios import quotients, ratio_estimate
 from affectbench.record import Operating
 from affectbench.score import score_baseline, score_outcomes
 from affectbench.score_models import ARMS, AnswerWords, Arm, DoseScore, Estimate, Scores, WordConfound
-from affectbench.stats import FloatArray
 
-ANSWER_WORDS = "answer_words"
-"""The name of the control's items among the splits of a cell's predictions."""
 HIGH = 0.5
 """A confound that lies above this with its whole interval is flagged: most of the effect is on the words."""
 
@@ -105,26 +100,7 @@ def _ratio(
     # Different seeds: equal ones would give two sets of as many clusters the same resamples.
     numerator = resampled_spec(control, _condition(control, above), seed + 1, draws)
     denominator = resampled_spec(task, _condition(task, below), seed, draws)
-    value = round(above.spec.value / below.spec.value, 12) + 0.0
-    return _bounded(value, numerator, denominator)
-
-
-def _bounded(value: float, numerator: FloatArray, denominator: FloatArray) -> Estimate:
-    """The ratio with its percentile interval; resamples whose denominator is not above 0 widen both ends."""
-    known = np.isfinite(numerator) & np.isfinite(denominator)
-    if known.mean() < 1 - UNDEFINED_DRAWS:
-        return Estimate(value=value)
-    above, below = numerator[known], denominator[known]
-    sound = below > 0
-    ratios = above[sound] / below[sound]
-    ends = []
-    for infinite, share in ((-np.inf, LEVEL / 2), (np.inf, 1 - LEVEL / 2)):
-        everything = np.concatenate([ratios, np.full(int((~sound).sum()), infinite)])
-        ends.append(float(np.quantile(everything, share, method="inverted_cdf")))
-    if not np.isfinite(ends).all():
-        return Estimate(value=value)
-    low, high = (round(end, 12) + 0.0 for end in ends)
-    return Estimate(value=value, low=low, high=high)
+    return ratio_estimate(above.spec.value / below.spec.value, quotients(numerator, denominator))
 
 
 def _at(doses: Sequence[DoseScore], arm: Arm, dose: float | None) -> DoseScore | None:

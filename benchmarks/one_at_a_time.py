@@ -28,7 +28,7 @@ from affectbench.lm_harness import choice_task
 from affectbench.lm_harness import requests_of as lm_requests_of
 from affectbench.model import Model
 from affectbench.operating import judged, operating_of
-from affectbench.outcomes import Condition, Outcomes
+from affectbench.outcomes import ANSWER_WORDS, Condition, Outcomes
 from affectbench.placement import load_model
 from affectbench.plan import Job
 from affectbench.preservation import Preserver, degenerate
@@ -40,7 +40,7 @@ from affectbench.selector import Selection
 from affectbench.session import Session
 from affectbench.study import Study
 from affectbench.task import InterventionProtocol
-from affectbench.word_score import ANSWER_WORDS, is_able
+from affectbench.word_score import is_able
 from benchmarks.measuring import BenchmarkError, cpu_seconds
 from benchmarks.ways import Hooks, Way, as_loaded
 

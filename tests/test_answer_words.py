@@ -17,16 +17,17 @@ from example_records import LABELS, example_outcomes
 from affectbench.answer_words import answer_word_items, answer_words_digest, answer_words_size
 from affectbench.content import builtin_root
 from affectbench.operating import judged
-from affectbench.outcomes import Condition, Outcomes, content_digest
+from affectbench.outcomes import ANSWER_WORDS, Condition, Outcomes, content_digest
 from affectbench.plan import job_of_names
 from affectbench.predictions import from_parquet, to_parquet
 from affectbench.preservation_score import PreservationOutcomes, score_preservation
+from affectbench.ratios import quotients, ratio_estimate
 from affectbench.record import Operating
 from affectbench.score import score_outcomes
 from affectbench.score_models import Estimate, PreservationScore
 from affectbench.store import Store
 from affectbench.task import Benchmark, InterventionProtocol, load_as
-from affectbench.word_score import ANSWER_WORDS, is_able, is_high, score_answer_words
+from affectbench.word_score import is_able, is_high, score_answer_words
 
 TASKS = builtin_root() / "tasks"
 OPERATING = Operating(suppress_dose=0.0, amplify_dose=2.0, reason="")
@@ -236,15 +237,13 @@ def test_where_there_is_no_ratio_the_record_says_why(
 
 
 def test_a_denominator_near_zero_never_gives_a_finite_guess() -> None:
-    from affectbench.word_score import _bounded
-
     rng = np.random.default_rng(0)
     above = rng.normal(0.3, 0.05, 10_000)
     clear, doubtful = rng.normal(0.5, 0.05, 10_000), rng.normal(0.05, 0.05, 10_000)
-    known = _bounded(0.6, above, clear)
+    known = ratio_estimate(0.6, quotients(above, clear))
     assert known.low is not None
     assert 0.35 < known.low < 0.6
-    assert _bounded(6.0, above, doubtful) == Estimate(value=6.0)
+    assert ratio_estimate(6.0, quotients(above, doubtful)) == Estimate(value=6.0)
 
 
 # Its way through files and cells.

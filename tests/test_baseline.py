@@ -26,10 +26,7 @@ def test_a_file_compares_like_the_folder_it_was_made_from(done: Path, baseline: 
     folder, file = of_folder(done), read_results(baseline)
     assert sorted(r.canonical() for r in file.records) == sorted(r.canonical() for r in folder.records)
     for record in file.records:
-        kept, full = file.answers(record), folder.answers(record)
-        assert kept is not None
-        assert full is not None
-        full = full.ordered()
+        kept, full = file.answers(record)["test"], folder.answers(record)["test"].ordered()
         for name in ("items", "gold", "clusters", "base"):
             np.testing.assert_array_equal(getattr(kept, name), getattr(full, name))
         assert [c.name for c in kept.conditions] == ["suppress 0", "amplify 2", "amplify 4"]
@@ -49,7 +46,7 @@ def test_records_without_predictions_are_kept_without_answers(done: Path, tmp_pa
     shutil.rmtree(copy / "predictions")
     write_baseline(tmp_path / "bare.parquet", of_folder(copy))
     file = read_results(tmp_path / "bare.parquet")
-    assert [file.answers(record) for record in file.records] == [None, None]
+    assert [file.answers(record) for record in file.records] == [{}, {}]
 
 
 def truncate(path: Path) -> None:
@@ -87,7 +84,7 @@ def other_answer(rows: list[dict]) -> list[dict]:
         (lambda path: path.write_text("hello"), "is damaged"),
         (lambda path: change(path, other_answer), "does not match its checksum"),
         (lambda path: change(path, lambda rows: rows[1:]), "does not match its checksum"),
-        (lambda path: change(path, lambda rows: rows, version=2), "version 2, this program reads 1"),
+        (lambda path: change(path, lambda rows: rows, version=3), "version 3, this program reads 2"),
     ],
 )
 def test_damage_is_told(baseline: Path, damage: Callable[[Path], object], said: str) -> None:

@@ -80,7 +80,7 @@ def record_of(outcomes: Outcomes, selector: str = "mad", **changes: Any) -> Reco
 
 
 def results(*cells: tuple[Record, Outcomes | None], name: str = "results") -> Results:
-    stored = {cell_id(record.cell): outcomes for record, outcomes in cells}
+    stored = {cell_id(record.cell): {"test": outcomes} if outcomes else {} for record, outcomes in cells}
     return Results(name, tuple(record for record, _ in cells), lambda record: stored[cell_id(record.cell)])
 
 

@@ -64,10 +64,11 @@ def rescore(console: Console, results: Path) -> None:
 
 def build_leaderboard(console: Console, results: Sequence[Path], output: Path) -> None:
     """Build the site from one or more results folders."""
+    from affectbench.analysis import FOLDER
     from affectbench.leaderboard import build_site_of
 
     for folder in results:
-        if not (folder / "records").is_dir():
+        if not any((folder / name).is_dir() for name in ("records", FOLDER)):
             raise AffectbenchError(
                 f"{folder} holds no records", hint="run a suite first: python harness.py run quickstart"
             )

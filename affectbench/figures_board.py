@@ -12,7 +12,7 @@ from functools import cache
 from html import escape
 
 from affectbench.content import builtin_root
-from affectbench.figures import Axis
+from affectbench.figures_parts import Axis
 from affectbench.score_models import Estimate
 from affectbench.site_format import number
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
-from affectbench.figures import CHARACTER, Axis, apart, svg
+from affectbench.figures_parts import CHARACTER, Axis, apart, svg, text_at
 from affectbench.score_models import Estimate
 from affectbench.site_format import interval, number
 
@@ -31,18 +30,18 @@ def setting_curve(name: str, title: str, axis: str, settings: Sequence[str], ser
     for tick in y.ticks():
         shade = "base" if tick == 0 else "grid"
         parts.append(f'<line class="{shade}" x1="{left:g}" y1="{y(tick)}" x2="{right:g}" y2="{y(tick)}"/>')
-        parts.append(_text(left - 6, y(tick) + 4, number(tick, 2), "tick", "end"))
+        parts.append(text_at(left - 6, y(tick) + 4, number(tick, 2), "tick", "end"))
     places = [left + 12 + step * place for place in range(len(settings))]
     for place, setting in zip(places, settings, strict=True):
-        parts.append(_text(place, height - 28, setting, "tick", "middle"))
-    parts.append(_text((left + right) / 2, height - 6, axis, "axis", "middle"))
+        parts.append(text_at(place, height - 28, setting, "tick", "middle"))
+    parts.append(text_at((left + right) / 2, height - 6, axis, "axis", "middle"))
     drawn = [each for each in series if any(each.values)]
     heights = apart([y(next(v for v in reversed(each.values) if v).value) for each in drawn], 13)
     for number_of, (each, end) in enumerate(zip(drawn, heights, strict=True)):
         shade = f"e{number_of % COLOURS}"
         shift = 3.0 * (number_of - (len(drawn) - 1) / 2)
         parts += _line(each, [place + shift for place in places], y, f"thin {shade}")
-        parts.append(_text(right + 6, end + 4, each.name, f"end {shade}", "start"))
+        parts.append(text_at(right + 6, end + 4, each.name, f"end {shade}", "start"))
     told = "; ".join(
         f"{each.name}: "
         + ", ".join(
@@ -73,9 +72,3 @@ def _ends(series: Sequence[Series]) -> tuple[float, float]:
     for value in (value for each in series for value in each.values if value):
         ends += [end for end in (value.value, value.low, value.high) if end is not None]
     return min(ends), max(ends)
-
-
-def _text(x: float, y: float, text: str, shade: str, anchor: str) -> str:
-    return (
-        f'<text class="{shade}" x="{x:g}" y="{y:g}" text-anchor="{anchor}">{escape(text, quote=False)}</text>'
-    )

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from affectbench import __version__
+from affectbench.analysis import Analysis, analyses_of
 from affectbench.conformance_report import Conformance
 from affectbench.content import builtin_root
 from affectbench.errors import AffectbenchError
@@ -63,6 +64,7 @@ def build_site(
     *,
     damaged: Sequence[Damaged] = (),
     conformance: Mapping[str, Conformance] | None = None,
+    analyses: Sequence[Analysis] = (),
     progress: Progress | None = None,
 ) -> Site:
     """Write the site of these records to a folder, in place of an older site there.
@@ -72,22 +74,26 @@ def build_site(
         output: the site's folder; it must be new, empty, or hold a site written by this function.
         damaged: result files that could not be trusted, listed on the index page.
         conformance: reports of `verify-model` by model.
+        analyses: what was found beside the cells, each under a name of its own.
         progress: called with (entry pages written, entry pages in all).
 
     Raises:
         SiteError: two records of one cell, a folder that holds something else, or a failed write.
     """
     sources = [source_of(record) for record in records]
-    return _write_site(sources, output, damaged, _memory(output), progress, {}, conformance or {})
+    more = _More(damaged, {}, conformance or {}, sorted(analyses, key=lambda each: each.name))
+    return _write_site(sources, output, more, _memory(output), progress)
 
 
 def build_site_of(folders: Sequence[Path], output: Path, *, progress: Progress | None = None) -> Site:
-    """Write the site of all records in results folders; a record that the old site knows is not parsed again.
+    """Write the site of all records and analyses in results folders; a record that the old site knows is not
+    parsed again.
 
     Reports of conformance are taken from the same folders, from beside them, and from what is shipped.
 
     Raises:
         SiteError: as `build_site`.
+        RecordError: two folders hold different analyses of one name.
     """
     _check_replaceable(output)
     memory = _memory(output)
@@ -98,7 +104,19 @@ def build_site_of(folders: Sequence[Path], output: Path, *, progress: Progress |
         cards |= found
         damaged += [Damaged(path, reason) for path, reason in refused]
     conformance, unread = reports_of(folders)
-    return _write_site(sources, output, [*damaged, *unread], memory, progress, cards, conformance)
+    analyses, untrusted = analyses_of(folders)
+    more = _More([*damaged, *unread, *untrusted], cards, conformance, analyses)
+    return _write_site(sources, output, more, memory, progress)
+
+
+@dataclass(frozen=True)
+class _More:
+    """What a site is made of beside its records."""
+
+    damaged: Sequence[Damaged]
+    cards: Mapping[str, Submission]
+    conformance: Mapping[str, Conformance]
+    analyses: Sequence[Analysis]
 
 
 @dataclass(frozen=True)
@@ -126,7 +144,13 @@ def _memory(output: Path) -> _Memory:
 def _builder() -> str:
     """Digest of all that turns a record into a page: the site's modules, templates and the version."""
     here = Path(__file__).parent
-    sources = [*here.glob("site_*.py"), *here.glob("figures*.py"), *here.glob("record.py"), Path(__file__)]
+    sources = [
+        *here.glob("site_*.py"),
+        *here.glob("figures*.py"),
+        here / "record.py",
+        here / "analysis.py",
+        Path(__file__),
+    ]
     sources += (builtin_root() / "leaderboard" / "templates").iterdir()
     digest = hashlib.sha256(__version__.encode())
     for path in sorted(sources, key=lambda path: path.name):
@@ -137,18 +161,16 @@ def _builder() -> str:
 def _write_site(
     sources: Sequence[Source],
     output: Path,
-    damaged: Sequence[Damaged],
+    more: _More,
     memory: _Memory,
     progress: Progress | None,
-    cards: Mapping[str, Submission],
-    conformance: Mapping[str, Conformance],
 ) -> Site:
     sources = _in_order(sources)
     _check_replaceable(output)
     scratch = output.parent / f".{output.name}.{secrets.token_hex(4)}.partial"
     writer = _Writer(scratch, output, memory.pages)
     try:
-        _write_files(writer, sources, damaged, progress, cards, conformance)
+        _write_files(writer, sources, more, progress)
         _move_into_place(scratch, output)
     except OSError as error:
         raise SiteError(
@@ -158,21 +180,15 @@ def _write_site(
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     entries = {source.summary.id: output / "entries" / f"{source.summary.id}.html" for source in sources}
-    return Site(output / "index.html", entries, writer.n_files, writer.n_made, list(damaged))
+    return Site(output / "index.html", entries, writer.n_files, writer.n_made, list(more.damaged))
 
 
-def _write_files(
-    writer: _Writer,
-    sources: Sequence[Source],
-    damaged: Sequence[Damaged],
-    progress: Progress | None,
-    cards: Mapping[str, Submission],
-    conformance: Mapping[str, Conformance],
-) -> None:
+def _write_files(writer: _Writer, sources: Sequence[Source], more: _More, progress: Progress | None) -> None:
     folder = builtin_root() / "leaderboard"
     environment = page_environment(folder / "templates")
     digests = {source.summary.id: source.digest for source in sources}
-    contents = Contents([source.summary for source in sources], digests, damaged, cards, conformance)
+    summaries = [source.summary for source in sources]
+    contents = Contents(summaries, digests, more.damaged, more.cards, more.conformance, more.analyses)
     for asset in sorted((folder / "assets").iterdir()):
         writer.write(f"assets/{asset.name}", asset.read_bytes())
     for file in board_files(environment, contents):

@@ -27,6 +27,14 @@ def general(value: float | None) -> str:
     return MISSING if value is None else f"{value:g}".replace("-", "\N{MINUS SIGN}")
 
 
+def shortened(value: float | None) -> str:
+    """A number in the room of a figure's field: two places, or three digits where it is large or tiny."""
+    if value is None:
+        return MISSING
+    plain = value == 0 or 0.005 <= abs(value) < 100
+    return number(value, 2) if plain else f"{value:.3g}".replace("-", "\N{MINUS SIGN}")
+
+
 def measured(value: float | None) -> str:
     """A difference or its bound, to two digits."""
     return MISSING if value is None else f"{value:.2g}".replace("-", "\N{MINUS SIGN}")

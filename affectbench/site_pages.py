@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from affectbench import __version__
+from affectbench.analysis import Analysis
 from affectbench.conformance_report import Conformance
 from affectbench.figures_board import Mark, Overlap, overlap_bars, pareto
+from affectbench.site_analysis import FIRST, by_kind, whole_or_digits
+from affectbench.site_analysis import shown as shown_analysis
 from affectbench.site_board import Board, boards_script, cells_board, overall_board
 from affectbench.site_conformance import shown
 from affectbench.site_data import (
@@ -57,13 +60,15 @@ Files = Iterator[File]
 @dataclass(frozen=True)
 class Contents:
     """All that the boards are made of: summaries in the order of their cells' names, the digests of their
-    records by cell name, the cards of submitted methods by name, and conformance reports by model."""
+    records by cell name, the cards of submitted methods by name, conformance reports by model, and analyses
+    in the order of their names."""
 
     records: Sequence[Summary]
     digests: Mapping[str, str]
     damaged: Sequence[Damaged]
     cards: Mapping[str, Submission] = field(default_factory=dict)
     conformance: Mapping[str, Conformance] = field(default_factory=dict)
+    analyses: Sequence[Analysis] = ()
 
     @cached_property
     def groups(self) -> list[Group]:
@@ -117,6 +122,7 @@ def board_files(environment: Environment, contents: Contents) -> Files:
     yield _page(environment, "transfer", "transfer.html", transfer)
     found = {"root": "", "found": identified_board(contents.records), "n_records": len(contents.records)}
     yield _page(environment, "identification", "identification.html", found)
+    yield from _analyses(environment, contents)
     for group in contents.groups:
         yield from _comparison(environment, contents, group)
     yield from _models(environment, contents)
@@ -141,6 +147,24 @@ def _index_values(contents: Contents) -> dict[str, Any]:
         "groups": contents.groups,
         "drawn": [group for group in contents.groups if group.pareto][:FIGURES],
     }
+
+
+def _analyses(environment: Environment, contents: Contents) -> Files:
+    index = {"root": "", "kinds": by_kind(contents.analyses), "first": FIRST}
+    yield _page(environment, "analyses", "analyses.html", index)
+    models = {record.cell.model for record in contents.records}
+    tasks = {record.cell.task for record in contents.records}
+    for each in contents.analyses:
+
+        def page(each: Analysis = each) -> bytes:
+            values = {"root": "../", "shown": shown_analysis(each, models, tasks)}
+            return environment.get_template("analysis.html.j2").render(values).encode()
+
+        linked = f"{each.model in models} {each.task in tasks}"
+        content = each.canonical().encode()
+        digest = hashlib.sha256(content).hexdigest()
+        yield File(f"analyses/{each.name}.html", f"{digest} {linked}", page)
+        yield File(f"analyses/{each.name}.json", digest, lambda content=content: content)  # type: ignore[misc]
 
 
 def _comparison(environment: Environment, contents: Contents, group: Group) -> Files:
@@ -202,6 +226,7 @@ def _models(environment: Environment, contents: Contents) -> Files:
         values["revisions"] = sorted({(r.model.revision, r.model.dtype, r.hashes.model) for r in records})
         report = contents.conformance.get(name)
         hashes = {record.hashes.model for record in records}
+        values["analyses"] = [each for each in contents.analyses if each.model == name]
         values["conformance"] = None if report is None else shown(report, hashes)
         yield _page(environment, "model", f"models/{slug(name)}.html", values)
 
@@ -214,6 +239,7 @@ def _tasks(environment: Environment, contents: Contents) -> Files:
         variants = {record.hashes.task: record.task for record in records}
         values = {"root": "../", "name": name, "groups": own, "task": records[0].task, "table": table}
         values["variants"] = sorted(variants.items(), key=lambda item: (item[1].version, item[0]))
+        values["analyses"] = [each for each in contents.analyses if each.task == name]
         yield _page(environment, "task", f"tasks/{slug(name)}.html", values)
 
 
@@ -288,6 +314,7 @@ def page_environment(templates: Path) -> Environment:
         "heat": _heat,
         "thousands": thousands,
         "measured": measured,
+        "whole": whole_or_digits,
     }
     environment.globals |= {"version": __version__, "control_reason": CONTROL_REASON}
     return environment

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from example_analyses import example_analysis
 from example_records import example_record, example_report, example_store, renamed, transfer_records
 
 from affectbench.leaderboard import build_site
@@ -44,7 +45,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
 def site(records: list[Record], tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("www") / "under" / "a path" / "site"
     reports = {record.cell.model: example_report(record.cell.model) for record in records}
-    build_site(records, output, conformance=reports)
+    build_site(records, output, conformance=reports, analyses=[example_analysis()])
     return output
 
 
@@ -312,7 +313,7 @@ def test_under_another_path_on_a_server_nothing_is_missing(open_page: Open, site
 
 PAGES = ("index", "guide", "transfer", "identification", "entries/small-text*mad*",
          "entries/small-audio*probe*", "comparisons/small-text*", "models/reference-audio",
-         "tasks/reference-text", "methods/mad")  # fmt: skip
+         "tasks/reference-text", "methods/mad", "analyses", "analyses/feature-flow*")  # fmt: skip
 
 
 @pytest.mark.parametrize("pattern", PAGES)
@@ -320,6 +321,33 @@ def test_a_phone_shows_the_page_without_scrolling_sideways(open_page: Open, site
     name = next(site.glob(f"{pattern}.html")).relative_to(site)
     page = open_page(str(name), width=390)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_tables_of_an_analysis_sort_by_number_and_by_word(open_page: Open, site: Path) -> None:
+    name = next(site.glob("analyses/feature-flow*.html")).relative_to(site)
+    page = open_page(str(name))
+    first = "[...document.querySelectorAll('table.sortable tbody tr')].map((row) => row.cells[0].textContent)"
+    start = page.evaluate(first)
+    heads = page.locator("table.sortable thead button")
+    for place, orders in ((1, (start[::-1], start)), (0, (sorted(start), sorted(start)[::-1]))):
+        for order in orders:
+            heads.nth(place).click()
+            assert page.evaluate(first) == order
+    assert page.locator("table.sortable th[aria-sort]").count() == 1
+    heads.nth(3).focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate(first) == sorted(start)[::-1], "what is missing everywhere keeps its order"
+
+
+def test_the_numbers_of_a_figure_open_by_keyboard(open_page: Open, site: Path) -> None:
+    name = next(site.glob("analyses/feature-flow*.html")).relative_to(site)
+    page = open_page(str(name))
+    summary = page.locator("details.more summary").first
+    assert not page.locator("details.more table").first.is_visible()
+    summary.focus()
+    page.keyboard.press("Enter")
+    assert "no interval" not in page.locator("details.more table").first.inner_text()
+    clean(page)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

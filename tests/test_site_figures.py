@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 from affectbench import figures
+from affectbench.figures_parts import Axis
 from affectbench.score_models import Estimate
 from affectbench.site_format import Scale, bar, number, p_value, spread
 
@@ -30,8 +31,8 @@ def test_bars_place_value_interval_and_zero_on_the_axis() -> None:
 
 
 def test_axis_ticks_are_round_and_inside() -> None:
-    assert figures.Axis(0, 1, 0, 100).ticks() == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    assert figures.Axis(-0.13, 0.42, 0, 100).ticks() == [0, 0.2, 0.4]
+    assert Axis(0, 1, 0, 100).ticks() == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert Axis(-0.13, 0.42, 0, 100).ticks() == [0, 0.2, 0.4]
 
 
 def test_effect_colours_tell_gains_from_losses_and_grow_with_size() -> None:

@@ -13,7 +13,7 @@ import hashlib
 from affectbench.examples import Example, RenderedPrompt
 from affectbench.identity import digest_of
 from affectbench.prompts import prompt_text
-from affectbench.task import Benchmark
+from affectbench.task import Benchmark, RecognitionBenchmark
 
 __all__ = ["answer_word_items", "answer_words_digest", "answer_words_size"]
 
@@ -45,6 +45,8 @@ CLUSTERS = 16
 
 def answer_words_size(benchmark: Benchmark) -> int:
     """How many items the control of a benchmark has."""
+    if not isinstance(benchmark, RecognitionBenchmark):
+        return 0
     return CLUSTERS * len(benchmark.labels)
 
 
@@ -52,8 +54,11 @@ def answer_word_items(benchmark: Benchmark) -> list[tuple[Example, RenderedPromp
     """The control's items for a benchmark, each with its prompt: 16 of every label.
 
     A form and a carrier are one cluster, in which every label is asked for once. Nothing is drawn but the
-    order of the options, from a hash of benchmark and item, as the task's own lettered options are.
+    order of the options, from a hash of benchmark and item, as the task's own lettered options are. Replies
+    that are judged have no set answers, and so there is no item.
     """
+    if not isinstance(benchmark, RecognitionBenchmark):
+        return []
     lettered = benchmark.readout.kind == "letters"
     forms = LETTERED if lettered else COPY + PICK
     # What the task's prompt ends in, the answer follows; so the same tokens follow here.

@@ -29,8 +29,8 @@ from affectbench.examples import (
 from affectbench.identity import digest_of, file_digest
 from affectbench.prompts import parse_answer, prompt_text
 from affectbench.readers import RawItem, read_items
-from affectbench.sources import GeneratorSource, HubSource, Source
-from affectbench.task import SPLITS, Benchmark, SplitName
+from affectbench.sources import GeneratorSource, HubSource, ScenarioSource, Source
+from affectbench.task import SPLITS, Benchmark, RecognitionBenchmark, SplitName
 from affectbench.task_parts import ClusterSplit, Fractions, Items
 from affectbench.yaml_loading import suggest
 
@@ -135,7 +135,7 @@ def load_benchmark(
 
 def generator_digest(benchmark: Benchmark) -> str:
     """Hash of the code that makes a benchmark's items; empty where they come from files."""
-    parts: list[Source | Items] = [benchmark.source, benchmark.preservation.neutral]
+    parts: list[Source | ScenarioSource | Items] = [benchmark.source, benchmark.preservation.neutral]
     if benchmark.preservation.capability.kind == "multiple_choice":
         parts.append(benchmark.preservation.capability.source)
     if not any(part.reader == "generator" for part in parts):
@@ -145,9 +145,9 @@ def generator_digest(benchmark: Benchmark) -> str:
 
 
 def _data_folder(benchmark: Benchmark, data_dir: Path | None) -> Path | None:
-    """Where the data are; None for items that are made, or that come from the hub."""
+    """Where the data are; None for items that are made, lie beside the benchmark, or come from the hub."""
     source = benchmark.source
-    if isinstance(source, GeneratorSource):
+    if isinstance(source, GeneratorSource) or (isinstance(source, ScenarioSource) and benchmark.data is None):
         return None
     chosen = data_dir if data_dir is not None else os.environ.get(DATA_VARIABLE)
     root = Path(chosen) / benchmark.data if chosen and benchmark.data else None
@@ -177,6 +177,8 @@ def _label(benchmark: Benchmark, raw: RawItem, dropped: Counter[str]) -> str | N
     if raw.left_out is not None:
         dropped[raw.left_out] += 1
         return None
+    if not isinstance(benchmark, RecognitionBenchmark):
+        return raw.labels[0]
     labels = [_mapped(benchmark, raw, name) for name in raw.labels]
     if len(set(labels)) > 1:
         if benchmark.multi_label == "error":
@@ -192,7 +194,7 @@ def _label(benchmark: Benchmark, raw: RawItem, dropped: Counter[str]) -> str | N
     return labels[0]
 
 
-def _mapped(benchmark: Benchmark, raw: RawItem, name: str) -> str | None:
+def _mapped(benchmark: RecognitionBenchmark, raw: RawItem, name: str) -> str | None:
     if name in benchmark.label_map:
         return benchmark.label_map[name]
     if name in benchmark.labels:
@@ -309,7 +311,9 @@ class _Keeper:
         """The first `cap` usable items of each label, in the order of a hash of their ids."""
         kept: list[Example] = []
         counts: Counter[str] = Counter()
-        for raw, label in sorted(candidates, key=lambda candidate: _hash(candidate[0].id)):
+        for raw, label in sorted(
+            candidates, key=lambda candidate: _hash(candidate[0].group or candidate[0].id)
+        ):
             if cap is not None and counts[label] >= cap:
                 continue
             reason = self._defect(raw)

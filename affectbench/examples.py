@@ -60,13 +60,17 @@ class RenderedPrompt:
 
     `text` still holds ``{audio}`` where the sound goes. `content_span` is the (start, end) of the item's own
     text, in characters; None where it has none. `answer_options` are the answers in label order. `order`
-    (letters only): the label index that each lettered option stands for, in the order shown.
+    (letters only): the label index that each lettered option stands for, in the order shown. `turns`: what a
+    chat template gets instead of `text`: the system's line and the user's. `double_special`: see
+    `ExpressionBenchmark`.
     """
 
     text: str
     content_span: tuple[int, int] | None
     answer_options: tuple[str, ...]
     order: tuple[int, ...] | None = None
+    turns: tuple[str, str] | None = None
+    double_special: bool = False
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ KINDS: dict[str, Kind] = {
     "selectors": "selector",
     "interventions": "intervention",
     "suites": "suite",
+    "judges": "judge",
 }
 
 

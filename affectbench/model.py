@@ -197,7 +197,7 @@ class Model(PromptTokens):
         if self.audio_token and example.audio is not None:
             audio = self.audio_embeddings(example.waveform())
             text, span = self._with_placeholders(text, span, audio.shape[0])
-        tokens, offsets = self._tokens(text, offsets=span is not None)
+        tokens, offsets = self._tokens(text, offsets=span is not None, again=prompt.double_special)
         ids = torch.tensor(tokens, dtype=torch.long)
         roles = torch.full_like(ids, VALID, dtype=torch.uint8)
         if span is not None:

@@ -33,6 +33,8 @@ class PromptTokens:
         where the checkpoint has one."""
         if not self._templated:
             return prompt.text, prompt.content_span
+        if prompt.turns is not None:
+            return self._spoken(*prompt.turns)
         text = self._chat(prompt.text)
         words = prompt.text.strip()  # Templates trim.
         shift = text.find(words)
@@ -40,6 +42,18 @@ class PromptTokens:
             return text, None
         shift -= len(prompt.text) - len(prompt.text.lstrip())
         return text, (prompt.content_span[0] + shift, prompt.content_span[1] + shift)
+
+    def _spoken(self, system: str, user: str) -> tuple[str, tuple[int, int] | None]:
+        """A system's line and the user's words through the chat template, and where the latter stand. Where
+        the template takes no system line, it comes before the user's words."""
+        try:
+            text = self._chat(user, system=system)
+        except Exception:  # Templates refuse in their own ways.
+            text = ""
+        if system.strip() not in text:
+            text = self._chat(f"{system}\n\n{user}")
+        start = text.rfind(user.strip())
+        return text, None if start < 0 else (start, start + len(user.strip()))
 
     def continuation(self, prompt: RenderedPrompt, answer: str) -> list[int]:
         """Token ids of `answer` as they follow `prompt`. Behind a chat template it begins as the template
@@ -67,11 +81,12 @@ class PromptTokens:
         gap, found, _ = whole.removeprefix(before).partition("answer")
         return gap if found and whole.startswith(before) and not gap.strip() else ""
 
-    def _chat(self, content: Content, answer: str | None = None) -> str:
-        """What the chat template makes of one message of the user, up to where the answer begins, or with the
-        `answer`. The day is held fixed, and where the model may think aloud first, it is told not to: the
-        answer is read at the first token."""
-        turns: list[dict[str, Any]] = [{"role": "user", "content": content}]
+    def _chat(self, content: Content, answer: str | None = None, system: str = "") -> str:
+        """What the chat template makes of one message of the user, after a `system` line if there is one, up
+        to where the answer begins, or with the `answer`. The day is held fixed, and where the model may think
+        aloud first, it is told not to: the answer is read at the first token."""
+        turns: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
+        turns.append({"role": "user", "content": content})
         if answer is not None:
             turns.append({"role": "assistant", "content": answer})
         template = self.tokenizer.get_chat_template()
@@ -88,13 +103,16 @@ class PromptTokens:
     def _templated(self) -> bool:
         return bool(getattr(self.tokenizer, "chat_template", None))
 
-    def _tokens(self, text: str, *, offsets: bool = False) -> tuple[list[int], list[tuple[int, int]]]:
+    def _tokens(
+        self, text: str, *, offsets: bool = False, again: bool = False
+    ) -> tuple[list[int], list[tuple[int, int]]]:
         """Token ids of a rendered prompt, and on demand where each stands in it.
 
-        A chat template has written the special tokens already. A closing end-of-text token that the
-        tokenizer adds is dropped: the answer is read at the end of the prompt.
+        A chat template has written the special tokens already; the tokenizer adds them `again` where asked
+        to. A closing end-of-text token that the tokenizer adds is dropped: the answer is read at the end of
+        the prompt.
         """
-        special = not self._templated
+        special = again or not self._templated
         found = self.tokenizer(text, add_special_tokens=special, return_offsets_mapping=offsets)
         ids = list(found["input_ids"])
         places = list(found["offset_mapping"]) if offsets else []

@@ -7,8 +7,9 @@ import re
 import string
 from collections.abc import Sequence
 
+from affectbench.benchmark import Turns
 from affectbench.examples import DatasetError, Example, RenderedPrompt
-from affectbench.task import Benchmark
+from affectbench.task import Benchmark, ExpressionBenchmark, RecognitionBenchmark
 from affectbench.task_parts import PLACEHOLDER
 
 UNPARSED = -1
@@ -19,8 +20,12 @@ def prompt_text(benchmark: Benchmark, example: Example) -> RenderedPrompt:
 
     ``{audio}`` stays as it is, for the model to put the sound there. Lettered options come in an order drawn
     from sha256(benchmark name, item id): neither item order nor batch size matters. Raises `DatasetError`
-    for a placeholder that the item has no field for.
+    for a placeholder that the item has no field for. Of an expression benchmark it is the prompt that demands
+    the item's emotion.
     """
+    if isinstance(benchmark, ExpressionBenchmark):
+        return _spoken(benchmark, benchmark.elicit, example)
+    assert isinstance(benchmark, RecognitionBenchmark)
     values = {**example.fields, "audio": "{audio}"}
     if example.text is not None:
         values["text"] = example.text
@@ -44,7 +49,25 @@ def prompt_text(benchmark: Benchmark, example: Example) -> RenderedPrompt:
     return RenderedPrompt(text + benchmark.prompt[end:], span, options, order)
 
 
-def _options(benchmark: Benchmark, item_id: str) -> tuple[tuple[str, ...], tuple[int, ...] | None]:
+def plain_prompt(benchmark: ExpressionBenchmark, example: Example) -> RenderedPrompt:
+    """The same prompt without its emotion: equal for all items of one scenario and outcome."""
+    return _spoken(benchmark, benchmark.plain, example)
+
+
+def _spoken(benchmark: ExpressionBenchmark, turns: Turns, example: Example) -> RenderedPrompt:
+    values = {**example.fields, "emotion": example.label}
+    system, user = (
+        PLACEHOLDER.sub(lambda match: values[match.group(1)], text) for text in (turns.system, turns.user)
+    )
+    before, after = benchmark.flat.split("{user}")
+    text = (before + user + after).replace("{system}", system)
+    start = text.index(user) if "{system}" in after else text.rindex(user)
+    options = tuple(benchmark.labels)
+    span = (start, start + len(user))
+    return RenderedPrompt(text, span, options, None, (system, user), benchmark.double_special)
+
+
+def _options(benchmark: RecognitionBenchmark, item_id: str) -> tuple[tuple[str, ...], tuple[int, ...] | None]:
     """Answers in label order, and the label behind each letter where there are letters."""
     if benchmark.readout.kind != "letters":
         return tuple(benchmark.verbaliser(label) for label in benchmark.labels), None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from affectbench.examples import DatasetError, Waveform
+from affectbench.scenarios import VALENCES, read_scenarios
 from affectbench.sources import (
     CELL,
     NO_LABEL,
@@ -19,6 +21,7 @@ from affectbench.sources import (
     HubSource,
     LinesSource,
     RowSource,
+    ScenarioSource,
     TableSource,
 )
 from affectbench.table_rows import Cells, lines_of, table_rows
@@ -33,7 +36,8 @@ ON, OFF = ("1", "1.0", "true"), ("0", "0.0", "false", "")
 class RawItem:
     """An item as its source has it. `labels` are raw labels; `where` is its file, with its row if any.
 
-    `left_out`: why the source leaves it out on purpose; None for an item that stays.
+    `left_out`: why the source leaves it out on purpose; None for an item that stays. `group`: what it shares
+    with the items that a limit keeps or leaves together with it; its id where it stands alone.
     """
 
     id: str
@@ -45,16 +49,20 @@ class RawItem:
     fields: Mapping[str, str]
     where: str
     left_out: str | None = None
+    group: str = ""
 
 
 def read_items(benchmark: Benchmark, root: Path | None) -> Iterator[RawItem]:
     """All items of the benchmark's source. Raises `DatasetError`.
 
-    `root` is its data folder; None for a generator, and for the hub where no local copy is to be read.
+    `root` is its data folder; None for a generator, for scenarios beside the benchmark, and for the hub where
+    no local copy is to be read.
     """
     source = benchmark.source
     if isinstance(source, GeneratorSource):
         return _generated(source)
+    if isinstance(source, ScenarioSource):
+        return _scenarios(benchmark, source, root)
     if isinstance(source, HubSource):
         return _hub(source, root)
     assert root is not None
@@ -89,6 +97,32 @@ def _generated(source: GeneratorSource) -> Iterator[RawItem]:
             where = f"generator {source.module}"
             label = (str(row[source.label]),)
             yield RawItem(row["id"], split, label, row.get("text"), audio, row["cluster"], fields, where)
+
+
+def _scenarios(benchmark: Benchmark, source: ScenarioSource, root: Path | None) -> Iterator[RawItem]:
+    """An item for each scenario, outcome and emotion; those of one scenario and outcome are a group."""
+    for part, name in source.files.items():
+        path = benchmark.file(name) if root is None else root / name
+        if not path.is_file():
+            raise DatasetError(f"benchmark {benchmark.name}: there is no file {path}")
+        scenarios = read_scenarios(path)
+        order = sorted(scenarios, key=lambda each: hashlib.sha256(each.id.encode()).digest())
+        kept_back = {each.id for each in order[: round((source.held_out or 0) * len(order))]}
+        for each in scenarios:
+            split = each.split if part == "all" else part
+            if part == "identification" and each.id in kept_back:
+                split = "validation"
+            if split is None:
+                raise DatasetError(f"{path}: scenario {each.id} has no split", hint="add the key `split`")
+            for valence in VALENCES:
+                pair, event = f"{each.id}__{valence}", each.events[valence]
+                text = f"{each.text}\n{event}"
+                fields = {"scenario": each.text, "event": event, "theme": each.theme, "valence": valence}
+                for label in benchmark.labels:
+                    identity = f"{pair}__{label}"
+                    yield RawItem(
+                        identity, split, (label,), text, None, each.id, fields, str(path), None, pair
+                    )
 
 
 def _synthesised(row: Any) -> Waveform:

@@ -25,12 +25,12 @@ from affectbench.content import (
 )
 from affectbench.errors import AffectbenchError
 from affectbench.sae_card import SaeCard
-from affectbench.task import Benchmark, InterventionProtocol, ModelCard, Suite, load_as
+from affectbench.task import Benchmark, InterventionProtocol, JudgeCard, ModelCard, Suite, load_as
 from affectbench.yaml_loading import load_document, suggest
 
 __all__ = ["Entry", "Kind", "Registry", "RegistryError", "builtin_root", "source_digest"]
 
-Kind = Literal["model", "sae", "family", "benchmark", "intervention", "suite", "selector"]
+Kind = Literal["model", "sae", "family", "benchmark", "intervention", "suite", "selector", "judge"]
 LAYOUT: dict[Kind, tuple[str, str]] = {
     "model": ("models", "*.yaml"),
     "sae": ("models/saes", "*.yaml"),
@@ -39,8 +39,11 @@ LAYOUT: dict[Kind, tuple[str, str]] = {
     "intervention": ("tasks/interventions", "*.yaml"),
     "suite": ("tasks/suites", "*.yaml"),
     "selector": ("selectors", "*.py"),
+    "judge": ("tasks/judges", "*.yaml"),
 }
 """Sub-folder and file pattern of each kind, in the built-ins and in any included folder."""
+FILED_AS: dict[str, Kind] = {"expression": "benchmark"}
+"""Kinds of YAML that lie among those of another kind."""
 
 FOLDER_GROUPS = ("affectbench.models", "affectbench.tasks")
 SELECTOR_GROUP = "affectbench.selectors"
@@ -125,6 +128,10 @@ class Registry:
     def suite(self, name: str) -> Suite:
         return load_as(self.find("suite", name).path, Suite)
 
+    def judge(self, name: str) -> JudgeCard:
+        """The card of a judge; the judge itself is not touched."""
+        return load_as(self.find("judge", name).path, JudgeCard)
+
     def model(self, name: str) -> ModelCard:
         """The card of a checkpoint; its weights are not touched."""
         return load_as(self.find("model", name).path, ModelCard)
@@ -207,7 +214,7 @@ def _loose_kind(path: Path) -> Kind:
     if path.suffix == ".yaml":
         kind = load_document(path).data.get("kind")
         for known in LAYOUT:
-            if known == kind:
+            if known == FILED_AS.get(str(kind), kind):
                 return known
         raise RegistryError(f"{path}: kind {kind!r} is not known{suggest(kind, LAYOUT)}")
     for cls in outline(path).classes:

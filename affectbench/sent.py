@@ -10,15 +10,15 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from affectbench.dataset import Dataset, Sound
 from affectbench.examples import DatasetError, Example
-from affectbench.prompts import prompt_text
+from affectbench.prompts import plain_prompt, prompt_text
 from affectbench.store import write_atomically
-from affectbench.task import SPLITS, Benchmark
+from affectbench.task import SPLITS, Benchmark, ExpressionBenchmark
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{8,16}$")]
 
@@ -100,5 +100,7 @@ def _flat(sent: Sent) -> dict[tuple[str, str], str]:
 def _digest(task: Benchmark, item: Example, sounds: Mapping[str, Sound]) -> str:
     prompt = prompt_text(task, item)
     sound = sounds[item.id].digest if task.modality == "audio" else None
-    row = [prompt.text, prompt.answer_options, prompt.order, item.label, sound]
+    row: list[Any] = [prompt.text, prompt.answer_options, prompt.order, item.label, sound]
+    if isinstance(task, ExpressionBenchmark):
+        row += [prompt.turns, plain_prompt(task, item).turns]
     return hashlib.sha256(json.dumps(row, ensure_ascii=False).encode()).hexdigest()[:8]

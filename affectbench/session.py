@@ -210,6 +210,8 @@ class Session:
 
     def _readout(self, benchmark: Benchmark, example: Example) -> Readout:
         prompt = prompt_text(benchmark, example)
+        if benchmark.readout.kind == "judge":
+            raise AffectbenchError(f"replies to benchmark {benchmark.name} have to be judged, not read")
         letters = benchmark.readout.kind == "letters"
         answers = sorted(prompt.answer_options) if letters else prompt.answer_options
         candidates = tuple(tuple(self.model.continuation(prompt, answer)) for answer in answers)

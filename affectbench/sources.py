@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from affectbench.task_parts import SPLITS, Column, Frozen, PerSplit, Seed, SplitName, Text
+from affectbench.task_parts import SPLITS, Column, Frozen, Number, PerSplit, Seed, SplitName, Text
 from affectbench.yaml_loading import reject, suggest
 
 CELL = re.compile(r"\{([^{}]+)\}")
@@ -248,3 +248,28 @@ def _with_label(pattern: str) -> str:
 Source = Annotated[
     GeneratorSource | TableSource | HubSource | FolderSource | LinesSource, Field(discriminator="reader")
 ]
+
+
+class ScenarioSource(Frozen):
+    """Scenarios of expression in JSON lines (see `affectbench.scenarios`).
+
+    `files` are relative to the benchmark's data folder, or to its YAML where it names none: ``{all: ...}``,
+    where each line names its split, or a file for identification and one for test. `held_out` is the share
+    of the identification scenarios that serves as validation, chosen by a hash of their names.
+    """
+
+    reader: Literal["scenarios"]
+    files: dict[Literal["all", "identification", "validation", "test"], Text]
+    held_out: Annotated[Number, Field(gt=0, lt=1)] | None = None
+
+    @model_validator(mode="after")
+    def _splits_agree(self) -> ScenarioSource:
+        given = {str(part) for part in self.files}
+        wanted: list[set[str]] = (
+            [{"all"}, {*SPLITS}] if self.held_out is None else [{"identification", "test"}]
+        )
+        if given not in wanted:
+            found = ", ".join(sorted(given)) or "nothing"
+            expected = " or ".join(", ".join(sorted(each)) for each in wanted)
+            reject("files", f"expected {expected}; found {found}")
+        return self

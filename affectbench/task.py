@@ -15,139 +15,38 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
+from affectbench.benchmark import Benchmark, ExpressionBenchmark, RecognitionBenchmark
+from affectbench.judge_card import JudgeCard
 from affectbench.model_card import ModelCard, Placing
 from affectbench.sae_card import SaeCard
-from affectbench.sources import FolderSource, GeneratorSource, HubSource, LinesSource, RowSource, Source
-from affectbench.task_file import Modality, TaskFile
+from affectbench.task_file import TaskFile
 from affectbench.task_parts import (
-    PLACEHOLDER,
     SPLITS,
-    ClusterSplit,
     Count,
     FileItems,
     Frozen,
-    Limits,
     Name,
     Number,
     Positions,
-    Preservation,
-    Readout,
     Seed,
-    Split,
     SplitName,
-    Text,
 )
 from affectbench.yaml_loading import INCLUDE, Document, TaskFileError, build, load_document, reject, suggest
 
 __all__ = [
     "SPLITS",
     "Benchmark",
+    "ExpressionBenchmark",
     "InterventionProtocol",
+    "JudgeCard",
     "ModelCard",
     "Placing",
+    "RecognitionBenchmark",
     "SaeCard",
     "SplitName",
     "Suite",
     "TaskFileError",
 ]
-
-
-class Benchmark(TaskFile):
-    """Items with emotion labels, how they are split, what is asked of the model and how its answer is read.
-
-    `labels` fixes the order of emotions everywhere. `label_map` turns raw labels into these (null drops the
-    item); a raw label that is a label already needs no entry. `cluster` names what makes items dependent
-    (speaker, document, frame); for the folder reader it is the pattern group that holds it. `data` is the
-    folder of this benchmark below the data directory. `prompt` holds ``{text}`` or ``{audio}``, and the
-    names of any other fields. For people: `obtain` says how to get the data and where they must lie,
-    `label_notes` why labels are mapped as they are, `protocol` which published protocol is followed, and
-    where not.
-    """
-
-    kind: Literal["benchmark"]
-    modality: Modality
-    metric: Literal["uar"] = "uar"
-    licence: Text
-    citation: str = ""
-    obtain: str = ""
-    protocol: str = ""
-    data: Text | None = None
-    source: Source
-    labels: Annotated[tuple[Text, ...], Field(min_length=2, max_length=26)]
-    label_map: dict[str, str | None] = Field(default_factory=dict)
-    label_notes: str = ""
-    multi_label: Literal["drop", "first", "error"] = "error"
-    cluster: Name
-    split: Split
-    limits: Limits = Limits()
-    prompt: Text
-    readout: Readout
-    preservation: Preservation
-
-    @field_validator("labels")
-    @classmethod
-    def _distinct(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
-        twice = sorted({label for label in labels if labels.count(label) > 1})
-        if twice:
-            reject("", f"{twice[0]!r} is listed twice")
-        return labels
-
-    @model_validator(mode="after")
-    def _labels_agree(self) -> Benchmark:
-        for raw, label in self.label_map.items():
-            if label is not None and label not in self.labels:
-                reject(("label_map", raw), f"{label!r} is not a label{suggest(label, self.labels)}")
-        for label in self.readout.verbalisers:
-            if label not in self.labels:
-                place = ("readout", "verbalisers", label)
-                reject(place, f"{label!r} is not a label{suggest(label, self.labels)}")
-        words = [self.verbaliser(label).strip().lower() for label in self.labels]
-        if len(set(words)) != len(words) or "" in words:
-            reject("readout", "verbalisers must differ from each other and not be blank")
-        return self
-
-    @model_validator(mode="after")
-    def _prompt_fits(self) -> Benchmark:
-        holders = PLACEHOLDER.findall(self.prompt)
-        for needed in [self.modality, *(["options"] if self.readout.kind == "letters" else [])]:
-            if (count := holders.count(needed)) != 1:
-                reject("prompt", f"expected {{{needed}}} exactly once, found it {count} times")
-        if self.modality == "text" and "audio" in holders:
-            reject("prompt", "{audio} in a benchmark of modality text")
-        return self
-
-    @model_validator(mode="after")
-    def _source_fits(self) -> Benchmark:
-        source = self.source
-        given = source.gives_splits if isinstance(source, RowSource) else source.reader == "generator"
-        if given == isinstance(self.split, ClusterSplit):
-            found = "gives" if given else "does not give"
-            reject("split", f"expected `by: {'given' if given else 'cluster'}`: the source {found} splits")
-        if self.data is None and not isinstance(source, (GeneratorSource, HubSource)):
-            reject("data", "missing: name the folder below the data directory that holds the files")
-        self._fields_exist()
-        if isinstance(source, (RowSource, LinesSource)):
-            content = source.columns if isinstance(source, RowSource) else source
-            if getattr(content, self.modality) is None:
-                key = "columns" if isinstance(source, RowSource) else "source"
-                reject("source", f"{key}: no {self.modality} in a benchmark of modality {self.modality}")
-        return self
-
-    def _fields_exist(self) -> None:
-        """What `cluster` and `split.field` name is a field of the items."""
-        source, unit = self.source, getattr(self.split, "field", None)
-        if isinstance(source, RowSource) and unit is not None and unit not in source.columns.fields:
-            reject(("split", "field"), f"source.columns.fields has no {unit!r}")
-        if not isinstance(source, (FolderSource, LinesSource)):
-            return
-        more = source.fields if isinstance(source, LinesSource) else {}
-        for key, name in (("cluster", self.cluster), ("split", unit)):
-            if name is not None and f"(?P<{name}>" not in source.pattern and name not in more:
-                reject(key, f"the source's pattern has no group (?P<{name}>...)")
-
-    def verbaliser(self, label: str) -> str:
-        """The words that stand for `label` in an answer."""
-        return self.readout.verbalisers.get(label, f" {label}")
 
 
 class Statistics(Frozen):
@@ -293,18 +192,19 @@ class Suite(TaskFile):
         )
 
 
-AnyTaskFile = Benchmark | InterventionProtocol | Suite | ModelCard | SaeCard
-KINDS: dict[str, type[AnyTaskFile]] = {
-    "benchmark": Benchmark,
+KINDS: dict[str, type[TaskFile]] = {
+    "benchmark": RecognitionBenchmark,
+    "expression": ExpressionBenchmark,
     "intervention": InterventionProtocol,
     "suite": Suite,
     "model": ModelCard,
     "sae": SaeCard,
+    "judge": JudgeCard,
 }
-K = TypeVar("K", Benchmark, InterventionProtocol, Suite, ModelCard, SaeCard)
+K = TypeVar("K", bound=TaskFile)
 
 
-def load_file(path: Path | str) -> AnyTaskFile:
+def load_file(path: Path | str) -> TaskFile:
     """Read one YAML of any kind. Raises `TaskFileError` naming file, line, key and what was expected."""
     document = load_document(Path(path))
     kind = document.data.get("kind")
@@ -326,28 +226,34 @@ def load_as(path: Path | str, cls: type[K]) -> K:
     """Read one YAML that must be of kind `cls`."""
     task = load_file(path)
     if not isinstance(task, cls):
-        wanted = next(kind for kind, known in KINDS.items() if known is cls)
-        raise TaskFileError(f"{path}: kind: expected {wanted!r}, found {task.kind!r}")
+        wanted = " or ".join(repr(kind) for kind, known in KINDS.items() if issubclass(known, cls))
+        found = next(kind for kind, known in KINDS.items() if isinstance(task, known))
+        raise TaskFileError(f"{path}: kind: expected {wanted}, found {found!r}")
     return task
 
 
-def _resolve_files(task: AnyTaskFile, document: Document) -> dict[str, Path]:
+def _resolve_files(task: TaskFile, document: Document) -> dict[str, Path]:
     """Files shipped beside a benchmark, each relative to the YAML that names it."""
     if not isinstance(task, Benchmark):
         return {}
-    places: list[tuple[tuple[str, ...], Any]] = [(("preservation", "neutral"), task.preservation.neutral)]
+    found: list[tuple[tuple[str, ...], Any]] = [(("preservation", "neutral"), task.preservation.neutral)]
     if task.preservation.capability.kind == "multiple_choice":
-        places.append((("preservation", "capability", "source"), task.preservation.capability.source))
-    files: dict[str, Path] = {}
-    for place, items in places:
-        if isinstance(items, FileItems):
-            mark = document.mark((*place, "path"))
-            files[items.path] = path = Path(os.path.normpath(mark.path.parent / items.path))
-            if not path.is_file():
-                siblings = [file.name for file in path.parent.glob("*")]
-                key = ".".join((*place, "path"))
-                raise TaskFileError(f"{mark}: {key}: there is no file {path}{suggest(path.name, siblings)}")
-    return files
+        found.append((("preservation", "capability", "source"), task.preservation.capability.source))
+    places = [((*place, "path"), items.path) for place, items in found if isinstance(items, FileItems)]
+    if isinstance(task, ExpressionBenchmark) and task.data is None:
+        places += [(("source", "files", part), name) for part, name in task.source.files.items()]
+    return {name: _beside(document, place, name) for place, name in places}
+
+
+def _beside(document: Document, place: tuple[str, ...], name: str) -> Path:
+    """The file of that name, relative to the YAML in which it is written."""
+    mark = document.mark(place)
+    path = Path(os.path.normpath(mark.path.parent / name))
+    if not path.is_file():
+        siblings = [file.name for file in path.parent.glob("*")]
+        key = ".".join(place)
+        raise TaskFileError(f"{mark}: {key}: there is no file {path}{suggest(path.name, siblings)}")
+    return path
 
 
 def write_task_schemas(folder: Path) -> list[Path]:

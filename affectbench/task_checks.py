@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from affectbench.dataset import Dataset, Sound
 from affectbench.examples import Example, ItemError
 from affectbench.prompts import prompt_text
-from affectbench.task import SPLITS, Benchmark, SplitName, Statistics
+from affectbench.task import SPLITS, Benchmark, ExpressionBenchmark, SplitName, Statistics
 
 MIN_CLUSTERS, FEW_CLUSTERS = 2, 5
 """Fewer test clusters than the first make every cell insufficient; with fewer than the second an exact
@@ -100,7 +100,10 @@ def examine(dataset: Dataset, sounds: Mapping[str, Sound]) -> TaskReport:
     """Look at all items. `sounds`: of all items that have one, by id (see `all_sounds`)."""
     task = dataset.benchmark
     placed = [(name, item) for name in SPLITS for item in dataset.splits[name]]
-    same, near = _duplicates(task, placed, sounds)
+    told_apart = placed
+    if isinstance(task, ExpressionBenchmark):  # All emotions share a text.
+        told_apart = [(name, item) for name, item in placed if item.label == task.labels[0]]
+    same, near = _duplicates(task, told_apart, sounds)
     speakers = _speakers(task, placed)
     counts = {
         name: {label: sum(item.label == label for item in dataset.splits[name]) for label in task.labels}

@@ -20,7 +20,7 @@ from affectbench.examples import MissingDataError
 from affectbench.prompts import prompt_text
 from affectbench.registry import Registry
 from affectbench.sent import Sent, changes, needs_version, read_sent, sent_by
-from affectbench.task import SPLITS, Benchmark, load_as
+from affectbench.task import SPLITS, Benchmark, ExpressionBenchmark, RecognitionBenchmark, load_as
 from affectbench.task_checks import Extreme, TaskReport, all_sounds, examine
 from affectbench.yaml_loading import suggest
 
@@ -170,7 +170,10 @@ def _without_items(console: Console, task: Benchmark, form: str, error: DatasetE
         f"[bold]{escape(task.name)}[/] version {task.version}, hash {task.digest}: {escape(task.title)}",
     )
     _line(console, f"labels: {escape(', '.join(task.labels))}")
-    _line(console, f"prompt: {escape(repr(task.prompt))}")
+    if isinstance(task, RecognitionBenchmark):
+        _line(console, f"prompt: {escape(repr(task.prompt))}")
+    elif isinstance(task, ExpressionBenchmark):
+        _line(console, f"prompt: {escape(repr((task.elicit.system, task.elicit.user)))}")
     mark = "[yellow]absent[/]" if absent else "[red]problem[/]"
     _line(console, f"{mark} {escape(error.message)}")
     if error.hint:

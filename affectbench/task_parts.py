@@ -167,6 +167,14 @@ class GenerateReadout(Frozen):
     max_new_tokens: Count = 20
 
 
+class JudgeReadout(Frozen):
+    """The answer is greedily generated text, and `judge` says which label it expresses, or none."""
+
+    kind: Literal["judge"]
+    judge: Name
+    max_new_tokens: Count = 100
+
+
 Readout = Annotated[LabelsReadout | LettersReadout | GenerateReadout, Field(discriminator="kind")]
 
 

@@ -219,6 +219,8 @@ def _asked(benchmark: Benchmark, dataset: Dataset, split: SplitName, tokens: Tok
 
 
 def _shown(benchmark: Benchmark, shown: Sequence[tuple[Example, RenderedPrompt]], tokens: Tokens) -> Asked:
+    if not shown:
+        return Asked((), columns=1)
     heard = _seconds([example for example, _ in shown])
     answer = _answer(benchmark, shown[0][1], tokens)
     behind = 0 if answer.max_new_tokens else answer.further
@@ -233,7 +235,8 @@ def _shown(benchmark: Benchmark, shown: Sequence[tuple[Example, RenderedPrompt]]
 def _answer(benchmark: Benchmark, prompt: RenderedPrompt, tokens: Tokens) -> Readout:
     """How answers are read, as far as it decides what is computed."""
     candidates = tuple(tuple(tokens.continuation(prompt, answer)) for answer in prompt.answer_options)
-    generated = benchmark.readout.max_new_tokens if benchmark.readout.kind == "generate" else 0
+    readout = benchmark.readout
+    generated = readout.max_new_tokens if readout.kind in ("generate", "judge") else 0
     return Readout(benchmark.labels, candidates, generated)
 
 

@@ -7,6 +7,7 @@ Texts and sounds are made up. `BUILDERS` maps a benchmark to what writes its fol
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -252,6 +253,26 @@ ENVENT = (
 )  # fmt: skip
 
 
+OUTCOMES = ("positive", "neutral", "negative")
+
+
+def sev(root: Path) -> None:
+    """Ten scenarios to identify on and five to test on, with three outcomes each."""
+    for name, prefix, count in (("sev", "work", 10), ("test_set", "work_test", 5)):
+        rows = [
+            {
+                "theme": "Work/Job",
+                "scenario": f"I put {prefix} number {k} on the table",
+                "event": {outcome: f"The {outcome} thing happened to number {k}." for outcome in OUTCOMES},
+                "skeleton_id": f"{prefix}_{k:02d}",
+            }
+            for k in range(count)
+        ]
+        path = root / "sev" / f"{name}.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
 def crowd_envent(root: Path) -> None:
     rows = [
         (1000 + number, ENVENT[number % 13], f"I felt {number}", f'I felt ..., "again", {number}')
@@ -265,7 +286,7 @@ BUILDERS: dict[str, Builder] = {
     "carer": carer, "crema-d": crema_d, "crowd-envent": crowd_envent, "emodb": emodb,
     "empathetic-dialogues": empathetic_dialogues, "esd": esd, "esd-mandarin": esd, "goemotions": goemotions,
     "iemocap": iemocap, "isear": isear, "meld": meld, "meld-text": meld, "msp-podcast": msp_podcast,
-    "ravdess": ravdess, "savee": savee, "semeval-2018": semeval_2018,
+    "ravdess": ravdess, "savee": savee, "semeval-2018": semeval_2018, "sev": sev,
 }  # fmt: skip
 
 EKMAN7 = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
@@ -278,6 +299,7 @@ LOVE = ("anger", "fear", "happiness", "love", "sadness", "surprise")
 TWEETS = ("anger", "fear", "happiness", "neutral", "sadness")
 ED = {"anger": 2, "disgust": 1, "fear": 1, "happiness": 2, "sadness": 1, "surprise": 1}
 
+SIX_OF_SEV = ("anger", "sadness", "happiness", "fear", "surprise", "disgust")
 EXPECTED: dict[str, Counts] = {
     "carer": (each(LOVE, 1), each(LOVE, 1), each(LOVE, 1)),
     "crema-d": (each(SIX, 5), each(SIX, 2), each(SIX, 3)),
@@ -294,6 +316,7 @@ EXPECTED: dict[str, Counts] = {
     "ravdess": (each(EKMAN7, 12), each(EKMAN7, 4), each(EKMAN7, 8)),
     "savee": (each(EKMAN7, 2), each(EKMAN7, 1), each(EKMAN7, 1)),
     "semeval-2018": (each(TWEETS, 1), each(TWEETS, 1), each(TWEETS, 1)),
+    "sev": (each(SIX_OF_SEV, 24), each(SIX_OF_SEV, 6), each(SIX_OF_SEV, 15)),
 }
 """Items of each label in identification, validation and test. crowd-envent is shared out text by text."""
 

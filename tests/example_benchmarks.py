@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from affectbench.task import Benchmark, load_as
+from affectbench.task import Benchmark, RecognitionBenchmark, load_as
 
 ROOT = Path(__file__).resolve().parent.parent
 EMOTIONS = ("anger", "happiness", "sadness")
@@ -16,7 +16,7 @@ def shipped(name: str) -> Benchmark:
     return load_as(ROOT / f"tasks/benchmarks/{name}.yaml", Benchmark)
 
 
-def benchmark(**changes: Any) -> Benchmark:
+def benchmark(**changes: Any) -> RecognitionBenchmark:
     """A small table benchmark; keyword arguments replace its keys."""
     content: dict[str, Any] = {
         "kind": "benchmark",
@@ -43,7 +43,7 @@ def benchmark(**changes: Any) -> Benchmark:
             "prompts": ["Once"],
         },
     }
-    return Benchmark.model_validate(content | changes)
+    return RecognitionBenchmark.model_validate(content | changes)
 
 
 def tone(rate: int, seconds: float = 0.5, channels: int = 1) -> npt.NDArray[np.float64]:

@@ -30,7 +30,7 @@ from affectbench import placement
 from affectbench.dataset import load_benchmark
 from affectbench.errors import AffectbenchError
 from affectbench.record import Record
-from affectbench.task import Benchmark
+from affectbench.task import RecognitionBenchmark
 
 Run = tuple[list[Record], Log]
 
@@ -224,7 +224,7 @@ def test_sound_files_that_are_missing_or_damaged(tmp_path: Path) -> None:
     write_lines(sounds / "items.jsonl", rows)
     columns = {"audio": "file", "label": "emotion", "id": "id", "cluster": "speaker"}
     source = benchmark()["source"] | {"columns": columns}
-    heard = Benchmark.model_validate(
+    heard = RecognitionBenchmark.model_validate(
         benchmark(modality="audio", data="trial", source=source, prompt="{audio} Emotion :")
     )
     found = load_benchmark(heard, tmp_path)

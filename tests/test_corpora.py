@@ -14,14 +14,11 @@ from example_benchmarks import ROOT, shipped
 from affectbench.dataset import Dataset, load_benchmark
 from affectbench.examples import MissingDataError
 from affectbench.prompts import prompt_text
-from affectbench.sources import GeneratorSource
-from affectbench.task import SPLITS
+from affectbench.task import SPLITS, ExpressionBenchmark, RecognitionBenchmark
 
 DATA = Path(os.environ.get("AFFECTBENCH_DATA", ROOT.parent / "shared" / "data"))
 CORPORA = sorted(
-    path.stem
-    for path in (ROOT / "tasks/benchmarks").glob("*.yaml")
-    if not isinstance(shipped(path.stem).source, GeneratorSource)
+    path.stem for path in (ROOT / "tasks/benchmarks").glob("*.yaml") if shipped(path.stem).obtain
 )
 
 
@@ -61,14 +58,17 @@ class TestShipped:
             assert items[0].waveform().shape == (1600,)
         for item in items:
             text = prompt_text(task, item).text
-            assert (item.text or "{audio}") in text
+            words = (
+                [item.label, item.fields["event"]] if isinstance(task, ExpressionBenchmark) else [item.text]
+            )
+            assert all((word or "{audio}") in text for word in words)
             assert "{text}" not in text
 
     def test_people_are_told_where_it_comes_from(self, corpora: Path, name: str) -> None:
         task = shipped(name)
         assert all([task.title, task.description, task.licence, task.citation, task.obtain, task.protocol])
         assert task.metric == "uar"
-        if task.label_map:
+        if isinstance(task, RecognitionBenchmark) and task.label_map:
             assert task.label_notes
         with pytest.raises(MissingDataError, match=r"how to get it: \S") as caught:
             load_benchmark(task, corpora / "nothing")

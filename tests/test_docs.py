@@ -158,12 +158,12 @@ def own(tmp_path: Path) -> Path:
 
 def test_yaml_examples_load_and_only_name_what_exists(own: Path) -> None:
     from affectbench.registry import Registry
-    from affectbench.task import Benchmark, InterventionProtocol, ModelCard, Suite, load_file
+    from affectbench.task import InterventionProtocol, ModelCard, RecognitionBenchmark, Suite, load_file
 
     known = Registry(installed=False)
     loaded = [load_file(path) for path in sorted(own.rglob("*.yaml")) if path.parent.name != "data"]
     by_kind = {type(task): task for task in loaded if task.name != "zero-gain"}
-    assert set(by_kind) == {Benchmark, InterventionProtocol, ModelCard, Suite}
+    assert set(by_kind) == {RecognitionBenchmark, InterventionProtocol, ModelCard, Suite}
     card, suite = by_kind[ModelCard], by_kind[Suite]
     assert isinstance(card, ModelCard)
     assert isinstance(suite, Suite)
@@ -182,9 +182,9 @@ def test_the_example_benchmark_reads_a_table_of_that_shape(
     own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_cli: Callable[..., tuple[int, str, str]]
 ) -> None:
     from affectbench.dataset import load_benchmark
-    from affectbench.task import Benchmark, load_as
+    from affectbench.task import RecognitionBenchmark, load_as
 
-    benchmark = load_as(own / "tasks/benchmarks/my-corpus.yaml", Benchmark)
+    benchmark = load_as(own / "tasks/benchmarks/my-corpus.yaml", RecognitionBenchmark)
     rows = ["line,emotion,id,speaker"]
     for place in range(120):
         label = ("anger", "joy", "sadness", "other")[(place + place // 20) % 4]

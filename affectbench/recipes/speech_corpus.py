@@ -27,7 +27,7 @@ from affectbench.recipes.audio_training import (
 from affectbench.recipes.augmentation import augmented
 from affectbench.recipes.corpus import Trained, balanced, model_name, read_corpus, recall, write_cards
 from affectbench.recipes.training import Progress, optimise, seed_everything
-from affectbench.task import Benchmark
+from affectbench.task import Benchmark, RecognitionBenchmark
 
 __all__ = ["STEPS", "build"]
 
@@ -94,9 +94,10 @@ def build(
     Raises:
         AffectbenchError: no data, or a benchmark that asks or answers otherwise than `reference-speech`.
     """
-    if benchmark.prompt != "{audio}" + EMOTION_QUESTION:
+    asked = benchmark.prompt if isinstance(benchmark, RecognitionBenchmark) else "for replies"
+    if asked != "{audio}" + EMOTION_QUESTION:
         raise AffectbenchError(
-            f"benchmark {benchmark.name} asks {benchmark.prompt!r}, which this recipe does not teach",
+            f"benchmark {benchmark.name} asks {asked!r}, which this recipe does not teach",
             hint=f"it teaches the prompt {'{audio}' + EMOTION_QUESTION!r}",
         )
     corpus = read_corpus(benchmark, data, speech.LABELS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 
 from affectbench.cell_result import CellResult
-from affectbench.controls import layer_matched
 from affectbench.errors import AffectbenchError
 from affectbench.evidence import EvidencePass, Key
 from affectbench.identifying import CellPlan, Identifying
 from affectbench.injection import Injection
-from affectbench.intervention import ROLE_BIT, Intervention, mean_ablation, scale
+from affectbench.intervention import ROLE_BIT
 from affectbench.memory import peak_memory_mib
 from affectbench.operating import judged, operating_of
 from affectbench.outcomes import ANSWER_WORDS, Condition, Outcomes, Steered, content_digest, of_labels
@@ -37,8 +36,9 @@ from affectbench.recovery import recovery
 from affectbench.score_models import Arm, Calibration, PreservationScore, WordConfound
 from affectbench.selector import TIE_RULE, Selection
 from affectbench.session import Session
-from affectbench.sites import FloatArray, UnitArray
+from affectbench.sites import FEATURE, GATE, NEURON
 from affectbench.study import Study
+from affectbench.targets import Dosing, Target, random_targets, site_parts, targets_of, with_differences
 from affectbench.task import SPLITS
 from affectbench.transfer import Carried
 from affectbench.transfer import of_labels as selection_of_labels
@@ -134,14 +134,14 @@ class CellRun:
         if selection is None:
             raise AffectbenchError(carried.reason)
         preserver = self.session.preserver
-        draws = layer_matched(selection, self.plan.protocol.controls.random_draws, self.plan.cell.seed)
-        means = self._means(self._evidence.collected()[0]) if self.plan.replaces_by_mean else None
+        draws = random_targets(selection, self.plan.protocol.controls.random_draws, self.plan.cell.seed)
+        dosing = self._dosing(lambda: self._evidence.collected()[0])
         whole = selection_of_labels(selection, self.session.benchmark.labels)
-        answers = self._outcomes(self.session.items("test"), whole, draws, means)
+        answers = self._outcomes(self.session.items("test"), whole, draws, dosing)
         outcomes = {"test": of_labels(answers, selection.labels)}
-        kept = self._preservation(preserver, selection, means)
+        kept = self._preservation(preserver, selection, dosing)
         if not self.session.no_answer_words(self.plan.protocol):
-            words = self._answer_words(carried.operating, whole, means)
+            words = self._answer_words(carried.operating, whole, dosing)
             outcomes[ANSWER_WORDS] = of_labels(words, selection.labels)
         return selection, outcomes, kept
 
@@ -161,22 +161,32 @@ class CellRun:
         self._check_positions()
         preserver = self.session.preserver  # What is wrong with its files shows before the long part.
         selection = self._select(study)
-        draws = layer_matched(selection, self.plan.protocol.controls.random_draws, self.plan.cell.seed)
-        means = self._means(found) if self.plan.replaces_by_mean else None
+        if self.plan.protocol.needs_vectors:
+            positions = self.plan.protocol.statistics.positions
+            shuffled = self.plan.selector.shuffled
+            selection = with_differences(
+                selection, lambda site: found.evidence(site, positions, shuffled=shuffled)
+            )
+        draws = random_targets(selection, self.plan.protocol.controls.random_draws, self.plan.cell.seed)
+        dosing = self._dosing(lambda: found)
         outcomes = {
-            "validation": self._outcomes(self.session.items("validation"), selection, [], means),
-            "test": self._outcomes(self.session.items("test"), selection, draws, means),
+            "validation": self._outcomes(self.session.items("validation"), selection, [], dosing),
+            "test": self._outcomes(self.session.items("test"), selection, draws, dosing),
         }
-        kept = self._preservation(preserver, selection, means)
+        kept = self._preservation(preserver, selection, dosing)
         if not self.session.no_answer_words(self.plan.protocol):
             _, operating = operating_of(outcomes, kept, self.plan.cell.seed)
-            outcomes[ANSWER_WORDS] = self._answer_words(operating, selection, means)
+            outcomes[ANSWER_WORDS] = self._answer_words(operating, selection, dosing)
         return selection, outcomes, kept
 
-    def _means(self, found: EvidencePass) -> FloatArray:
-        """What units are replaced by: their mean on the benchmark that they are tested on."""
-        protocol = self.plan.protocol
-        return found.evidence(protocol.site, protocol.positions).overall_mean
+    def _dosing(self, evidence: Callable[[], EvidencePass]) -> Dosing:
+        """How targets are dosed. Units are replaced by their mean on the benchmark they are tested on."""
+        protocol, means = self.plan.protocol, {}
+        if self.plan.replaces_by_mean:
+            found = evidence()
+            for site in site_parts(protocol.site, self.session.model.site_shape(protocol.site)):
+                means[site] = found.evidence(site, protocol.positions).overall_mean
+        return Dosing(protocol, means)
 
     def _check_positions(self) -> None:
         """Where no item has such a token (a chat template that rewrites the prompt hides its content), the
@@ -213,15 +223,15 @@ class CellRun:
             raise AffectbenchError(f"selector {name!r}: {error.message}", hint=error.hint) from error
         return selection
 
-    def _answer_words(self, operating: Operating, selection: Selection, means: FloatArray | None) -> Outcomes:
+    def _answer_words(self, operating: Operating, selection: Selection, dosing: Dosing) -> Outcomes:
         """The control's answers at the operating doses; without any where the model cannot do it."""
         items = self.session.answer_words
-        base = self._outcomes(items, selection, [], means, [])
+        base = self._outcomes(items, selection, [], dosing, [])
         if not is_able(base):
             return base
         chosen = {("suppress", operating.suppress_dose), ("amplify", operating.amplify_dose)}
         doses = [condition for condition in self._conditions if condition in chosen]
-        return self._outcomes(items, selection, [], means, doses)
+        return self._outcomes(items, selection, [], dosing, doses)
 
     @property
     def _conditions(self) -> list[tuple[Arm, float]]:
@@ -229,35 +239,26 @@ class CellRun:
         suppress: list[tuple[Arm, float]] = [("suppress", dose) for dose in arms.suppress.doses]
         return suppress + [("amplify", dose) for dose in arms.amplify.doses]
 
-    def _intervention(
-        self, arm: Arm, dose: float, units: UnitArray, means: FloatArray | None
-    ) -> Intervention:
-        protocol = self.plan.protocol
-        shape = self.session.model.shape
-        operation = getattr(protocol.arms, arm).operation
-        if operation == "mean" and means is not None:
-            return mean_ablation(protocol.site, shape, units, means, protocol.positions)
-        return scale(protocol.site, shape, units, dose, protocol.positions)
-
     def _outcomes(
         self,
         items: Items,
         selection: Selection,
-        draws: Sequence[UnitArray],
-        means: FloatArray | None,
+        draws: Sequence[Target],
+        dosing: Dosing,
         doses: Sequence[tuple[Arm, float]] | None = None,
     ) -> Outcomes:
         """Predictions of the untouched model, of each target's intervention and of each random draw, at all
         doses or at these."""
         session = self.session
         base, base_margin = session.base(items)
-        sets = [*selection.units, *draws]
+        own_targets = targets_of(selection)
+        sets = [*own_targets, *draws]
         doses = self._conditions if doses is None else doses
-        interventions = [self._intervention(arm, dose, units, means) for arm, dose in doses for units in sets]
+        interventions = [dosing.of(arm, dose, target) for arm, dose in doses for target in sets]
         if interventions:
             found = session.engine.predict(items, session.readout, interventions, self.progress)
         targets = len(selection.labels)
-        injection = Injection(session.engine, items, session.readout, self.plan.protocol, self.progress)
+        injection = Injection(session.engine, items, session.readout, dosing, self.progress)
         conditions = []
         for place, (arm, dose) in enumerate(doses):
             rows = slice(place * len(sets), (place + 1) * len(sets))
@@ -266,8 +267,10 @@ class CellRun:
             answers, drawn = codes[:targets], codes[targets:]
             steered: tuple[Steered, ...] = ()
             if arm == "amplify" and items is session.items("test"):
-                steered = injection.steered(dose, selection.units, draws, answers, drawn)
-            conditions.append(Condition(arm, dose, abs(dose - 1.0), answers, own, drawn, steered))
+                steered = injection.steered(dose, own_targets, draws, answers, drawn)
+            conditions.append(
+                Condition(arm, dose, dosing.protocol.alpha(arm, dose), answers, own, drawn, steered)
+            )
         return Outcomes(
             labels=selection.labels,
             items=np.array(items.ids),
@@ -279,13 +282,17 @@ class CellRun:
         )
 
     def _preservation(
-        self, preserver: Preserver, selection: Selection, means: FloatArray | None
+        self, preserver: Preserver, selection: Selection, dosing: Dosing
     ) -> list[PreservationScore]:
         conditions = [
             (
                 arm,
                 dose,
-                [self._intervention(arm, dose, units, means) for units in selection.units if units.size],
+                [
+                    dosing.of(arm, dose, target)
+                    for target in targets_of(selection)
+                    if any(t.units.size for t in target)
+                ],
             )
             for arm, dose in self._conditions
         ]
@@ -317,7 +324,7 @@ class CellRun:
         )
 
     def _calibration(self, selection: Selection) -> Calibration | None:
-        truth = self.session.model.planted()
+        truth = self._truth(selection.site)
         scores = selection.scores
         if truth is None or set(truth["planted"]) != set(selection.labels):
             return None
@@ -331,6 +338,13 @@ class CellRun:
         planted = [truth["planted"][label] for label in selection.labels]
         decoys = [truth["decoys"][label] for label in selection.labels]
         return recovery(ranking, planted, decoys)
+
+    def _truth(self, site: str) -> Mapping[str, Any] | None:
+        """The units of a site that are known to carry each emotion, if some were planted."""
+        model = self.session.model
+        if site in (GATE, NEURON):
+            return model.planted()
+        return model.dictionary.planted() if site == FEATURE and model.dictionary is not None else None
 
     def _record(
         self,

@@ -9,31 +9,41 @@ from affectbench.sites import UnitArray
 
 
 def layer_matched(selection: Selection, draws: int, seed: int) -> list[UnitArray]:
-    """`draws` sets of random units with the selection's layer histogram, averaged over its emotions.
+    """`draws` sets of random units with the selection's layer histogram, averaged over its emotions, and with
+    as many of each kind where a site joins several.
 
     One draw serves all emotions. Draw r is the head of a permutation of each layer's units that depends on
     (seed, r, layer) alone, so selections with the same histogram share their draws. A draw may hold units
     that the selection names: any unit of the layer is as likely as any other.
     """
-    counts = _mean_histogram(selection)
-    width = selection.shape.width
+    shape = selection.shape
+    widths = [kind.width for kind in shape.kinds] or [shape.width]
+    starts = np.cumsum([0, *widths[:-1]])
+    counts = _mean_histogram(selection, starts, widths)
     found = []
     for draw in range(draws):
         chosen = []
-        for layer in np.flatnonzero(counts):
-            order = np.random.default_rng([seed, draw, int(layer)]).permutation(width)
-            chosen.append(layer * width + order[: counts[layer]])
+        for layer, kind in zip(*np.nonzero(counts), strict=True):
+            key = [seed, draw, int(layer), *([int(kind)] if kind else [])]
+            order = np.random.default_rng(key).permutation(widths[kind])[: counts[layer, kind]]
+            chosen.append(layer * shape.width + starts[kind] + order)
         found.append(np.sort(np.concatenate(chosen)).astype(np.int64))
     return found
 
 
-def _mean_histogram(selection: Selection) -> UnitArray:
-    """Units in each layer, averaged over emotions; rounded so that the total is kept (largest remainder)."""
+def _mean_histogram(selection: Selection, starts: UnitArray, widths: list[int]) -> UnitArray:
+    """Units in each layer and of each kind, (layers, kinds), averaged over emotions; rounded so that the
+    total is kept (largest remainder)."""
+    shape = selection.shape
     sets = [units for units in selection.units if units.size]
-    mean = np.mean([selection.shape.histogram(units) for units in sets], axis=0)
+    histograms = np.zeros((len(sets), shape.layers, len(widths)))
+    for place, units in enumerate(sets):
+        kinds = np.searchsorted(starts, units % shape.width, side="right") - 1
+        np.add.at(histograms[place], (units // shape.width, kinds), 1)
+    mean = histograms.mean(axis=0).ravel()
     counts = np.floor(mean).astype(np.int64)
     missing = round(float(mean.sum())) - int(counts.sum())
     order = np.argsort(counts - mean, kind="stable")
     counts[order[:missing]] += 1
-    matched: UnitArray = np.minimum(counts, selection.shape.width)
+    matched: UnitArray = np.minimum(counts.reshape(shape.layers, -1), widths)
     return matched

@@ -30,6 +30,7 @@ from affectbench.model import Model
 from affectbench.passes import watching
 from affectbench.pieces import ITEMS_A_BATCH, Cost, PieceWork, Progress
 from affectbench.readout import FAILED, Codes, Items, Readout, Scores, codes_of, decode_texts, to_labels
+from affectbench.views import PlainView
 from affectbench.weight_edit import folded
 
 Reader = Callable[[Batch, PackedEdits, Prefix | None], Tensor]
@@ -363,7 +364,7 @@ class Engine(PieceWork):
         points = []
         for site, layer in edits.points:
             module, side = self.model.site_module(site, layer)
-            points.append((module, side, _applied(edits, site, layer)))
+            points.append((module, side, _applied(edits, site, layer, self.model.site_view(site, layer))))
         with hooked(points):
             yield edits
 
@@ -373,8 +374,8 @@ class Engine(PieceWork):
         return folded(self.model, intervention)
 
 
-def _applied(edits: PackedEdits, site: str, layer: int) -> Callable[[Any], Any]:
-    return lambda activation: edits.apply(site, layer, activation)
+def _applied(edits: PackedEdits, site: str, layer: int, view: PlainView) -> Callable[[Any], Any]:
+    return lambda activation: edits.apply(site, layer, activation, view)
 
 
 def _parsed(model: Model, tokens: Tensor, readout: Readout, orders: Any, times: int) -> Codes:

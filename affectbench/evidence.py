@@ -22,14 +22,16 @@ from affectbench.intervention import ANSWER, ROLE_BIT, UNTOUCHED, hooked
 from affectbench.journal import Arrays
 from affectbench.pieces import ITEMS_A_BATCH, Meter
 from affectbench.readout import FAILED, Codes, IntArray, Items, Readout, codes_of, to_labels
-from affectbench.sites import FloatArray, SiteShape
+from affectbench.sites import COMPONENT, COMPONENT_PARTS, READ_ONLY, SITES, FloatArray, SiteShape
+from affectbench.views import PlainView
 
-MEAN, MEAN_ABS, RATE, ATTRIBUTION = "mean", "mean_abs", "rate", "attribution"
+MEAN, MEAN_ABS, RATE, ATTRIBUTION, RMS = "mean", "mean_abs", "rate", "attribution", "rms"
 STATISTICS = {
     MEAN: "mean activation",
     MEAN_ABS: "mean absolute activation",
     RATE: "share of tokens with activation > 0",
     ATTRIBUTION: "mean of activation x gradient of the gold label's margin",
+    RMS: "mean over tokens of the root mean square over all channels of the layer, the same for each",
 }
 Key = tuple[str, str, str]
 """(site, positions, statistic)"""
@@ -39,7 +41,8 @@ Point = tuple[str, int]
 
 @dataclass(frozen=True)
 class Evidence:
-    """Statistics of one site at one choice of token positions; arrays have shape (emotions, layers, units).
+    """Statistics of one site at one choice of token positions; arrays are (emotions, layers, channels).
+    A unit is one channel, but for heads and whole streams.
 
     `items` (emotions,) counts the items behind each emotion's row, `tokens` (emotions,) their tokens.
     """
@@ -87,8 +90,16 @@ class Evidence:
         return self._statistic(ATTRIBUTION)
 
     @property
+    def rms(self) -> FloatArray:
+        return self._statistic(RMS)
+
+    def of(self, statistic: str) -> FloatArray:
+        """A statistic by its name. Raises `AffectbenchError` where it was not collected."""
+        return self._statistic(statistic)
+
+    @property
     def overall_mean(self) -> FloatArray:
-        """Mean activation of every unit, each emotion weighted alike; flat, shape (layers * units,)."""
+        """Mean activation of every channel, each emotion weighted alike; flat, shape (layers * channels,)."""
         seen = self.tokens > 0
         means: FloatArray = self.mean[seen].mean(axis=0)
         return means.ravel()
@@ -121,10 +132,11 @@ class EvidencePass:
         labels = len(self.readout.labels)
         self.counted = np.zeros(2 * labels, dtype=np.int64)
         self.codes = np.zeros(len(self.items), dtype=np.int8)
-        shape, model = self.engine.model.shape, self.engine.model
+        model = self.engine.model
         for key in self.requests:
-            sums = torch.zeros(2 * labels, shape.layers, shape.width, dtype=self._wide, device=model.device)
-            self._sums[key] = sums
+            shape = model.site_shape(key[0])
+            size = (2 * labels, shape.layers, shape.channels)
+            self._sums[key] = torch.zeros(size, dtype=self._wide, device=model.device)
             self._tokens[key[1]] = torch.zeros(2 * labels, dtype=self._wide, device=model.device)
         known = (
             None
@@ -165,7 +177,8 @@ class EvidencePass:
         # A pass without requests, for selectors that look at nothing, has counted no tokens.
         counts = self._tokens.get(positions)
         tokens = np.zeros(len(labels)) if counts is None else counts[rows].cpu().numpy()
-        return Evidence(labels, site, positions, self.engine.model.shape, self.counted[rows], tokens, sums)
+        shape = self.engine.model.site_shape(site)
+        return Evidence(labels, site, positions, shape, self.counted[rows], tokens, sums)
 
     def _name(self) -> str:
         options = repr((sorted(self.requests), self.correct_only, self.per_emotion, self.seed))
@@ -215,7 +228,7 @@ class EvidencePass:
             return hook
 
         sites = sorted({site for site, _, _ in self.requests})
-        wanted = [(site, layer) for site in sites for layer in range(model.shape.layers)]
+        wanted = [(site, layer) for site in sites for layer in model.site_layers(site)]
         gold = self.items.gold[places]
         batch, cache = self._begun(batch)
         with torch.set_grad_enabled(gradients):
@@ -259,9 +272,10 @@ class EvidencePass:
     def _pool(
         self, point: Point, activation: Tensor | Routed, slope: Tensor | None, roles: Tensor
     ) -> dict[tuple[str, str], Tensor]:
-        """Sums (B, width) over tokens, for each (positions, statistic) requested of the point's site."""
+        """Sums (B, channels) over tokens, for each (positions, statistic) requested of the point's site."""
+        view = self.engine.model.site_view(*point)
         return {
-            (positions, statistic): _pooled(activation, slope, statistic, roles, positions)
+            (positions, statistic): _pooled(view, activation, slope, statistic, roles, positions)
             for site, positions, statistic in self.requests
             if site == point[0]
         }
@@ -320,9 +334,14 @@ class EvidencePass:
 
 
 def _pooled(
-    activation: Tensor | Routed, slope: Tensor | None, statistic: str, roles: Tensor, positions: str
+    view: PlainView,
+    activation: Tensor | Routed,
+    slope: Tensor | None,
+    statistic: str,
+    roles: Tensor,
+    positions: str,
 ) -> Tensor:
-    """Sum (B, width) over the tokens of `positions` of one statistic of activations (B, T, width)."""
+    """Sum (B, channels) over the tokens of `positions` of one statistic of what was hooked, (B, T, width)."""
     mask = (roles & ROLE_BIT[positions]).bool()
     if isinstance(activation, Routed):
         value = _measured(activation.values, slope, statistic)
@@ -330,7 +349,8 @@ def _pooled(
     if ROLE_BIT[positions] == ANSWER:
         activation, mask = activation[:, -1:], mask[:, -1:]
         slope = None if slope is None else slope[:, -1:]
-    value = _measured(activation, slope, statistic)
+    slope = None if slope is None else view.slope(slope)
+    value = _measured(view.read(activation), slope, statistic)
     return torch.bmm(mask[:, None].to(value), value).squeeze(1).float()
 
 
@@ -342,18 +362,34 @@ def _measured(value: Tensor, slope: Tensor | None, statistic: str) -> Tensor:
     if statistic == ATTRIBUTION:
         assert slope is not None, "gradients were taken"
         return value * slope
+    if statistic == RMS:
+        return value.float().pow(2).mean(-1, keepdim=True).sqrt().expand_as(value)
     return value
 
 
 def requests_of(needs: Iterable[str], site: str, positions: str) -> frozenset[Key]:
-    """The keys of the statistics a selector needs. Raises `AffectbenchError` for an unknown statistic."""
-    needs = sorted(needs)
-    for name in needs:
+    """The keys of the statistics a selector needs: those of `site`, and ``SITE:STATISTIC`` of another one.
+
+    Raises `AffectbenchError` for an unknown site or statistic.
+    """
+    found = set()
+    for need in sorted(needs):
+        at, _, name = need.rpartition(":")
         if name not in STATISTICS:
             raise AffectbenchError(
                 f"statistic {name!r} does not exist", hint=f"a selector may need: {', '.join(STATISTICS)}"
             )
-    return frozenset((site, positions, name) for name in needs)
+        if at and at not in (*SITES, *READ_ONLY):
+            raise AffectbenchError(
+                f"site {at!r} does not exist", hint=f"sites: {', '.join((*SITES, *READ_ONLY))}"
+            )
+        if (at or site) == COMPONENT:
+            raise AffectbenchError(
+                f"site 'component' joins {' and '.join(COMPONENT_PARTS)}, and has no statistics of its own",
+                hint=f"a selector for it needs {', '.join(f'{part}:{name}' for part in COMPONENT_PARTS)}",
+            )
+        found.add((at or site, positions, name))
+    return frozenset(found)
 
 
 def merged(requests: Sequence[frozenset[Key]]) -> frozenset[Key]:

@@ -67,14 +67,25 @@ class Routed:
         for edit in edits:
             here = block(edit.block, len(values))
             rows, chosen = values[here], self.experts[here]
-            if edit.operation == "scale":
-                changed = rows * self._table(edit, 1.0, edit.value)[chosen]
-            else:
-                means = self._table(edit, 0.0, edit.value)[chosen]
-                changed = torch.where(self._table(edit, 0.0, 1.0)[chosen].bool(), means, rows)
+            changed = self._changed(edit, rows, chosen)
             marked = edit.where(roles, rows.shape[0])
             rows.copy_(changed if marked is None else torch.where(marked[:, None, None], changed, rows))
         return replace(self, values=values)
+
+    def _changed(self, edit: BlockEdit, rows: Tensor, chosen: Tensor) -> Tensor:
+        if edit.relative:
+            raise AffectbenchError(
+                "what is added to units of a mixture of experts cannot be relative to all of them",
+                hint="the ones a token is not sent to are not computed: use `relative: false`",
+            )
+        if edit.operation == "scale":
+            return rows * self._table(edit, 1.0, edit.value)[chosen]
+        if edit.operation == "add":
+            return rows + self._table(edit, 0.0, edit.value)[chosen]
+        if edit.operation == "project":  # Of a single channel: what is left of it is a share.
+            return rows * self._table(edit, 1.0, 1.0 - edit.value.square())[chosen]
+        means = self._table(edit, 0.0, edit.value)[chosen]
+        return torch.where(self._table(edit, 0.0, 1.0)[chosen].bool(), means, rows)
 
     def _table(self, edit: BlockEdit, elsewhere: float, value: Tensor | float) -> Tensor:
         """(count, width): `value` at the edited channels, `elsewhere` at all others."""

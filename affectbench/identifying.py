@@ -11,6 +11,7 @@ from affectbench.evidence import MEAN, EvidencePass, Key, merged, requests_of
 from affectbench.record import Cell, Hashes, Identification
 from affectbench.selector import Selector
 from affectbench.session import Session
+from affectbench.sites import COMPONENT, COMPONENT_PARTS
 from affectbench.study import Study
 from affectbench.task import InterventionProtocol
 from affectbench.transfer import Carried
@@ -30,10 +31,15 @@ class CellPlan:
     @property
     def requests(self) -> frozenset[Key]:
         """The statistics this cell needs."""
-        site = self.protocol.site
+        site, statistics = self.protocol.site, self.protocol.statistics.positions
         needs = self.selector.needs if self.carried is None else frozenset()
-        found = requests_of(needs, site, self.protocol.statistics.positions)
-        return found | requests_of({MEAN}, site, self.protocol.positions) if self.replaces_by_mean else found
+        found = requests_of(needs, site, statistics)
+        for part in COMPONENT_PARTS if site == COMPONENT else (site,):
+            if self.replaces_by_mean:
+                found |= requests_of({MEAN}, part, self.protocol.positions)
+            if self.protocol.needs_vectors and self.carried is None:
+                found |= requests_of({MEAN}, part, statistics)
+        return found
 
     @property
     def replaces_by_mean(self) -> bool:
@@ -96,10 +102,18 @@ class Identifying:
         """All that the cell's selector may see."""
         site, positions = self.plan.protocol.site, self.plan.protocol.statistics.positions
         # What other cells asked for is out of reach, or a selector's result would depend on its company.
-        needed = {statistic for _, at, statistic in self.plan.requests if at == positions}
+        needed: dict[str, set[str]] = {site: set()}
+        for at, where, statistic in self.plan.requests:
+            if where == positions:
+                needed.setdefault(at, set()).add(statistic)
         return Study(
-            evidence=found.evidence(site, positions).only(needed),
-            shuffled=found.evidence(site, positions, shuffled=True).only(needed),
+            evidence=found.evidence(site, positions).only(needed[site]),
+            shuffled=found.evidence(site, positions, shuffled=True).only(needed.pop(site)),
+            others={at: found.evidence(at, positions).only(names) for at, names in needed.items()},
+            others_shuffled={
+                at: found.evidence(at, positions, shuffled=True).only(names) for at, names in needed.items()
+            },
+            engine=self.session.engine,
             items=found.items,
             readout=found.readout,
             seed=self.plan.cell.seed,

@@ -13,22 +13,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from affectbench.engine import Engine
-from affectbench.intervention import UNTOUCHED, Edit, Intervention
+from affectbench.intervention import UNTOUCHED, Intervention
 from affectbench.outcomes import Array, Steered
 from affectbench.readout import Codes, Items, Readout, Scores
-from affectbench.sites import FloatArray, UnitArray
-from affectbench.task import InterventionProtocol
+from affectbench.sites import FloatArray
+from affectbench.targets import Dosing, Target
 
-Sets = Sequence[UnitArray]
-"""Units of each emotion."""
+Sets = Sequence[Target]
+"""What is amplified for each emotion."""
 Rows = Array | Sequence[Array]
+T = TypeVar("T")
 
 
-def rotated(draws: Rows, labels: int) -> list[list[Array]]:
+def rotated(draws: Sequence[T], labels: int) -> list[list[T]]:
     """Random draws in the place of emotions: control j takes draw (j + s) modulo their number for emotion s.
 
     As the random control of specificity does; none where there are fewer draws than emotions.
@@ -70,11 +72,11 @@ class Injection:
     engine: Engine
     items: Items
     readout: Readout
-    protocol: InterventionProtocol
+    dosing: Dosing
     progress: Callable[[int], None] | None = None
 
     def steered(
-        self, dose: float, sets: Sets, draws: Sequence[UnitArray], answers: Codes, drawn: Codes
+        self, dose: float, sets: Sets, draws: Sets, answers: Codes, drawn: Codes
     ) -> tuple[Steered, ...]:
         """One `Steered` for each targeting of the protocol, at one dose of the amplify arm.
 
@@ -82,13 +84,13 @@ class Injection:
         """
         controls = rotated(draws, len(sets))
         found = []
-        for targeting in self.protocol.arms.amplify.targeting:
+        for targeting in self.dosing.protocol.arms.amplify.targeting:
             if targeting == "two_pass":
                 base = self._base()[0]
-                rows: list[Rows] = [answers, *rotated(drawn, len(sets))]
+                rows: list[Rows] = [answers, *rotated(list(drawn), len(sets))]
                 codes = np.stack([by_answer(base, each) for each in rows])
             elif targeting == "union":
-                codes = self._all_alike([self._union(each, dose) for each in (sets, *controls)])
+                codes = self._all_alike([self.dosing.union(each, dose) for each in (sets, *controls)])
             else:
                 codes = self._mixed(dose, [sets, *controls])
             found.append(Steered(targeting, codes[0], codes[1:]))
@@ -102,23 +104,8 @@ class Injection:
         return self.engine.predict(self.items, self.readout, interventions, self.progress).codes
 
     def _mixed(self, dose: float, every: Sequence[Sets]) -> Codes:
-        weights = shares(self._base()[1], self.protocol.mode)
+        weights = shares(self._base()[1], self.dosing.protocol.mode)
         if (weights == weights[0]).all():
-            return self._all_alike([self._mix(sets, dose, weights[0]) for sets in every])
-        own = [[self._mix(sets, dose, weight) for sets in every] for weight in weights]
+            return self._all_alike([self.dosing.mixed(sets, weights[0], dose) for sets in every])
+        own = [[self.dosing.mixed(sets, weight, dose) for sets in every] for weight in weights]
         return self.engine.predict_each(self.items, self.readout, own, self.progress)
-
-    def _union(self, sets: Sets, dose: float) -> Intervention:
-        return self._gains(np.unique(np.concatenate(sets)), None, dose - 1.0)
-
-    def _mix(self, sets: Sets, dose: float, weights: FloatArray) -> Intervention:
-        gains = np.zeros(self.engine.model.shape.units)
-        for units, weight in zip(sets, weights, strict=True):
-            gains[units] += weight
-        units = np.unique(np.concatenate(sets))
-        return self._gains(units, gains[units], dose - 1.0)
-
-    def _gains(self, units: UnitArray, parts: FloatArray | None, alpha: float) -> Intervention:
-        value = 1.0 + alpha * (np.ones(units.shape) if parts is None else parts)
-        shape, positions = self.engine.model.shape, self.protocol.positions
-        return Intervention((Edit(self.protocol.site, shape, units, "scale", value, positions),))

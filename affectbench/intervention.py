@@ -16,14 +16,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from affectbench.errors import AffectbenchError
-from affectbench.sites import SITES, FloatArray, SiteShape, UnitArray
+from affectbench.sites import COMPONENT, FEATURE, READ_ONLY, SITES, FloatArray, SiteShape, UnitArray
 
 if TYPE_CHECKING:
     import torch
 
     from affectbench.experts import Routed
+    from affectbench.views import PlainView
 
-Operation = Literal["scale", "mean"]
+Operation = Literal["scale", "mean", "add", "project"]
+OPERATIONS: tuple[Operation, ...] = ("scale", "mean", "add", "project")
 Positions = Literal["all", "content", "audio", "answer"]
 
 VALID, CONTENT, AUDIO, ANSWER = 1, 2, 4, 8
@@ -33,10 +35,12 @@ ROLE_BIT: dict[str, int] = {"all": VALID, "content": CONTENT, "audio": AUDIO, "a
 
 @dataclass(frozen=True)
 class Edit:
-    """One operation on some units of one site.
+    """One operation on some units of one site; a is what a unit does, v its `value`.
 
-    ``scale`` multiplies each unit by `value` (0 deactivates, 1 + alpha is a gain); ``mean`` replaces it by
-    `value`, its mean over identification items. `value` has shape (units,).
+    ``scale`` multiplies a unit by v (0 deactivates, 1 + alpha is a gain); ``mean`` replaces it by v; ``add``
+    adds v, or with `relative` v times the root mean square of the whole hooked vector; ``project`` takes v's
+    share out, a - (a . v) v. `value` has shape (units,) for ``scale``, else (channels of these units,), unit
+    by unit.
     """
 
     site: str
@@ -45,21 +49,27 @@ class Edit:
     operation: Operation
     value: FloatArray
     positions: Positions = "all"
+    relative: bool = False
 
     def __post_init__(self) -> None:
-        if self.site not in SITES:
-            raise AffectbenchError(f"site {self.site!r} does not exist", hint=f"sites: {', '.join(SITES)}")
-        if self.operation not in ("scale", "mean"):
+        self._check_site()
+        if self.operation not in OPERATIONS:
             raise AffectbenchError(
-                f"operation {self.operation!r} does not exist", hint="operations: scale, mean"
+                f"operation {self.operation!r} does not exist", hint=f"operations: {', '.join(OPERATIONS)}"
             )
         if self.positions not in ROLE_BIT:
             raise AffectbenchError(
                 f"positions {self.positions!r} do not exist", hint=f"positions: {', '.join(ROLE_BIT)}"
             )
-        if self.value.shape != self.units.shape:
+        if self.relative and self.operation != "add":
+            raise AffectbenchError(f"an edit {self.operation!r} cannot be relative", hint="only `add` can")
+        size = 1 if self.operation == "scale" else self.shape.size
+        if self.value.shape != (self.units.size * size,):
             raise AffectbenchError(
-                f"{self.value.size} values for {self.units.size} units", hint="give one value for each unit"
+                f"{self.value.size} values for {self.units.size} units",
+                hint="give one value for each unit"
+                if size == 1
+                else f"give {size} values for each unit, one after the other, in one row",
             )
         if not np.isfinite(self.value).all():
             raise AffectbenchError(
@@ -67,14 +77,39 @@ class Edit:
             )
         self.shape.check(self.units, f"edit of site {self.site!r}")
 
+    def _check_site(self) -> None:
+        if self.site in READ_ONLY:
+            raise AffectbenchError(f"site {self.site!r} can be read and not edited", hint="edit `attention`")
+        if self.site == COMPONENT:
+            raise AffectbenchError(
+                "units of the site 'component' are edited as neurons and heads", hint="see `SiteShape.split`"
+            )
+        if self.site not in SITES:
+            raise AffectbenchError(f"site {self.site!r} does not exist", hint=f"sites: {', '.join(SITES)}")
+
     @cached_property
     def by_layer(self) -> dict[int, tuple[UnitArray, UnitArray]]:
-        """``{layer: (channels, places)}``; `places` index `units` and `value`."""
+        """``{layer: (units, places)}``; `places` index `units`."""
         return self.shape.by_layer(self.units)
+
+    @cached_property
+    def channel_values(self) -> FloatArray:
+        """The value of each channel of each unit, shape (units, channels of a unit)."""
+        if self.operation == "scale":
+            return np.repeat(self.value[:, None], self.shape.size, axis=1)
+        return self.value.reshape(-1, self.shape.size)
+
+    def of(self, places: UnitArray) -> Edit:
+        """The edit of the units at these places alone."""
+        value = self.value.reshape(self.units.size, -1)[places].ravel()
+        return replace(self, units=self.units[places], value=value)
 
     @property
     def is_noop(self) -> bool:
-        return self.units.size == 0 or (self.operation == "scale" and bool((self.value == 1.0).all()))
+        if self.units.size == 0:
+            return True
+        nothing = {"scale": 1.0, "add": 0.0, "project": 0.0}.get(self.operation)
+        return nothing is not None and bool((self.value == nothing).all())
 
 
 def scale(
@@ -87,8 +122,42 @@ def scale(
 def mean_ablation(
     site: str, shape: SiteShape, units: UnitArray, means: FloatArray, positions: Positions = "all"
 ) -> Intervention:
-    """Replace `units` by their means; `means` holds one value for every unit of the site, shape (units,)."""
-    return Intervention((Edit(site, shape, units, "mean", means[units], positions),))
+    """Replace `units` by their means; `means` has one value for every channel of the site, by layer."""
+    value = means[shape.spread(units)]
+    return Intervention((Edit(site, shape, units, "mean", value, positions),))
+
+
+def add(
+    site: str,
+    shape: SiteShape,
+    units: UnitArray,
+    values: FloatArray,
+    positions: Positions = "all",
+    *,
+    relative: bool = False,
+) -> Intervention:
+    """Add `values` (channels of the units,) to `units`; with `relative`, times the root mean square of the
+    vector that the units are part of."""
+    edit = Edit(site, shape, units, "add", np.asarray(values, dtype=np.float64).ravel(), positions, relative)
+    return Intervention((edit,))
+
+
+def project(
+    site: str,
+    shape: SiteShape,
+    units: UnitArray,
+    directions: FloatArray,
+    kept: float = 0.0,
+    positions: Positions = "all",
+) -> Intervention:
+    """Leave the share `kept` of what `units` have along their `directions` (channels of the units,).
+
+    A unit whose direction is 0 is left alone.
+    """
+    rows = np.asarray(directions, dtype=np.float64).reshape(units.size, -1)
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    value = np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0) * np.sqrt(1.0 - kept)
+    return Intervention((Edit(site, shape, units, "project", value.ravel(), positions),))
 
 
 @dataclass(frozen=True)
@@ -108,9 +177,12 @@ class Intervention:
         digest = hashlib.sha256()
         for edit in self.effective:
             order = np.argsort(edit.units, kind="stable")
-            digest.update(f"{edit.site} {edit.operation} {edit.positions} {edit.shape.width}\n".encode())
+            relative = " relative" if edit.relative else ""
+            name = f"{edit.site} {edit.operation}{relative} {edit.positions} {edit.shape.width}\n"
+            digest.update(name.encode())
             digest.update(np.ascontiguousarray(edit.units[order], dtype="<i8").tobytes())
-            digest.update(np.ascontiguousarray(edit.value[order], dtype="<f8").tobytes())
+            values = edit.value.reshape(edit.units.size, -1)[order]
+            digest.update(np.ascontiguousarray(values, dtype="<f8").tobytes())
         return digest.hexdigest()[:16]
 
     @cached_property
@@ -122,7 +194,7 @@ class Intervention:
             inside = edit.units // edit.shape.width == self.first_layer
             for chosen, found in ((inside, here), (~inside, rest)):
                 if chosen.any():
-                    found.append(replace(edit, units=edit.units[chosen], value=edit.value[chosen]))
+                    found.append(edit.of(np.flatnonzero(chosen)))
         return tuple(here), Intervention(tuple(rest))
 
     @cached_property
@@ -137,13 +209,32 @@ UNTOUCHED = Intervention()
 
 @dataclass
 class BlockEdit:
-    """One edit of one layer, for the rows of one intervention."""
+    """One edit of one layer, for the rows of one intervention. `channels` (units * size,) and `value` alike,
+    unit by unit, each of `size` channels."""
 
     block: int
     channels: torch.Tensor
     operation: Operation
     value: torch.Tensor
     bit: int
+    size: int = 1
+    relative: bool = False
+
+    def changed(self, chosen: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
+        """What becomes of `chosen` (..., channels of the edit), part of the hooked vectors `whole`."""
+        if self.operation == "scale":
+            return chosen * self.value
+        if self.operation == "mean":
+            return self.value.expand_as(chosen)
+        if self.operation == "add":
+            if not self.relative:
+                return chosen + self.value
+            rms = whole.float().pow(2).mean(-1, keepdim=True).sqrt()
+            return chosen + (self.value * rms).to(chosen.dtype)
+        direction = self.value.view(-1, self.size)
+        units = chosen.reshape(*chosen.shape[:-1], *direction.shape)
+        along = (units * direction).sum(-1, keepdim=True)
+        return (units - along * direction).reshape(chosen.shape)
 
     def on(self, device: torch.device) -> BlockEdit:
         """The same edit on the device of what it edits."""
@@ -181,15 +272,18 @@ class PackedEdits:
 
         for block, intervention in enumerate(self.interventions):
             for edit in intervention.effective:
-                value = torch.as_tensor(edit.value, dtype=self.dtype, device=self.device)
-                for layer, (channels, places) in edit.by_layer.items():
+                dtype = torch.float32 if edit.site == FEATURE else self.dtype
+                value = torch.as_tensor(edit.channel_values, dtype=dtype, device=self.device)
+                for layer, (units, places) in edit.by_layer.items():
                     self._points.setdefault((edit.site, layer), []).append(
                         BlockEdit(
                             block,
-                            torch.as_tensor(channels, device=self.device),
+                            torch.as_tensor(edit.shape.spread(units), device=self.device),
                             edit.operation,
-                            value[torch.as_tensor(places, device=self.device)],
+                            value[torch.as_tensor(places, device=self.device)].ravel(),
                             ROLE_BIT[edit.positions],
+                            edit.shape.size,
+                            edit.relative,
                         )
                     )
 
@@ -218,8 +312,11 @@ class PackedEdits:
             found = self._points[point] = [edit.on(device) for edit in found]
         return found
 
-    def apply(self, site: str, layer: int, activation: torch.Tensor | Routed) -> torch.Tensor | Routed:
-        """Edit `activation` (rows, T, width) block by block; returns a tensor of the same shape."""
+    def apply(
+        self, site: str, layer: int, activation: torch.Tensor | Routed, view: PlainView
+    ) -> torch.Tensor | Routed:
+        """Edit `activation` (rows, T, width) block by block; returns a tensor of the same shape. `view` tells
+        how it holds the activations of the site."""
         import torch
 
         if not isinstance(activation, torch.Tensor):
@@ -228,12 +325,10 @@ class PackedEdits:
         blocks = activation.clone() if torch.is_grad_enabled() else activation
         for edit in self._on((site, layer), blocks.device):
             rows = blocks[self.block(edit.block, blocks.shape[0])]
-            chosen = rows[..., edit.channels]
-            changed = chosen * edit.value if edit.operation == "scale" else edit.value.expand_as(chosen)
+            chosen = view.read(rows, edit.channels)
             here = edit.where(self.roles, rows.shape[0] * rows.shape[1])
-            if here is not None:
-                changed = torch.where(here.view(*rows.shape[:2], 1), changed, chosen)
-            rows[..., edit.channels] = changed
+            here = None if here is None else here.view(*rows.shape[:2], 1)
+            view.write(rows, edit.channels, chosen, edit.changed(chosen, rows), here)
         return blocks
 
 

@@ -25,13 +25,14 @@ from affectbench.passes import can_resume, can_trim, replaced, shortcuts
 from affectbench.products import quicken
 from affectbench.prompt_tokens import PromptTokens
 from affectbench.sites import GATE, NEURON, SiteShape
+from affectbench.stream import Stream
 
 if TYPE_CHECKING:
     from affectbench.dataset import Example, RenderedPrompt
     from affectbench.task import ModelCard
 
 
-class Model(PromptTokens):
+class Model(Stream, PromptTokens):
     """A causal decoder whose units can be read and edited. Subclasses declare a family.
 
     The decoder gets ready-made input embeddings, so that an audio tower runs once for an item, whatever
@@ -186,7 +187,7 @@ class Model(PromptTokens):
             return self.activation(layer), "output"
         if site == NEURON:
             return self.down(layer), "input"
-        raise AffectbenchError(f"{self.card.name} has no site {site!r}", hint=f"sites: {GATE}, {NEURON}")
+        return self.stream_module(site, layer)
 
     # From examples to inputs.
 

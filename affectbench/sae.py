@@ -87,13 +87,17 @@ class LayerSAE:
             return "topk"
         return "jumprelu" if bool(self.threshold.any()) else "relu"
 
-    def encode(self, h: Tensor) -> Tensor:
-        """Feature activations (..., features), float32, of residual vectors `h` (..., d)."""
-        pre = h.to(self.encoder) @ self.encoder + self.encoder_bias
+    def encode(self, h: Tensor, features: Tensor | None = None) -> Tensor:
+        """Activations (..., features), float32, of residual vectors `h` (..., d): of all features, or of those
+        at these places, which costs less."""
         if self.k is None:
-            return pre * (pre > self.threshold)
+            chosen = slice(None) if features is None else features
+            pre = h.to(self.encoder) @ self.encoder[:, chosen] + self.encoder_bias[chosen]
+            return pre * (pre > self.threshold[chosen])
+        pre = h.to(self.encoder) @ self.encoder + self.encoder_bias
         values, places = pre.topk(self.k, dim=-1)
-        return torch.zeros_like(pre).scatter(-1, places, values.relu())
+        found = torch.zeros_like(pre).scatter(-1, places, values.relu())
+        return found if features is None else found[..., features]
 
     def decode(self, z: Tensor) -> Tensor:
         """Residual vectors (..., d), float32, that activations `z` (..., features) stand for."""
@@ -117,7 +121,8 @@ class SAE:
     """The SAEs of several layers of one model; the features of a layer are numbered from 0 in each.
 
     `base` names the model that they were trained on, `digest` the weights (16 hex; of their content unless it
-    is given). `facts` are plain data about training, kept with the file.
+    is given). `facts` are plain data about training, kept with the file. `truth`: the features that were
+    planted, as `planted` gives them; no part of the file.
 
     Raises `SAEError` where there is no layer, or layers differ in width or in the number of features.
     """
@@ -126,6 +131,7 @@ class SAE:
     base: str = ""
     digest: str = ""
     facts: Mapping[str, Any] | None = None
+    truth: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if not self.by_layer:
@@ -139,6 +145,15 @@ class SAE:
         object.__setattr__(self, "by_layer", dict(sorted(self.by_layer.items())))
         if not self.digest:
             object.__setattr__(self, "digest", content_digest(self._tensors(torch.float32), self._kind))
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        return f"the SAEs of {self.base or 'an unnamed model'}"
+
+    def planted(self) -> Mapping[str, Any] | None:
+        """The features known to carry each emotion, and their decoys; None where nothing was planted."""
+        return self.truth
 
     @property
     def layers(self) -> tuple[int, ...]:

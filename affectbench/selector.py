@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from affectbench.errors import AffectbenchError
-from affectbench.sites import SITES, FloatArray, SiteShape, UnitArray
+from affectbench.sites import SITES, FloatArray, Kind, SiteShape, UnitArray
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,8 +38,10 @@ class Selection:
     """Ranked units for each emotion: the claim that is put to the test.
 
     `units` holds one array of flat indices for each label, best first; `scores` (emotions, units of the
-    site) are the scores behind the ranking, or None where only the units are known. `items` names the items
-    the units were found on, where they are known; they are no part of what the selection claims.
+    site) are the scores behind the ranking, or None where only the units are known. `vectors`: for each label
+    a row (channels of its units,), unit by unit: what a protocol that adds adds to them at dose 1, and one
+    that projects takes out; None where that is the difference of means. `items` names the items the units
+    were found on, where they are known; they are no part of what the selection claims.
     """
 
     site: str
@@ -48,6 +50,7 @@ class Selection:
     units: tuple[UnitArray, ...]
     scores: FloatArray | None = None
     items: tuple[str, ...] = ()
+    vectors: tuple[FloatArray, ...] | None = None
 
     def __post_init__(self) -> None:
         if len(self.units) != len(self.labels):
@@ -69,6 +72,23 @@ class Selection:
                 f"the selection's scores have shape {self.scores.shape}",
                 hint=f"expected {(len(self.labels), self.shape.units)}: (emotions, units of the site)",
             )
+        self._check_vectors()
+
+    def _check_vectors(self) -> None:
+        if self.vectors is None:
+            return
+        if len(self.vectors) != len(self.labels):
+            raise AffectbenchError(
+                f"the selection has vectors for {len(self.vectors)} emotions, not {len(self.labels)}",
+                hint="one row each, in the order of the labels",
+            )
+        for label, units, row in zip(self.labels, self.units, self.vectors, strict=True):
+            expected = int(self.shape.sizes(units).sum())
+            if row.shape != (expected,) or not np.isfinite(row).all():
+                raise AffectbenchError(
+                    f"selection for {label!r}: vectors of shape {row.shape}, or values that are not finite",
+                    hint=f"one row of {expected} numbers: the channels of its units, unit by unit",
+                )
 
     @classmethod
     def from_scores(
@@ -116,6 +136,8 @@ class Selection:
         for label, units in zip(self.labels, self.units, strict=True):
             digest.update(f"\n{label}:".encode())
             digest.update(np.ascontiguousarray(units, dtype="<i8").tobytes())
+        for row in self.vectors or ():
+            digest.update(b"\nvectors:" + np.ascontiguousarray(row, dtype="<f8").tobytes())
         return digest.hexdigest()[:16]
 
     def save(self, path: Path) -> None:
@@ -127,13 +149,19 @@ class Selection:
         tensors = {f"units.{place}": units for place, units in enumerate(self.units)}
         if self.scores is not None:
             tensors["scores"] = self.scores.astype(np.float32)
-        header = {
+        for place, row in enumerate(self.vectors or ()):
+            tensors[f"vectors.{place}"] = row.astype(np.float64)
+        header: dict[str, Any] = {
             "site": self.site,
             "layers": self.shape.layers,
             "width": self.shape.width,
             "labels": list(self.labels),
             "digest": self.digest,
         }
+        if self.shape.size > 1:
+            header["size"] = self.shape.size
+        if self.shape.kinds:
+            header["kinds"] = [list(kind) for kind in self.shape.kinds]
         if self.items:
             header["items"] = list(self.items)
         write_atomically(path, save(tensors, metadata={"selection": json.dumps(header)}))
@@ -158,18 +186,22 @@ class Selection:
                             hint="keep the best ones, at most that many an emotion",
                         )
                 units = tuple(stream.get_tensor(name) for name in names)
-                scores = (
-                    stream.get_tensor("scores").astype(np.float64) if "scores" in set(stream.keys()) else None
-                )
+                there = set(stream.keys())
+                scores = stream.get_tensor("scores").astype(np.float64) if "scores" in there else None
+                rows = [f"vectors.{place}" for place in range(len(names))]
+                vectors = None
+                if "vectors.0" in there:
+                    vectors = tuple(stream.get_tensor(name).astype(np.float64) for name in rows)
         except (OSError, SafetensorError, TypeError, ValueError) as error:
             raise AffectbenchError(
                 f"{path}: not a selection: {error}",
                 hint="a safetensors file, as `Selection.save` writes it",
             ) from error
-        shape = SiteShape(header["layers"], header["width"])
+        kinds = tuple(Kind(*kind) for kind in header.get("kinds", ()))
+        shape = SiteShape(header["layers"], header["width"], header.get("size", 1), kinds)
         items = tuple(header.get("items", ()))
         try:
-            selection = cls(header["site"], shape, tuple(header["labels"]), units, scores, items)
+            selection = cls(header["site"], shape, tuple(header["labels"]), units, scores, items, vectors)
         except AffectbenchError as error:
             raise AffectbenchError(f"{path}: {error.message}", hint=error.hint) from error
         if scores is not None and (np.isnan(scores).any() or np.isposinf(scores).any()):
@@ -195,6 +227,9 @@ def _header(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:
             and texts(header["labels"])
             and isinstance(header["digest"], str)
             and texts(header.get("items", []))
+            and type(header.get("size", 1)) is int
+            and header.get("size", 1) > 0
+            and _are_kinds(header.get("kinds", []), header["width"])
         )
     except (KeyError, TypeError, ValueError, RecursionError):
         sound = False
@@ -204,6 +239,16 @@ def _header(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:
             hint=f"site ({', '.join(SITES)}), layers, width, labels, digest: `Selection.save` writes them",
         )
     return dict(header)
+
+
+def _are_kinds(kinds: object, width: int) -> bool:
+    """Whether a header's `kinds` are [site, width, size] each, and fill a layer."""
+    if kinds == []:
+        return True
+    if not isinstance(kinds, list) or not all(isinstance(kind, list) and len(kind) == 3 for kind in kinds):
+        return False
+    whole = all(type(count) is int and count > 0 for kind in kinds for count in kind[1:])
+    return whole and all(kind[0] in SITES for kind in kinds) and sum(kind[1] for kind in kinds) == width
 
 
 def above_others(statistic: FloatArray) -> FloatArray:
@@ -216,12 +261,15 @@ class Selector:
     """Base class of selectors: ranks the units of a site for each emotion.
 
     Override `scores` for a method that gives every unit a number, or `select` for any other. Both must be
-    pure given the study and its seed. `needs` names statistics of `affectbench.evidence.STATISTICS`.
+    pure given the study and its seed. `needs` names statistics of `affectbench.evidence.STATISTICS`: of the
+    protocol's site, or of another one as ``SITE:STATISTIC``. `control`: shows what nothing looks like.
+    `shuffled`: a control that reads statistics by permuted labels, as then do the differences that are added.
     """
 
     name: ClassVar[str] = ""
     needs: ClassVar[frozenset[str]] = frozenset()
     control: ClassVar[bool] = False
+    shuffled: ClassVar[bool] = False
 
     def scores(self, study: Study) -> FloatArray:
         """Scores (emotions, layers, units), higher = keep; -inf excludes a unit."""

@@ -63,9 +63,10 @@ class Statistics(Frozen):
 
 
 class SuppressArm(Frozen):
-    """Scale by factors below 1 (0 deactivates), or replace by the mean (its only dose is 0)."""
+    """Scale by factors below 1 (0 deactivates), replace by the mean (its only dose is 0), or take out all but
+    the dose's share of what units have along their vectors."""
 
-    operation: Literal["scale", "mean"]
+    operation: Literal["scale", "mean", "project"]
     doses: Annotated[tuple[Annotated[Number, Field(ge=0, lt=1)], ...], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -77,21 +78,29 @@ class SuppressArm(Frozen):
 
 
 class AmplifyArm(Frozen):
-    """Scale by factors above 1.
+    """Scale by factors above 1, or add doses above 0 of the units' vectors: those of the selection, else what
+    an emotion's units do more than over all emotions. `relative`: times the root mean square of the residual
+    vector (or of the layer's activations) that they are added to.
 
     `targeting`: ways to amplify without knowing an item's emotion, run beside the ordinary ones. two_pass:
     the units of the emotion answered without intervention; mix: all units, each emotion's by its share of the
     gain; union: all units by the whole gain.
     """
 
-    operation: Literal["scale"]
-    doses: Annotated[tuple[Annotated[Number, Field(gt=1)], ...], Field(min_length=1)]
+    operation: Literal["scale", "add"]
+    doses: Annotated[tuple[Annotated[Number, Field(gt=0)], ...], Field(min_length=1)]
+    relative: bool = Field(default=False, exclude_if=lambda value: not value)
     targeting: tuple[Literal["two_pass", "mix", "union"], ...] = Field(
         default=(), exclude_if=lambda value: not value
     )
 
     @model_validator(mode="after")
     def _doses_fit(self) -> AmplifyArm:
+        for place, dose in enumerate(self.doses):
+            if self.operation == "scale" and dose <= 1:
+                reject(("doses", place), f"operation scale amplifies by factors above 1, not by {dose:g}")
+        if self.relative and self.operation != "add":
+            reject("relative", "only what operation add adds can be relative")
         _distinct_doses(self.doses)
         return self
 
@@ -99,6 +108,9 @@ class AmplifyArm(Frozen):
 def _distinct_doses(doses: tuple[float, ...]) -> None:
     if len(set(doses)) != len(doses):
         reject("doses", "a dose is listed twice")
+
+
+Arm = Literal["suppress", "amplify"]
 
 
 class Arms(Frozen):
@@ -119,7 +131,8 @@ class Controls(Frozen):
 
 
 class InterventionProtocol(TaskFile):
-    """What is done to the selected units. A dose is the factor g of the scaling; 1 would change nothing.
+    """What is done to the selected units. A dose is the factor g of a scaling, where 1 would change nothing,
+    or how much is added.
 
     `mode`: ``paper`` reproduces what was published, defects included; ``sound`` is how we would do it.
     """
@@ -127,12 +140,21 @@ class InterventionProtocol(TaskFile):
     kind: Literal["intervention"]
     mode: Literal["sound", "paper"] = "sound"
     citation: str = ""
-    site: Literal["gate", "neuron"]
+    site: Literal["gate", "neuron", "head", "component", "attention", "residual", "feature"]
     positions: Positions
     statistics: Statistics
     fractions: Annotated[tuple[Annotated[Number, Field(gt=0, lt=1)], ...], Field(min_length=1)]
     arms: Arms
     controls: Controls
+
+    @property
+    def needs_vectors(self) -> bool:
+        """Whether something is added to units, or taken out along a direction."""
+        return self.arms.amplify.operation == "add" or self.arms.suppress.operation == "project"
+
+    def alpha(self, arm: Arm, dose: float) -> float:
+        """How far a dose is from doing nothing: the x axis of steering strength."""
+        return dose if getattr(self.arms, arm).operation == "add" else abs(dose - 1.0)
 
     @property
     def asks_answer_words(self) -> bool:

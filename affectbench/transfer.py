@@ -107,4 +107,8 @@ def of_labels(selection: Selection, labels: tuple[str, ...]) -> Selection:
     """
     own = dict(zip(selection.labels, selection.units, strict=True))
     units = tuple(own.get(label, np.empty(0, dtype=np.int64)) for label in labels)
-    return replace(selection, labels=labels, units=units, scores=None, items=())
+    vectors = None
+    if selection.vectors is not None:
+        rows = dict(zip(selection.labels, selection.vectors, strict=True))
+        vectors = tuple(rows.get(label, np.empty(0)) for label in labels)
+    return replace(selection, labels=labels, units=units, scores=None, items=(), vectors=vectors)

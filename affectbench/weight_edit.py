@@ -23,7 +23,7 @@ from affectbench.folding import gates_neurons
 from affectbench.intervention import Edit, Intervention
 from affectbench.model import Model
 from affectbench.products import OneDnnLinear
-from affectbench.sites import GATE, FloatArray
+from affectbench.sites import GATE, NEURON, FloatArray
 
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -115,6 +115,11 @@ def _check(model: Model, edit: Edit) -> None:
     if edit.positions != "all":
         raise AffectbenchError(
             f"an edit at positions {edit.positions!r} cannot be folded: a weight acts at every position",
+            hint="run it by the engine, which hooks activations",
+        )
+    if edit.site not in (GATE, NEURON):
+        raise AffectbenchError(
+            f"an edit of site {edit.site!r} cannot be folded: its weights are not those of down_proj",
             hint="run it by the engine, which hooks activations",
         )
     if edit.shape != model.shape:

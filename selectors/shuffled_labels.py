@@ -15,6 +15,7 @@ class ShuffledLabels(Selector):
     name = "shuffled_labels"
     needs = frozenset({MEAN})
     control = True
+    shuffled = True
 
     def scores(self, study: Study) -> FloatArray:
         return above_others(study.shuffled.mean)

@@ -27,6 +27,7 @@ from affectbench.run import Run
 from affectbench.score import score_outcomes
 from affectbench.session import Session
 from affectbench.store import Store
+from affectbench.targets import Dosing, Target, Units
 
 ALL = ["two_pass", "mix", "union"]
 EACH = f"{PROTOCOL}-free"
@@ -72,6 +73,10 @@ def sets_and_draws(session: Session) -> tuple[list[Any], list[Any]]:
     ]
 
 
+def targets(session: Session, sets: list[Any]) -> list[Target]:
+    return [(Units("gate", session.model.shape, units),) for units in sets]
+
+
 def steered(bench: Bench, more: Path, session: Session, mode: str, **changes: Any) -> dict[str, Steered]:
     """What an injection gives at dose 3, by targeting; `changes` are of the items."""
     protocol = bench.registry(more).intervention(EACH if mode == "sound" else f"{EACH}-paper")
@@ -80,8 +85,8 @@ def steered(bench: Bench, more: Path, session: Session, mode: str, **changes: An
     shape = session.model.shape
     packed = [scale(protocol.site, shape, units, 3.0) for units in (*sets, *draws)]
     codes = session.engine.predict(items, session.readout, packed).codes
-    found = Injection(session.engine, items, session.readout, protocol).steered(
-        3.0, sets, draws, codes[: len(sets)], codes[len(sets) :]
+    found = Injection(session.engine, items, session.readout, Dosing(protocol, {})).steered(
+        3.0, targets(session, sets), targets(session, draws), codes[: len(sets)], codes[len(sets) :]
     )
     return {each.targeting: each for each in found}
 
@@ -157,8 +162,8 @@ class TestRules:
         sets, draws = sets_and_draws(session)
         codes = np.zeros((len(sets), len(items)), dtype=np.int8)
         drawn = np.zeros((len(draws), len(items)), dtype=np.int8)
-        found = Injection(session.engine, items, session.readout, lean).steered(
-            3.0, sets, draws, codes, drawn
+        found = Injection(session.engine, items, session.readout, Dosing(lean, {})).steered(
+            3.0, targets(session, sets), targets(session, draws), codes, drawn
         )
         assert [each.targeting for each in found] == ["two_pass"]
         assert session.engine.cost.forward_passes == before

@@ -154,7 +154,7 @@ def test_wrong_benchmark(tmp_path: Path, old: str, new: str, line: int, parts: l
         ("scale, doses: [0]", "scal, doses: [0]", 9, ["arms.suppress.operation", "did you mean 'scale'"]),
         ("doses: [0]", "doses: [1]", 9, ["arms.suppress.doses.0", "less than 1"]),
         ("doses: [0]", "doses: [.nan]", 9, ["arms.suppress.doses.0"]),
-        ("[1.5, 2]", "[1.5, 1]", 10, ["arms.amplify.doses.1", "greater than 1"]),
+        ("[1.5, 2]", "[1.5, 1]", 10, ["arms.amplify.doses.1", "factors above 1"]),
         ("[1.5, 2]", "[2, 2.0]", 10, ["arms.amplify.doses", "twice"]),
         ("[0.02]", "[2]", 7, ["fractions.0", "less than 1"]),
         ("[0.02]", '["0.02"]', 7, ["fractions.0", "'0.02'"]),

@@ -34,10 +34,9 @@ from affectbench.conformance_subject import Check, Subject, examine
 from affectbench.content import source_digest
 from affectbench.errors import AffectbenchError
 from affectbench.hub import commit_of, snapshot
-from affectbench.identity import checkpoint_digest
 from affectbench.memory import peak_memory_mib
 from affectbench.model import Model
-from affectbench.placement import library_versions, load_from
+from affectbench.placement import library_versions, load_from, weights_digest
 from affectbench.plan import card_of, checkpoint_of
 from affectbench.registry import Registry
 from affectbench.sites import SiteShape
@@ -142,7 +141,7 @@ def subject(registry: Registry, what: Target, device: str = "cpu") -> Iterator[S
         source = what.source
         if source is None:
             # Full precision tells a mistake from rounding; there is nothing to spread.
-            card = card.model_copy(update={"dtype": "float32", "device_map": None})
+            card = card.model_copy(update={"dtype": "float32", "device_map": None, "adapter": None})
             family: Any = registry.family(what.card.family)
             _check_said(what, family)
             family.write_tiny(Path(scratch), architecture=what.architecture, seed=what.seed)
@@ -153,7 +152,8 @@ def subject(registry: Registry, what: Target, device: str = "cpu") -> Iterator[S
 
         model = load_from(registry, card, source, device)
         folder = Path(source) if Path(source).is_dir() else snapshot(source, card.revision)
-        yield Subject(model, load, folder)
+        # With an adapter merged in, the model is another than the one in the folder.
+        yield Subject(model, load, folder if card.adapter is None else None)
 
 
 def _check_said(what: Target, family: Any) -> None:
@@ -224,7 +224,7 @@ def _report(
         family_source=source_digest(registry.find("family", card.family).path),
         architecture=type(model.network).__name__,
         instance="tiny" if what.source is None else "checkpoint",
-        weights=checkpoint_digest(examined.folder) if local and examined.folder else named,
+        weights=weights_digest(model.card, what.source or str(examined.folder)) if local else named,
         seed=what.seed,
         dtype=str(model.dtype).removeprefix("torch."),
         device=device,

@@ -39,7 +39,9 @@ class ModelCard(TaskFile):
     spreads its layers, within `max_memory` of each device, and over `offload_folder` (relative to the card)
     for those on `disk`. `architecture`: the class of transformers, where the family reads several; its tiny
     instance is checked. `dictionary`: the SAE card whose features are this model's units at the site
-    `feature`.
+    `feature`. `adapter`: the folder (relative to the card) of a PEFT LoRA that is merged into the
+    checkpoint. `base`: the card, or the folder, of the model that the checkpoint was adapted from. With one
+    of the two, the card is a pair: `modules` compares both sides.
 
     For people and for `list models`: `gated` checkpoints are given to accounts that accepted a licence (of
     the checkpoint that it names, where that is another); `requires` names further packages, with versions
@@ -48,8 +50,12 @@ class ModelCard(TaskFile):
     """
 
     digest_without: ClassVar[frozenset[str]] = frozenset(
-        {"dictionary", "gated", "requires", "sizes", "chat_template", "facts", "remote_code", "architecture"}
+        {
+            *("dictionary", "gated", "requires", "sizes", "chat_template", "facts", "remote_code"),
+            *("architecture", "base"),
+        }
     )
+    later = frozenset({"base", "adapter"})
 
     kind: Literal["model"]
     family: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -74,6 +80,8 @@ class ModelCard(TaskFile):
     device_map: Placing | dict[str, str | int] | None = None
     max_memory: dict[str | int, str] = Field(default_factory=dict)
     offload_folder: Text | None = None
+    base: Text | None = None
+    adapter: Text | None = None
 
     _trusted: bool = PrivateAttr(default=False)
 
@@ -81,13 +89,30 @@ class ModelCard(TaskFile):
     def _note(self) -> ModelCard:
         if self.instrument and not self.instrument_note:
             reject("instrument_note", "missing: an instrument must say what was built into it")
+        if self.base is not None and self.adapter is not None:
+            reject("base", "a card with an `adapter` has its `checkpoint` as base: leave one of them out")
         return self
 
     @property
     def folder(self) -> Path | None:
         """The local folder of the checkpoint; None for a hub id."""
-        folder = (self.path.parent if self.path is not None else Path()) / self.checkpoint
+        folder = self._beside(self.checkpoint)
         return folder if folder.is_dir() else None
+
+    def _beside(self, name: str) -> Path:
+        """A path that is relative to the card."""
+        return (self.path.parent if self.path is not None else Path()) / name
+
+    @property
+    def adapter_folder(self) -> Path | None:
+        """Where the LoRA lies that is merged into the checkpoint; None without one."""
+        return None if self.adapter is None else self._beside(self.adapter)
+
+    @property
+    def base_folder(self) -> Path | None:
+        """The folder that `base` names; None where it names a card, or nothing."""
+        folder = None if self.base is None else self._beside(self.base)
+        return folder if folder is not None and folder.is_dir() else None
 
     @property
     def on_hub(self) -> bool:

@@ -154,9 +154,7 @@ def modules_of(model: Model) -> Modules:
         (name.rpartition(".")[0] for name, module in network.named_modules() if module is model.layers[0]),
         None,
     )
-    shapes = {
-        name: tuple(parameter.shape) for name, parameter in network.named_parameters(remove_duplicate=False)
-    }
+    shapes = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
     return locate(shapes, model.text_config, stack)
 
 

@@ -88,7 +88,7 @@ def planned_cells(
     digests = [each for found in benchmarks for each in (found.digest, generator_digest(found))]
     task_digest = digest_of([*digests, dataset.digest_items])
     local = read_weights and Path(job.source).is_dir()
-    weights = checkpoint_digest(Path(job.source)) if local else f"{job.source} {job.card.revision}"
+    weights = weights_digest(job.card, job.source) if local else f"{job.source} {job.card.revision}"
     family = source_digest(registry.find("family", job.card.family).path)
     protocols = {protocol.name: protocol for protocol in job.protocols}
     selectors = {name: source_digest(registry.find("selector", name).path) for name in job.selectors}
@@ -268,9 +268,22 @@ def load_model(registry: Registry, job: Job, device: str) -> Model:
     return load_from(registry, job.card, job.source, device)
 
 
+def weights_digest(card: ModelCard, folder: str) -> str:
+    """Hash of a card's checkpoint in `folder`, and of the adapter that is merged into it."""
+    weights = checkpoint_digest(Path(folder))
+    if card.adapter_folder is None:
+        return weights
+    from affectbench.stored_weights import adapter_digest
+
+    return digest_of([weights, adapter_digest(card.adapter_folder)])
+
+
 def load_from(registry: Registry, card: ModelCard, source: str, device: str) -> Model:
-    """Load the checkpoint at `source` through the card's family. Raises `AffectbenchError` where it cannot,
-    whatever the family raises: damaged weights, a tokenizer that is missing, a device that is full."""
+    """Load the checkpoint at `source` through the card's family, with the card's adapter merged into it.
+
+    Raises `AffectbenchError` where it cannot, whatever the family raises: damaged weights, a tokenizer that
+    is missing, a device that is full.
+    """
     import torch
     from transformers.utils import logging
 
@@ -283,6 +296,10 @@ def load_from(registry: Registry, card: ModelCard, source: str, device: str) -> 
         # Without its file, transformers makes a tokenizer that knows no words.
         if not (model.tokenizer.is_fast and model.tokenizer("the")["input_ids"]):
             raise FileNotFoundError("no tokenizer.json, or one that turns text into nothing")
+        if card.adapter_folder is not None:
+            from affectbench.module_edit import merge_adapter
+
+            merge_adapter(model, card.adapter_folder)
         return model
     except AffectbenchError:
         raise

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,25 +19,11 @@ from torch import Tensor, nn
 from affectbench.errors import AffectbenchError
 from affectbench.experts import tap_of
 from affectbench.folding import gates_neurons
+from affectbench.held_weights import Held, check_unshared, holding, plain
 from affectbench.intervention import Edit, Intervention
 from affectbench.model import Model
 from affectbench.products import OneDnnLinear
 from affectbench.sites import GATE, NEURON, FloatArray
-
-FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-
-
-@dataclass(frozen=True)
-class _Columns:
-    """The columns of some units: `view[places]` is (units, d), and `kept` the bytes that stood there."""
-
-    view: Tensor
-    places: tuple[Tensor, ...]
-    kept: Tensor
-
-    @torch.no_grad()
-    def write(self, columns: Tensor) -> None:
-        self.view[self.places] = columns
 
 
 @contextmanager
@@ -52,29 +37,12 @@ def folded(model: Model, intervention: Intervention) -> Iterator[None]:
     Raises `AffectbenchError`, before anything is changed, for what no weight can express: means, positions
     other than all, gates that do more than multiply, weights that are quantised, shared or not in memory.
     """
-    edited = [(columns, _scaled(columns, factors)) for columns, factors in _planned(model, intervention)]
-    before = model.folds
-    try:
-        model.folds = (*before, intervention.digest)
-        for columns, scaled in edited:
-            columns.write(scaled)
+    edits = [(columns, _scaled(columns, factors)) for columns, factors in _planned(model, intervention)]
+    with holding(model, edits, intervention.digest):
         yield
-    finally:
-        _restore([columns for columns, _ in edited])
-        model.folds = before
 
 
-def _restore(edited: list[_Columns]) -> None:
-    try:
-        for columns in edited:
-            columns.write(columns.kept)
-    except KeyboardInterrupt:
-        # A second interrupt: a half-restored model would go on giving wrong answers.
-        _restore(edited)
-        raise
-
-
-def _planned(model: Model, intervention: Intervention) -> list[tuple[_Columns, FloatArray]]:
+def _planned(model: Model, intervention: Intervention) -> list[tuple[Held, FloatArray]]:
     """The columns that are scaled, and by what, layer by layer."""
     factors: dict[int, dict[int, float]] = defaultdict(dict)
     for edit in intervention.effective:
@@ -88,12 +56,12 @@ def _planned(model: Model, intervention: Intervention) -> list[tuple[_Columns, F
         flat = torch.tensor(list(units), device=view.device)
         one = view.shape[-2]
         where = (flat,) if view.ndim == 2 else (flat // one, flat % one)
-        found.append((_Columns(view, where, view[where].clone()), np.array(list(units.values()))))
+        found.append((Held(view, where, view[where].clone()), np.array(list(units.values()))))
     _check_unshared(model, list(factors))
     return found
 
 
-def _scaled(columns: _Columns, factors: FloatArray) -> Tensor:
+def _scaled(columns: Held, factors: FloatArray) -> Tensor:
     wide = torch.promote_types(columns.kept.dtype, torch.float32)
     factor = torch.as_tensor(factors, dtype=wide, device=columns.kept.device)
     scaled = (columns.kept.to(wide) * factor[:, None]).to(columns.kept.dtype)
@@ -158,29 +126,13 @@ def _by_unit(model: Model, layer: int) -> Tensor:
 
 
 def _plain(weight: Any, module: nn.Module, layer: int) -> Tensor:
-    if type(weight) is not nn.Parameter or weight.dtype not in FLOATS or weight.device.type == "meta":
-        raise AffectbenchError(
-            f"layer {layer}: the weights of {type(module).__name__} are {type(weight).__name__} of "
-            f"{weight.dtype} on {weight.device}, not plain numbers in memory",
-            hint="load the model without quantisation, and without offloading",
-        )
-    return weight.detach()
+    return plain(weight, f"layer {layer}: the weights of {type(module).__name__}")
 
 
 def _check_unshared(model: Model, layers: list[int]) -> None:
     """Raise where the memory of an edited weight is used under another name, too."""
-    spans = [
-        (parameter.data_ptr(), parameter.data_ptr() + parameter.nbytes, name)
-        for name, parameter in model.network.named_parameters(remove_duplicate=False)
-        if parameter.nbytes and not parameter.is_meta
-    ]
+    weights = {}
     for layer in layers:
         module = model.down(layer)
-        weight = module.weight if model.experts[layer] is None else module.down_proj
-        start, end = weight.data_ptr(), weight.data_ptr() + weight.nbytes
-        names = [name for low, high, name in spans if low < end and start < high]
-        if len(names) > 1:
-            raise AffectbenchError(
-                f"layer {layer}: {names[0]} and {names[1]} share memory, so an edit of one is one of both",
-                hint="run the edit by the engine, which hooks activations",
-            )
+        weights[f"layer {layer}"] = module.weight if model.experts[layer] is None else module.down_proj
+    check_unshared(model.network, weights, "run the edit by the engine, which hooks activations")

@@ -27,10 +27,11 @@ from torch import Tensor, nn
 
 from affectbench.engine import Engine
 from affectbench.errors import AffectbenchError
+from affectbench.held_weights import Held
 from affectbench.intervention import UNTOUCHED, Intervention, mean_ablation, scale
 from affectbench.model import Model
 from affectbench.readout import Readout
-from affectbench.weight_edit import _Columns, folded
+from affectbench.weight_edit import folded
 
 NAMED: dict[str, Callable[[], Model]] = {
     "qwen2": tiny_qwen2,
@@ -139,16 +140,16 @@ def test_an_interrupt_while_weights_are_written_leaves_none_changed(
     failing: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three layers are written, then three restored: stop before each kind."""
-    model, calls, real = tiny_qwen2(), [0], _Columns.write
+    model, calls, real = tiny_qwen2(), [0], Held.write
 
-    def write(columns: _Columns, values: Tensor) -> None:
+    def write(columns: Held, values: Tensor) -> None:
         calls[0] += 1
         if calls[0] == failing + 1:
             raise KeyboardInterrupt
         real(columns, values)
 
     before = digest(model)
-    monkeypatch.setattr(_Columns, "write", write)
+    monkeypatch.setattr(Held, "write", write)
     with pytest.raises(KeyboardInterrupt), folded(model, some(model, 0.0)):
         pass
     assert calls[0] > failing

@@ -1,0 +1,85 @@
+"""A card that is a pair, loaded: the base network with its adaptation beside it, or both sides as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from affectbench.errors import AffectbenchError
+from affectbench.hub import snapshot
+from affectbench.identity import digest_of
+from affectbench.model_card import ModelCard
+from affectbench.module_edit import Adapted, FullWeights, LoraWeights, Pair
+from affectbench.module_pairs import Changes, changes_between, changes_of_adapter, check_shapes
+from affectbench.placement import load_from, weights_digest
+from affectbench.plan import checkpoint_of
+from affectbench.registry import Registry
+from affectbench.stored_weights import LoraAdapter
+
+
+def base_card(registry: Registry, card: ModelCard) -> ModelCard:
+    """The card of a pair's base: that of `base`, or the same checkpoint without its adapter.
+
+    Raises `AffectbenchError` for a card that is no pair, and for a base of another family.
+    """
+    if card.adapter is not None:
+        return card.model_copy(update={"adapter": None})
+    if card.base is None:
+        raise AffectbenchError(
+            f"model {card.name} is no pair: its card names neither `base` nor `adapter`",
+            hint="add `base: NAME_OR_FOLDER` for a full checkpoint, or `adapter: FOLDER` for a LoRA",
+        )
+    if card.base_folder is not None:
+        folder = str(card.base_folder.resolve())
+        return card.model_copy(update={"checkpoint": folder, "base": None, "revision": None})
+    found = registry.model(card.base)
+    if found.family != card.family:
+        raise AffectbenchError(
+            f"model {card.name} is of family {card.family}, its base {found.name} of {found.family}",
+            hint="a pair is one architecture, before and after",
+        )
+    return found
+
+
+def load_pair(registry: Registry, card: ModelCard, device: str = "cpu") -> Pair:
+    """The pair of a card, in memory: the base network, and the weights that differ after the adaptation.
+
+    Raises `AffectbenchError` where one side cannot be loaded or the two do not fit together.
+    """
+    before = base_card(registry, card)
+    model = load_from(registry, before, checkpoint_of(before), device)
+    model.card = card
+    if card.adapter_folder is not None:
+        return Pair(model, LoraWeights.of(LoraAdapter.read(card.adapter_folder), model))
+    after = load_from(registry, card, checkpoint_of(card), device)
+    old, new = (dict(each.network.named_parameters()) for each in (model, after))
+    check_shapes(
+        {name: value.shape for name, value in old.items()},
+        {name: value.shape for name, value in new.items()},
+        before.name,
+        card.name,
+    )
+    changed = {name: value.detach() for name, value in new.items() if not bool((value == old[name]).all())}
+    source = checkpoint_of(card)
+    local = Path(source).is_dir()
+    digest = weights_digest(card, source) if local else digest_of([source, card.revision or ""])
+    adapted: Adapted = FullWeights(changed, digest)
+    return Pair(model, adapted)
+
+
+def changes_of_card(registry: Registry, card: ModelCard) -> Changes:
+    """What the adaptation of a pair changed, read from its files: no network is built."""
+    base = _folder(base_card(registry, card))
+    if card.adapter_folder is not None:
+        return changes_of_adapter(base, card.adapter_folder)
+    return changes_between(base, _folder(card))
+
+
+def _folder(card: ModelCard) -> Path:
+    """Where a card's checkpoint lies on this machine. Raises `AffectbenchError` where it does not."""
+    folder = card.folder or (snapshot(card.checkpoint, card.revision) if card.on_hub else None)
+    if folder is None:
+        raise AffectbenchError(
+            f"model {card.name}: there is no {card.checkpoint} on this machine",
+            hint="download it first: huggingface-cli download",
+        )
+    return folder

@@ -173,6 +173,7 @@ class AudioLanguageModel(Model):
     def decode(
         self, batch: Batch, *, prefix: Prefix | None = None, cache: Any = None, last: int | None = None
     ) -> Tensor:
+        cache = batch.before if cache is None else cache
         if self.adapted is not None and self.adapted != (on := heard(batch, cache)):
             switch_adapter(self.network, on)
             self.adapted = on

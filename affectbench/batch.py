@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from affectbench.branches import Branches
@@ -30,16 +33,41 @@ class Prepared:
 @dataclass(frozen=True)
 class Batch:
     """Left-padded rows: `embeds` (B, T, d), `mask` (B, T) bool, `roles` (B, T) role bits; the last columns
-    may be `branches`, the same for all rows."""
+    may be `branches`, the same for all rows.
+
+    `before`: a cache with the keys and values of columns that stand before these, for all rows alike; `mask`
+    covers them too.
+    """
 
     embeds: Tensor
     mask: Tensor
     roles: Tensor
     branches: Branches | None = None
+    before: Any = None
 
     def repeated(self, times: int) -> Batch:
         """The same rows `times` times over: block k holds rows k * B to (k + 1) * B."""
-        return Batch(self.embeds.repeat(times, 1, 1), self.mask.repeat(times, 1), self.roles, self.branches)
+        embeds, mask = self.embeds.repeat(times, 1, 1), self.mask.repeat(times, 1)
+        before = self.before
+        if before is not None:
+            rows = torch.arange(self.embeds.shape[0], device=self.embeds.device).repeat(times)
+            before = cache_of_rows(before, rows)
+        return Batch(embeds, mask, self.roles, self.branches, before)
+
+
+def cache_of_rows(cache: Any, rows: Tensor) -> Any:
+    """The keys and values of these rows of a cache, which stays as it is when the new one grows."""
+    found = copy(cache)
+    found.layers = [copy(layer) for layer in cache.layers]
+    select_rows(found.layers, rows)
+    return found
+
+
+def select_rows(layers: Sequence[Any], rows: Tensor) -> None:
+    """Keep these rows of the cache of each layer, on whatever device it is."""
+    for layer in layers:
+        keys = getattr(layer, "keys", None)
+        layer.batch_select_indices(rows if keys is None else rows.to(keys.device))
 
 
 @dataclass

@@ -26,7 +26,7 @@ class LayerDictionary(Protocol):
     def decoder_bias(self) -> Tensor: ...
 
     def encode(self, h: Tensor, features: Tensor | None = None) -> Tensor:
-        """Activations (..., features), float32, of residual vectors `h` (..., d): of all features, or of those
+        """Activations (..., features), float32, of residual vectors `h` (..., d); with `features`, of those
         at these places."""
         ...
 

@@ -27,7 +27,7 @@ from affectbench.intervention import ROLE_BIT, UNTOUCHED, Edit, Intervention, Pa
 from affectbench.journal import Arrays, Journal
 from affectbench.memory import keep_freed, ran_out
 from affectbench.model import Model
-from affectbench.passes import watching
+from affectbench.passes import answer_column, only_at_answer, watching
 from affectbench.pieces import ITEMS_A_BATCH, Cost, PieceWork, Progress
 from affectbench.readout import FAILED, Codes, Items, Readout, Scores, codes_of, decode_texts, to_labels
 from affectbench.views import PlainView
@@ -216,15 +216,17 @@ class Engine(PieceWork):
         intervention does not change is computed once for the batch. `base` is first given the hidden states
         (B, T, d) of the untouched model, at least of the `last` columns.
         """
+        if last == 1 and base is None and only_at_answer(batch, interventions):
+            batch = answer_column(self.model, batch, self.spent)
         groups = self._groups(batch, interventions, grow, base is not None)
         watched = self._watched(batch, groups, last, grow > 0, base)
-        columns = batch.embeds.shape[1] + grow
+        columns, few = batch.mask.shape[1] + grow, grow > 0 or batch.before is not None
         for start, group in sorted(groups.items()):
             if start.folded:
                 group.sort(key=lambda place: interventions[place].effective[0].units.tobytes())
             done = 0
             while done < len(group):
-                tokens = self.tokens * (CPU_GROWTH if grow and self._on_cpu else 1)
+                tokens = self.tokens * (CPU_GROWTH if few and self._on_cpu else 1)
                 room = max(1, tokens // (batch.embeds.shape[0] * columns))
                 chosen = group[done : done + room]
                 rows = None
@@ -284,7 +286,11 @@ class Engine(PieceWork):
             return Watched({}, {})
         folded = sorted({start.layer for start in starts if start.folded})
         with watching(self.model, sorted(entries), folded) as watched:
-            watched.cache = self.model.cache() if cached else None
+            if batch.before is not None:
+                batch = batch.repeated(1)  # The pass extends what stands before.
+                watched.cache = batch.before
+            elif cached:
+                watched.cache = self.model.cache()
             hidden = self.model.decode(batch, cache=watched.cache, last=last)
         self.spent(batch.embeds.shape[0])
         if base is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from copy import copy
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from affectbench.batch import Batch, Prefix
+from affectbench.batch import Batch, Prefix, select_rows
 from affectbench.intervention import ANSWER, VALID, PackedEdits
 from affectbench.model import Model
 from affectbench.readout import FAILED
@@ -46,7 +46,7 @@ def generate(
             break
         if going.numel() < alive.numel():
             alive, mask, token = alive[going], mask[going], token[going]
-            _select(cache.layers, going)
+            select_rows(cache.layers, going)
             edits.keep(alive, items)
         mask = pad(mask, (0, 1), value=True)
         hidden = model.decode(Batch(model.embed(token)[:, None], mask, edits.roles), cache=cache)
@@ -56,7 +56,7 @@ def generate(
 
 def _prefill(model: Model, rows: Batch, prefix: Prefix | None) -> tuple[Tensor, Any]:
     """Hidden states of the prompts, and the cache of all layers."""
-    cache = model.cache()
+    cache = model.cache() if rows.before is None else rows.before
     hidden = model.decode(rows, prefix=prefix, cache=cache, last=1)
     if prefix is not None:
         # Only now: while the prompt runs, the cache's lowest layer says how many tokens came before.
@@ -65,12 +65,5 @@ def _prefill(model: Model, rows: Batch, prefix: Prefix | None) -> tuple[Tensor, 
         )
         for layer, shared in enumerate(prefix.cache.layers[: prefix.layer]):
             cache.layers[layer] = copy(shared)
-        _select(cache.layers[: prefix.layer], repeated)
+        select_rows(cache.layers[: prefix.layer], repeated)
     return hidden, cache
-
-
-def _select(layers: Sequence[Any], rows: Tensor) -> None:
-    """Keep these rows of the cache of each layer, on whatever device it is."""
-    for layer in layers:
-        keys = getattr(layer, "keys", None)
-        layer.batch_select_indices(rows if keys is None else rows.to(keys.device))

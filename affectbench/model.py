@@ -271,6 +271,7 @@ class Model(Stream, PromptTokens):
         `batch.mask` then covers the cached tokens too. `last` promises that only so many last columns are
         read: the last layer is not run for the others.
         """
+        cache = batch.before if cache is None else cache
         full = bool(batch.mask.all())
         # Without padding all rows have the positions of one, and what follows from them is made once.
         positions = self.position_ids(batch.mask[:1] if full else batch.mask)[..., -batch.embeds.shape[1] :]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from affectbench.batch import Batch, Prefix, Watched
-from affectbench.intervention import VALID
+from affectbench.intervention import ANSWER, ROLE_BIT, VALID, Intervention
 
 if TYPE_CHECKING:
     from affectbench.model import Model
@@ -88,6 +88,27 @@ def _last_columns_of_mlp(forward: Forward, last: int) -> Forward:
         return output
 
     return shortened
+
+
+def only_at_answer(batch: Batch, interventions: Sequence[Intervention]) -> bool:
+    """Whether all that is edited is the last column of the batch, and what is generated after it."""
+    edits = [edit for intervention in interventions for edit in intervention.effective]
+    only = bool(edits) and all(ROLE_BIT[edit.positions] == ANSWER for edit in edits)
+    return only and not bool((batch.roles[:, :-1] & ANSWER).any())
+
+
+@torch.no_grad()
+def answer_column(model: Model, batch: Batch, spent: Callable[[int], None]) -> Batch:
+    """The last column of a batch, behind the keys and values of the others: all that is left to run where
+    nothing is edited before it."""
+    rows, columns = batch.embeds.shape[:2]
+    if columns == 1 or batch.branches is not None:
+        return batch
+    before = Batch(batch.embeds[:, :-1], batch.mask[:, :-1], batch.roles[:, :-1])
+    cache = model.cache()
+    model.decode(before, cache=cache, last=1)
+    spent(rows)
+    return Batch(batch.embeds[:, -1:], batch.mask, batch.roles[:, -1:], before=cache)
 
 
 class _StopError(Exception):

@@ -88,7 +88,7 @@ class LayerSAE:
         return "jumprelu" if bool(self.threshold.any()) else "relu"
 
     def encode(self, h: Tensor, features: Tensor | None = None) -> Tensor:
-        """Activations (..., features), float32, of residual vectors `h` (..., d): of all features, or of those
+        """Activations (..., features), float32, of residual vectors `h` (..., d); with `features`, of those
         at these places, which costs less."""
         if self.k is None:
             chosen = slice(None) if features is None else features

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from e2e_content import BENCHMARK, Bench
-from tiny_models import items, long_readout, readout, tiny_qwen2
+from tiny_models import items, long_readout, readout, tiny_dense, tiny_qwen2
 from torch import Tensor
 
 from affectbench.controls import layer_matched
@@ -330,3 +330,43 @@ def test_a_draw_that_is_shared_changes_no_answer(session: Session) -> None:
         np.testing.assert_array_equal(together.codes[row], alone.codes[0])
         np.testing.assert_allclose(together.scores[row], alone.scores[0], atol=2e-5)
     assert np.abs(together.scores[3] - together.scores[4]).max() > 1e-3, "draws are not alike"
+
+
+class TestAnswerColumn:
+    """Where only the answer position is edited, a prompt runs once for all interventions."""
+
+    def test_it_changes_no_answer_and_runs_the_prompt_once(self, model: Model) -> None:
+        data, asked, shape = items(model, 9), readout(model), model.shape
+        units = [np.array([place, shape.width + place]) for place in range(6)]
+        here = [scale("gate", shape, each, 0.0, "answer") for each in units]
+        engine, longest = Engine(model), max(map(len, data.items))
+        with seen(model.layers[0].mlp) as shapes:
+            found = engine.predict(data, asked, here)
+        run = sum(rows * columns for rows, columns, _ in shapes)
+        assert run <= len(data) * longest + len(data) * len(here)
+        # Content and answer together are edited in whole prompts: the same edit, said in two parts.
+        nothing = scale("gate", shape, np.array([0]), 1.0 + 1e-12, "content")
+        whole = [Intervention((*each.edits, *nothing.edits)) for each in here]
+        np.testing.assert_allclose(found.scores, Engine(model).predict(data, asked, whole).scores, atol=2e-5)
+
+    @pytest.mark.parametrize("name", ["Llama", "Qwen2 with windows", "Gemma2", "GPTNeoX", "Olmo3"])
+    def test_text_is_generated_as_from_whole_prompts(self, name: str) -> None:
+        model = tiny_dense(name)
+        data, shape, first = items(model, 5), model.shape, readout(model)
+        asked = Readout(
+            first.labels, first.candidates, max_new_tokens=6, parse=lambda text, _: hash(text) % 97
+        )
+        units = [np.arange(place, shape.units, 7) for place in range(4)]
+        here = [scale("neuron", shape, each, 3.0, "answer") for each in units]
+        nothing = scale("neuron", shape, np.array([0]), 1.0 + 1e-12, "content")
+        whole = [Intervention((*each.edits, *nothing.edits)) for each in here]
+        found, expected = (Engine(model).predict(data, asked, each).codes for each in (here, whole))
+        np.testing.assert_array_equal(found, expected)
+        assert len({tuple(row) for row in found}) > 1, "no edit changed a text"
+
+    def test_what_is_edited_before_the_answer_runs_whole(self, model: Model) -> None:
+        data, asked, shape = items(model, 4), readout(model), model.shape
+        both = [scale("gate", shape, np.array([3]), 0.0, place) for place in ("answer", "all")]
+        found = Engine(model).predict(data, asked, both)
+        alone = [Engine(model).predict(data, asked, [each]).scores[0] for each in both]
+        np.testing.assert_allclose(found.scores, np.stack(alone), atol=2e-5)

@@ -168,7 +168,7 @@ def test_a_feature_that_is_silent_is_ablated_without_a_trace() -> None:
         data, asked, shape = items(model, 5), readout(model), model.site_shape("feature")
         silent = scale("feature", shape, 12 + np.arange(12), 0.0, "answer")
         stream = model.site_shape("residual")
-        nothing = add("residual", stream, np.array([1]), np.full(stream.size, 1e-30))
+        nothing = add("residual", stream, np.array([1]), np.full(stream.size, 1e-30), "answer")
         plain = Engine(model).predict(data, asked, [nothing])
         found = Engine(model).predict(data, asked, [silent])
     finally:

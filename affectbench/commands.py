@@ -11,7 +11,7 @@ from rich.table import Table
 
 from affectbench.content import builtin_root
 from affectbench.errors import AffectbenchError, RecordError
-from affectbench.record import Record
+from affectbench.record import Record, cell_id
 from affectbench.registry import Registry
 from affectbench.store import Store
 
@@ -34,10 +34,11 @@ def rescore(console: Console, results: Path) -> None:
     from affectbench.operating import judged
     from affectbench.outcomes import content_digest
     from affectbench.tables import read_records
+    from affectbench.transfer import with_ratio
 
     store = Store(results)
     records, damaged = read_records(results)
-    scored = changed = 0
+    scored: dict[str, Record] = {}
     for record in records:
         if record.scores is None:
             continue
@@ -50,12 +51,16 @@ def rescore(console: Console, results: Path) -> None:
             damaged.append(f"{store.predictions_path(record.cell)}: these are not the answers of its record")
             continue
         parts = judged(outcomes, record.preservation, record.cell.seed, record.operating)
-        again = Record.model_validate(dict(record) | parts).sealed()
+        again = Record.model_validate(dict(record) | parts | {"transfer": None})
+        scored[cell_id(record.cell)] = again
+    changed = 0
+    for record in records:
+        found = scored.get(cell_id(record.cell))
+        again = with_ratio(found, store, scored.get).sealed() if found is not None else record
         if again.hashes.record != record.hashes.record:
             store.write(again)
             changed += 1
-        scored += 1
-    console.print(f"{scored} records scored again, {changed} changed")
+    console.print(f"{len(scored)} records scored again, {changed} changed")
     if damaged:
         raise AffectbenchError(
             f"{len(damaged)} could not be scored:\n" + "\n".join(damaged), hint="run these cells again"

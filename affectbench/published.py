@@ -60,6 +60,8 @@ def _numbers(record: Record) -> Iterator[tuple[str, float]]:
         for name in ("suppress", "amplify"):
             yield from _estimate(f"word_confound.{name}", getattr(record.word_confound, name))
         yield from _value("word_confound.uar", record.word_confound.uar)
+    if record.transfer is not None:
+        yield from _estimate("transfer.ratio", record.transfer.ratio)
     if record.scores is not None:
         yield from _value("baseline.uar", record.scores.baseline.uar)
         for end in ("low", "high"):

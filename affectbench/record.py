@@ -18,6 +18,7 @@ from affectbench.score_models import (
     Estimate,
     PreservationScore,
     Scores,
+    TransferRatio,
     WordConfound,
 )
 
@@ -221,7 +222,8 @@ class Record(Part):
     `evidence` names the statistics that the selector ranked units by; empty where it read none.
     `protocol_version` is that of the intervention protocol, as the task's and the model's are in their parts.
     `answer_words` are the scores of the control that demands the same answers for another reason, and
-    `word_confound` compares them with the task's; None where the protocol asks for none.
+    `word_confound` compares them with the task's; None where the protocol asks for none. `transfer` compares
+    units from another benchmark with those of the tested one; None for others, and before both are there.
     """
 
     schema_version: Literal[1] = 1
@@ -243,6 +245,7 @@ class Record(Part):
     headline: Headline | None = None
     word_confound: WordConfound | None = Field(default=None, exclude_if=lambda value: value is None)
     answer_words: AnswerWords | None = Field(default=None, exclude_if=lambda value: value is None)
+    transfer: TransferRatio | None = Field(default=None, exclude_if=lambda value: value is None)
     calibration: Calibration | None = None
     cost: Cost
     provenance: Provenance
@@ -324,6 +327,7 @@ _DOSE_COLUMNS = (
     "kl_high", "perplexity_change", "capability", "capability_low", "capability_high", "capability_base",
     "degenerate", "degenerate_low", "degenerate_high", "pres", "pres_low", "pres_high", "uar", "collapsed",
     "word_confound", "word_confound_low", "word_confound_high",
+    "transfer_ratio", "transfer_ratio_low", "transfer_ratio_high",
 )  # fmt: skip
 
 
@@ -360,6 +364,7 @@ def _dose_columns(record: Record, dose: DoseScore) -> dict[str, Any]:
     chosen = record.operating and getattr(record.operating, f"{dose.arm}_dose")
     confound = record.word_confound if chosen == dose.dose else None
     ratio: Estimate | None = getattr(confound, dose.arm) if confound else None
+    moved = record.transfer if (dose.arm, dose.dose) == ("suppress", chosen) else None
     return {
         "arm": dose.arm,
         "dose": dose.dose,
@@ -383,7 +388,6 @@ def _dose_columns(record: Record, dose: DoseScore) -> dict[str, Any]:
         "uar": dose.uar,
         "collapsed": dose.collapsed,
         "operating": chosen == dose.dose,
-        "word_confound": ratio.value if ratio else None,
-        "word_confound_low": ratio.low if ratio else None,
-        "word_confound_high": ratio.high if ratio else None,
+        **_with_bounds("word_confound", ratio),
+        **_with_bounds("transfer_ratio", moved.ratio if moved else None),
     }

@@ -20,7 +20,7 @@ from affectbench.record import Hashes, Record, cell_id
 from affectbench.registry import Registry
 from affectbench.resume import forget
 from affectbench.store import Damaged, Store, read_record, set_aside
-from affectbench.transfer import with_carried
+from affectbench.transfer import with_carried, with_ratio
 
 if TYPE_CHECKING:
     from affectbench.cell_result import CellResult
@@ -57,11 +57,20 @@ class Run:
         self.reporter.start(sum(job.size for job in jobs))
         for wave in ([job for job in jobs if not job.identified_on], transfers(jobs)):
             self.executor.run(self.orders(wave), self)
+        self._compare_transferred()
         for job, cells in self._read:
             records = [self._records[cell_id(planned.cell)] for planned in cells]
             if all(record is not None and record.status != "error" for record in records):
                 forget(self.options.output, job)
         return [record for record in self._records.values() if record is not None]
+
+    def _compare_transferred(self) -> None:
+        """Set each transferred cell beside the result of the tested benchmark's own units."""
+        for name, record in self._records.items():
+            found = with_ratio(record, self.store, self._records.get) if record is not None else None
+            if found is not None and found is not record:
+                self.store.write(found)
+                self._records[name] = found
 
     def finished(self, result: CellResult) -> None:
         """Write what a cell gave: predictions and selection first, so that a record never stands alone."""

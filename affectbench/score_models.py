@@ -214,6 +214,20 @@ class WordConfound(Result):
     reason: str = ""
 
 
+class TransferRatio(Result):
+    """Specificity of units from another benchmark over that of units identified on the tested one.
+
+    Of the suppress arm at the operating doses, on the items of the labels that both benchmarks have; `own` is
+    what it is over. `answers` is the hash of the predictions that `own` is from. Without a ratio, `reason`
+    says why. It has no standard error, as no ratio here.
+    """
+
+    ratio: Estimate | None = None
+    own: Estimate | None = None
+    answers: str = ""
+    reason: str = ""
+
+
 class PreservationCounts(Result):
     """What the interval of `pres` is resampled from: sums over the interventions of one dose, as numbers with
     spaces between them, which keeps a record small.

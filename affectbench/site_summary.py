@@ -24,7 +24,7 @@ from affectbench.record import (
     TaskInfo,
     cell_id,
 )
-from affectbench.score_models import Calibration, Estimate, WordConfound
+from affectbench.score_models import Calibration, Estimate, TransferRatio, WordConfound
 from affectbench.store import Damaged, Store, read_record
 
 FAMILIES = {
@@ -53,6 +53,7 @@ class Summary(Part):
     operating: Operating | None
     headline: Headline | None
     word_confound: WordConfound | None
+    transfer: TransferRatio | None = None
     calibration: Calibration | None
     uar: Estimate | None
     effects: list[list[float]]

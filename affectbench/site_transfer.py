@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from affectbench.figures import GridValue, grid
+from affectbench.score_models import Estimate
 from affectbench.site_format import general
 from affectbench.site_summary import Summary
 
@@ -16,11 +17,12 @@ Key = tuple[bool, str, str, str, str, float, int, bool, str, str]
 @dataclass(frozen=True)
 class Pair:
     """One field of a grid. `ratio`: specificity over that of units identified on B itself, on the labels
-    that both benchmarks have; None on the diagonal, and where there is no such effect to compare with."""
+    that both benchmarks have; None on the diagonal, and where there is no such effect to compare with. It has
+    an interval where the record's own comparison is with the result that is shown."""
 
     record: Summary
     source: str
-    ratio: float | None
+    ratio: Estimate | None
 
     @property
     def own(self) -> bool:
@@ -107,11 +109,14 @@ def _value(record: Summary | None) -> GridValue | None:
     return GridValue(record.headline.spec, record.headline.significant)
 
 
-def _ratio(moved: Summary, own: Summary | None) -> float | None:
+def _ratio(moved: Summary, own: Summary | None) -> Estimate | None:
     if moved is own or own is None or own.hashes.task != moved.hashes.task:
         return None
+    compared = moved.transfer
+    if compared is not None and compared.answers == own.hashes.predictions:
+        return compared.ratio
     if _value(moved) is None or _value(own) is None or own.headline is None or not own.headline.significant:
         return None
     reached = specificity(own.effects, [own.task.labels.index(label) for label in moved.task.labels])
     assert moved.headline is not None, "a value has a headline"
-    return moved.headline.spec.value / reached if reached > 0 else None
+    return Estimate(value=moved.headline.spec.value / reached) if reached > 0 else None

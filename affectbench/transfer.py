@@ -1,5 +1,7 @@
 """Transfer: units identified on one benchmark, tested on another.
 
+Once both are there, a transferred result is set beside that of units from the tested benchmark itself.
+
 What a cell takes over comes from the finished cell of the same model, selector, protocol, fraction and seed
 on the benchmark of identification: its units, by label name, and its operating doses. So no label of the
 tested benchmark enters a transferred claim before its test, and units are selected once for all benchmarks.
@@ -14,10 +16,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from affectbench.errors import AffectbenchError
+from affectbench.errors import AffectbenchError, RecordError, ScoreError
 from affectbench.plan import Job, shared_labels
 from affectbench.record import Cell, Hashes, Operating, Record, cell_id
+from affectbench.score_models import TransferRatio
 from affectbench.store import Damaged, Store, read_record
+from affectbench.transfer_score import transfer_ratio
 
 if TYPE_CHECKING:
     from affectbench.placement import PlannedCell
@@ -67,6 +71,45 @@ def with_carried(
         }
     )
     return replace(planned, carried=carried, hashes=hashes)
+
+
+def with_ratio(record: Record, store: Store, known: Callable[[str], Record | None]) -> Record:
+    """A transferred cell's record, compared with the result of the tested benchmark's own units.
+
+    The same object for other records, and where its ratio is to the result that there is now. `known` finds
+    records of this run; others are read from the store.
+    """
+    if record.cell.origin == record.cell.task or record.scores is None:
+        return record
+    at_home = record.cell.model_copy(update={"identification": None})
+    own = known(cell_id(at_home)) or _stored(store.record_path(at_home))
+    answers = own.hashes.predictions if own is not None else ""
+    if record.transfer is not None and record.transfer.answers == answers:
+        return record
+    found = _ratio(record, own, store).model_copy(update={"answers": answers})
+    return record.model_copy(update={"transfer": found})
+
+
+def _ratio(record: Record, own: Record | None, store: Store) -> TransferRatio:
+    if own is None or own.headline is None or own.operating is None:
+        return TransferRatio(reason="no result of units that were identified on the tested benchmark")
+    if any(
+        getattr(own.hashes, name) != getattr(record.hashes, name) for name in ("task", "model", "protocol")
+    ):
+        return TransferRatio(reason="the result of the tested benchmark's own units is of another version")
+    if record.status != "ok" or own.status != "ok" or record.scores is None or record.operating is None:
+        return TransferRatio(reason="a dose of one of the two results collapses the answers")
+    if not own.headline.significant:
+        return TransferRatio(reason="the tested benchmark's own units have no significant effect there")
+    doses = record.operating.suppress_dose, own.operating.suppress_dose
+    if doses[0] is None or doses[1] is None:
+        return TransferRatio(reason="the suppress arm has no operating dose")
+    try:
+        moved, own_answers = (store.read_predictions(each.cell)["test"] for each in (record, own))
+        seed, draws = record.scores.seed, record.scores.bootstrap_draws
+        return transfer_ratio(moved, own_answers, (doses[0], doses[1]), seed=seed, draws=draws)
+    except (RecordError, ScoreError) as error:
+        return TransferRatio(reason=error.message)
 
 
 def _stored(path: Path) -> Record | None:

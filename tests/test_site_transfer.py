@@ -43,7 +43,9 @@ class TestBoard:
         own = with_spec(with_effects(one, matrix), 0.3, 0.4, 0.5)
         moved = with_spec(onto_one, 0.05, 0.1, 0.15)
         found = pairs([own, other, moved, onto_other])
-        assert found["letters", "stories"].ratio == pytest.approx(0.25)
+        ratio = found["letters", "stories"].ratio
+        assert ratio is not None
+        assert (ratio.value, ratio.low) == (pytest.approx(0.25), None)
         assert found["stories", "stories"].ratio is None
 
     def test_no_ratio_where_the_own_effect_is_not_significant_or_of_another_task(self) -> None:

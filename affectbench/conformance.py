@@ -27,6 +27,7 @@ from affectbench import (
     conformance_peers,
     conformance_runs,
     conformance_sites,
+    conformance_stream,
 )
 from affectbench.cell import now_iso
 from affectbench.conformance_report import Conformance, Outcome
@@ -48,6 +49,7 @@ __all__ = ["CHECKS", "Check", "Outcome", "Subject", "Target", "outcome", "subjec
 CHECKS: tuple[Check, ...] = (
     *conformance_sites.CHECKS,
     *conformance_answers.CHECKS,
+    *conformance_stream.CHECKS,
     *conformance_audio.CHECKS,
     *conformance_runs.CHECKS,
     *conformance_peers.CHECKS,

@@ -144,6 +144,19 @@ def neurons_are_read_where_nothing_comes_of_it(model: Model) -> None:
     model.site_module = dead  # type: ignore[method-assign]
 
 
+def heads_are_those_of_the_layer_above(model: Model) -> None:
+    model.output_projection = lambda layer: model.layers[(layer + 1) % 3].self_attn.o_proj  # type: ignore[method-assign]
+
+
+def the_stream_is_read_before_the_mlp(model: Model) -> None:
+    site_module = model.site_module
+
+    def early(site: str, layer: int) -> Any:
+        return (model.layers[layer].self_attn, "output") if site == "residual" else site_module(site, layer)
+
+    model.site_module = early  # type: ignore[method-assign]
+
+
 def a_hook_stays_after_an_error(model: Model) -> None:
     decode = model.decode
 
@@ -310,6 +323,8 @@ BROKEN = [
     (PHI3, the_gate_is_the_other_half, "gate", "another half of the layer"),
     (PHI3, the_halves_are_exchanged, "wrapped", "load"),
     (LLAMA, neurons_are_read_where_nothing_comes_of_it, "zeroing", "`down` and `site_module`"),
+    (LLAMA, heads_are_those_of_the_layer_above, "heads", "not a part of it"),
+    (LLAMA, the_stream_is_read_before_the_mlp, "residual", "`layers`"),
     (LLAMA, a_hook_stays_after_an_error, "hooks_gone", "hooks are left in model.layers.0"),
     (LLAMA, batches_are_kept, "memory", "collate"),
     (LLAMA, reading_changes_what_is_read, "capture", "not the same bits"),

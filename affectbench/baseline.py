@@ -117,7 +117,10 @@ def _to_parquet(results: Results) -> bytes:
     rows.sort(key=lambda row: row["cell"])
     codes, text = pa.list_(pa.int16()), pa.list_(pa.string())
     condition = pa.struct(
-        [("arm", pa.string()), ("dose", pa.float64()), ("alpha", pa.float64()), ("answers", codes)]
+        [
+            *(("arm", pa.string()), ("dose", pa.float64()), ("alpha", pa.float64())),
+            *(("answers", codes), ("base", codes)),
+        ]
     )
     answers = list(zip(ANSWERS, (text, text, codes, codes, pa.list_(condition)), strict=True))
     columns = [("cell", pa.string()), ("record", pa.string()), *answers, (ANSWER_WORDS, pa.struct(answers))]
@@ -138,7 +141,13 @@ def _row(record: Record, answers: Mapping[str, Outcomes]) -> dict[str, Any]:
 def _columns(answers: Outcomes, record: Record) -> dict[str, Any]:
     kept = _reduced(answers, record)
     conditions = [
-        {"arm": c.arm, "dose": c.dose, "alpha": c.alpha, "answers": c.predictions.ravel().tolist()}
+        {
+            "arm": c.arm,
+            "dose": c.dose,
+            "alpha": c.alpha,
+            "answers": c.predictions.ravel().tolist(),
+            "base": None if c.base is None else c.base.tolist(),
+        }
         for c in kept.conditions
     ]
     columns = (kept.items, kept.clusters, kept.gold, kept.base)
@@ -221,6 +230,7 @@ def _outcomes(record: Record, row: dict[str, Any]) -> Outcomes:
                 predictions=np.array(c["answers"], dtype=np.int16).reshape(shape),
                 margin=np.full(shape, np.nan),
                 draws=np.empty((0, n_items), dtype=np.int16),
+                base=None if c.get("base") is None else np.array(c["base"], dtype=np.int16),
             )
             for c in row["conditions"]
         ),

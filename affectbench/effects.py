@@ -13,7 +13,7 @@ import numpy as np
 
 from affectbench import stats
 from affectbench.errors import ScoreError
-from affectbench.outcomes import Array, Condition, Outcomes
+from affectbench.outcomes import Array, Condition, Outcomes, base_of
 from affectbench.score_models import Estimate, Interval
 from affectbench.stats import FloatArray, IntArray
 
@@ -62,28 +62,38 @@ def effects(matrix: FloatArray, direction: FloatArray | float) -> Effects:
 class Tally:
     """Counts by cluster: all that specificity and strength need from the items.
 
-    `table` (C, E + E + K*E*E + E + K*E) holds, in this order: items by gold; correct base answers by gold;
-    correct answers by condition, target and gold; base answers of s among items of other gold, by s; the
-    same under each condition that targets s.
+    `table` (C, E + B*E + K*E*E + B*E + K*E) holds, in this order: items by gold; correct answers by gold in
+    each of B bases, the outcomes' own first; correct answers by condition, target and gold; answers of s
+    among items of other gold, by s, in each base; the same under each condition that targets s. `bases` (K,)
+    says which base a condition is compared with.
     """
 
     table: IntArray
     n_labels: int
     direction: FloatArray
+    bases: IntArray
     strength_weights: FloatArray | None
 
     def unpack(self, sums: FloatArray) -> tuple[FloatArray, FloatArray]:
         """(D, T) sums -> effect matrices (D, K, E, E) and target-rate shifts (D, K, E)."""
         size, n_labels, k = len(sums), self.n_labels, len(self.direction)
-        ends = np.cumsum([n_labels, n_labels, k * n_labels**2, n_labels])
-        n_gold, base, cells, base_hits, hits = np.split(sums, ends, axis=1)
+        n_gold, base, cells, base_hits, hits = self.parts(sums)
         with np.errstate(invalid="ignore", divide="ignore"):
             recall = cells.reshape(size, k, n_labels, n_labels) / n_gold[:, None, None, :]
-            matrix = recall - (base / n_gold)[:, None, None, :]
+            matrix = recall - (base[:, self.bases] / n_gold[:, None, :])[:, :, None, :]
             others = n_gold.sum(axis=1, keepdims=True) - n_gold
-            gain = (hits.reshape(size, k, n_labels) - base_hits[:, None, :]) / others[:, None, :]
+            gain = (hits.reshape(size, k, n_labels) - base_hits[:, self.bases]) / others[:, None, :]
         loss = -np.diagonal(matrix, axis1=-2, axis2=-1)
         return matrix, np.where((self.direction > 0)[None, :, None], gain, loss)
+
+    def parts(self, sums: FloatArray) -> tuple[FloatArray, ...]:
+        """The parts of (D, T) rows in the order of `table`; those of bases are (D, B, E), others (D, ...)."""
+        n_labels, k, size = self.n_labels, len(self.direction), len(sums)
+        wide = n_labels * (int(self.bases.max(initial=0)) + 1)
+        ends = np.cumsum([n_labels, wide, k * n_labels**2, wide])
+        n_gold, base, cells, base_hits, hits = np.split(sums, ends, axis=1)
+        shape = (size, -1, n_labels)
+        return n_gold, base.reshape(shape), cells, base_hits.reshape(shape), hits
 
     def by_cluster(self) -> FloatArray:
         """(C, T): each cluster's sums beside the items by gold of all clusters. Statistics of its rows that
@@ -128,17 +138,30 @@ def tally_outcomes(outcomes: Outcomes) -> Tally:
         hits = (answers == targets) & (outcomes.gold != targets)
         return np.stack([np.bincount(codes[hit], minlength=n_clusters) for hit in hits], axis=1)
 
-    columns = [by_gold(np.ones(len(cell), dtype=bool)), by_gold(outcomes.base == outcomes.gold)]
+    bases, which = _bases(outcomes)
+    columns = [by_gold(np.ones(len(cell), dtype=bool)), *(by_gold(base == outcomes.gold) for base in bases)]
     for condition in outcomes.conditions:
         columns += [by_gold(row == outcomes.gold) for row in condition.predictions]
-    columns.append(by_target(np.broadcast_to(outcomes.base, (n_labels, len(cell)))))
+    columns += [by_target(np.broadcast_to(base, (n_labels, len(cell)))) for base in bases]
     columns += [by_target(condition.predictions) for condition in outcomes.conditions]
     return Tally(
+        bases=np.array(which, dtype=np.int64),
         table=np.concatenate(columns, axis=1).astype(np.int64),
         n_labels=n_labels,
         direction=np.array([direction(condition) for condition in outcomes.conditions]),
         strength_weights=_strength_weights(outcomes.conditions),
     )
+
+
+def _bases(outcomes: Outcomes) -> tuple[list[Array], list[int]]:
+    """The distinct bases, the outcomes' own first, and the place of each condition's among them."""
+    bases, which = [outcomes.base], []
+    for condition in outcomes.conditions:
+        own = base_of(outcomes, condition)
+        place = next((n for n, known in enumerate(bases) if np.array_equal(known, own)), len(bases))
+        bases += [own] * (place == len(bases))
+        which.append(place)
+    return bases, which
 
 
 def direction(condition: Condition) -> float:
@@ -234,9 +257,7 @@ def resampled_spec(outcomes: Outcomes, condition: Condition, seed: int, draws: i
 def _row_gap_contributions(tally: Tally) -> FloatArray:
     """(C, K*E): what each cluster adds to each row gap, items weighted by 1 / (items of their gold)."""
     k, n_labels = len(tally.direction), tally.n_labels
-    n_gold = tally.table[:, :n_labels].sum(axis=0)
-    base = tally.table[:, n_labels : 2 * n_labels]
-    cells = tally.table[:, 2 * n_labels : 2 * n_labels + k * n_labels**2]
-    change = cells.reshape(-1, k, n_labels, n_labels) - base[:, None, None, :]
-    weights = np.where(np.eye(n_labels, dtype=bool), 1.0, -1.0 / (n_labels - 1)) / n_gold
+    n_gold, base, cells, _, _ = tally.parts(tally.table.astype(np.float64))
+    change = cells.reshape(-1, k, n_labels, n_labels) - base[:, tally.bases][:, :, None, :]
+    weights = np.where(np.eye(n_labels, dtype=bool), 1.0, -1.0 / (n_labels - 1)) / n_gold.sum(axis=0)
     return np.asarray(np.einsum("ckse,se->cks", change, weights)).reshape(len(tally.table), -1)

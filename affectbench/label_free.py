@@ -9,7 +9,7 @@ import numpy as np
 
 from affectbench import stats
 from affectbench.effects import LEVEL, UNDEFINED_DRAWS, rounded
-from affectbench.outcomes import Array, Condition, Outcomes, Steered
+from affectbench.outcomes import Array, Condition, Outcomes, Steered, base_of
 from affectbench.score_models import Estimate, LabelFree
 from affectbench.stats import FloatArray, IntArray
 
@@ -19,8 +19,8 @@ def label_free_scores(outcomes: Outcomes, condition: Condition, seed: int, draws
     if not condition.steered:
         return []
     ways = [*condition.steered, _oracle(outcomes, condition)]
-    tables = [_table(outcomes, way.answers) for way in ways]
-    return [_score(outcomes, way, table, seed, draws) for way, table in zip(ways, tables, strict=True)]
+    base = base_of(outcomes, condition)
+    return [_score(outcomes, base, way, seed, draws) for way in ways]
 
 
 def changes(sums: FloatArray) -> FloatArray:
@@ -44,7 +44,7 @@ def _oracle(outcomes: Outcomes, condition: Condition) -> Steered:
     )
 
 
-def _table(outcomes: Outcomes, answers: Array) -> IntArray:
+def _table(outcomes: Outcomes, base: Array, answers: Array) -> IntArray:
     """(C, 3 E) counts by cluster: items, correct base answers, correct steered answers, each by gold."""
     n_labels = len(outcomes.labels)
     codes, n_clusters = stats.cluster_codes(outcomes.clusters)
@@ -54,15 +54,16 @@ def _table(outcomes: Outcomes, answers: Array) -> IntArray:
         return np.bincount(cell[chosen], minlength=n_clusters * n_labels).reshape(n_clusters, n_labels)
 
     gold = outcomes.gold
-    parts = (np.ones(len(gold), dtype=bool), outcomes.base == gold, answers == gold)
+    parts = (np.ones(len(gold), dtype=bool), base == gold, answers == gold)
     return np.concatenate([by_gold(part) for part in parts], axis=1).astype(np.int64)
 
 
-def _score(outcomes: Outcomes, way: Steered, table: IntArray, seed: int, draws: int) -> LabelFree:
+def _score(outcomes: Outcomes, base: Array, way: Steered, seed: int, draws: int) -> LabelFree:
+    table = _table(outcomes, base, way.answers)
     point = changes(table.sum(axis=0, dtype=np.float64)[None])[0]
     uar, accuracy = _estimates(table, point, seed, draws)
     controls = np.array(
-        [changes(_table(outcomes, row).sum(axis=0, dtype=np.float64)[None])[0, 0] for row in way.draws]
+        [changes(_table(outcomes, base, row).sum(axis=0, dtype=np.float64)[None])[0, 0] for row in way.draws]
     )
     known = controls.size > 1
     largest = max(np.bincount(way.answers[way.answers >= 0], minlength=1)) / len(way.answers)
@@ -71,7 +72,7 @@ def _score(outcomes: Outcomes, way: Steered, table: IntArray, seed: int, draws: 
         uar_change=uar,
         accuracy_change=accuracy,
         largest_share=rounded(largest),
-        flip_rate=rounded((way.answers != outcomes.base).mean()),
+        flip_rate=rounded((way.answers != base).mean()),
         n_draws=len(controls),
         random_mean=rounded(controls.mean()) if known else None,
         random_sd=rounded(controls.std(ddof=1)) if known else None,

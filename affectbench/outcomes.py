@@ -46,6 +46,9 @@ class Condition:
         margin: (E, N) logit of target s minus the largest other label's; NaN where there is none.
         draws: (R, N) codes under R random layer-matched selections; R may be 0.
         steered: answers under each label-free targeting that was run.
+        base: (N,) codes without intervention that this condition is compared with, where those are not the
+            outcomes' own: it was asked another question, which calls for no emotion. Then it is no collapse
+            if all items answer its target.
     """
 
     arm: str
@@ -55,6 +58,7 @@ class Condition:
     margin: Array
     draws: Array
     steered: tuple[Steered, ...] = ()
+    base: Array | None = None
 
     def items_at(self, places: Array) -> Condition:
         """The condition for the items at these places, in this order."""
@@ -66,6 +70,7 @@ class Condition:
             steered=tuple(
                 Steered(each.targeting, each.answers[places], each.draws[:, places]) for each in self.steered
             ),
+            base=None if self.base is None else self.base[places],
         )
 
     @property
@@ -139,6 +144,11 @@ class Outcomes:
         )
 
 
+def base_of(outcomes: Outcomes, condition: Condition) -> Array:
+    """(N,) codes without intervention that a condition is compared with."""
+    return outcomes.base if condition.base is None else condition.base
+
+
 def of_labels(outcomes: Outcomes, labels: Sequence[str]) -> Outcomes:
     """The part of outcomes that concerns some of the labels: targets and items of these, in this order.
 
@@ -159,6 +169,7 @@ def of_labels(outcomes: Outcomes, labels: Sequence[str]) -> Outcomes:
             margin=each.margin[columns],
             draws=coded(each.draws),
             steered=tuple(Steered(s.targeting, coded(s.answers), coded(s.draws)) for s in each.steered),
+            base=None if each.base is None else coded(each.base),
         )
         for each in (condition.items_at(own) for condition in outcomes.conditions)
     )
@@ -192,6 +203,8 @@ def content_digest(outcomes: Mapping[str, Outcomes]) -> str:
             add(condition.name, condition.predictions, "<i2")
             add("margin", _plain(condition.margin), "<f4")
             add("draws", condition.draws, "<i2")
+            if condition.base is not None:
+                add("base", condition.base, "<i2")
             for each in condition.steered:
                 add(f"steered {each.targeting}", each.answers, "<i2")
                 add("draws", each.draws, "<i2")
@@ -215,6 +228,9 @@ def _check_condition(condition: Condition, n_labels: int, n_items: int) -> None:
     _check_shape(f"{name}: draws", condition.draws, (len(condition.draws), n_items))
     _check_codes(f"{name}: predictions", condition.predictions, OTHER, n_labels)
     _check_codes(f"{name}: draws", condition.draws, OTHER, n_labels)
+    if condition.base is not None:
+        _check_shape(f"{name}: base", condition.base, (n_items,))
+        _check_codes(f"{name}: base", condition.base, OTHER, n_labels)
     for each in condition.steered:
         _check_shape(f"{name}: {each.targeting}", each.answers, (n_items,))
         _check_shape(f"{name}: {each.targeting}: draws", each.draws, (len(each.draws), n_items))

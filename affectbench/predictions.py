@@ -15,6 +15,7 @@ from affectbench.outcomes import Array, Condition, Outcomes, Steered
 
 LABELS_KEY = b"affectbench_labels"
 DRAW = "draw:"
+OWN_BASE = "base:own"
 STEERED = "steered:"
 
 
@@ -22,7 +23,8 @@ def to_parquet(outcomes: Mapping[str, Outcomes]) -> bytes:
     """The bytes of a Parquet file; splits must share their labels.
 
     Columns: split, condition (base, suppress, amplify), dose, alpha (null for base), target (a label,
-    "draw:3", "steered:mix" or "steered:mix:draw:3"), item, cluster, gold and prediction (codes into the
+    "draw:3", "steered:mix" or "steered:mix:draw:3", or "base:own": what a condition with a base of its own is
+    compared with), item, cluster, gold and prediction (codes into the
     labels kept in the file's metadata; -1 unparsed, -2 error, -3 a label that is not scored), margin (of the
     target, float32, null where there is none). Base answers come once a label, to hold its margin.
     """
@@ -54,6 +56,10 @@ def _blocks(outcomes: Outcomes) -> list[tuple[str, float | None, float | None, l
         blocks.append((c.arm, c.dose, c.alpha, labels, c.predictions, c.margin))
         names = [f"{DRAW}{r}" for r in range(len(c.draws))]
         blocks.append((c.arm, c.dose, c.alpha, names, c.draws, np.full(c.draws.shape, np.nan)))
+        if c.base is not None:
+            blocks.append(
+                (c.arm, c.dose, c.alpha, [OWN_BASE], c.base[None], np.full((1, len(c.base)), np.nan))
+            )
         for each in c.steered:
             names = _steered_names(each.targeting, len(each.draws))
             codes = np.concatenate([each.answers[None], each.draws])
@@ -178,6 +184,8 @@ def _condition(
     own = _where(rows, (rows["condition"] == arm) & (rows["dose"] == dose))
     steered = np.char.startswith(own["target"], STEERED)
     ways, own = _where(own, steered), _where(own, ~steered)
+    compared = own["target"] == OWN_BASE
+    bases, own = _where(own, compared), _where(own, ~compared)
     drawn = np.char.startswith(own["target"], DRAW)
     n_draws = len(np.unique(own["target"][drawn]))
     names = tuple(f"{DRAW}{r}" for r in range(n_draws))
@@ -190,6 +198,7 @@ def _condition(
         margin=_grid(aimed, labels, items, "margin"),
         draws=_grid(_where(own, drawn), names, items, "prediction"),
         steered=_steered(ways, items),
+        base=_grid(bases, (OWN_BASE,), items, "prediction")[0] if compared.any() else None,
     )
 
 

@@ -20,7 +20,7 @@ from affectbench.effects import (
 )
 from affectbench.errors import ScoreError
 from affectbench.label_free import label_free_scores
-from affectbench.outcomes import ERROR, UNPARSED, Array, Condition, Outcomes
+from affectbench.outcomes import ERROR, UNPARSED, Array, Condition, Outcomes, base_of
 from affectbench.score_models import (
     Arm,
     Baseline,
@@ -171,8 +171,9 @@ def _dose_score(outcomes: Outcomes, tally: Tally, inference: Inference, k: int) 
     emotions = _emotion_scores(outcomes, inference, k, gaps)
     spec, corrected = inference.estimate(first + 2), inference.corrected(first + 2)
     p = _smallest_p(emotions)
-    share = _largest_share(condition.predictions).max() - _largest_share(outcomes.base[None])[0]
-    collapsed = bool(share > COLLAPSE)
+    base = base_of(outcomes, condition)
+    share = _largest_share(condition.predictions).max() - _largest_share(base[None])[0]
+    collapsed = bool(share > COLLAPSE) and condition.base is None
     margins = condition.margin[np.isfinite(condition.margin)]
     baseline_uar = float(np.mean([e.base_recall for e in emotions]))
     return DoseScore(
@@ -196,7 +197,7 @@ def _dose_score(outcomes: Outcomes, tally: Tally, inference: Inference, k: int) 
         n_error=int((condition.predictions == ERROR).sum()),
         emotions=emotions,
         trs=inference.estimate(first + 5),
-        flip_rate=float((condition.predictions != outcomes.base).mean()),
+        flip_rate=float((condition.predictions != base).mean()),
         margin_mean=float(margins.mean(dtype=np.float64)) if margins.size else None,
         random=random,
         p=p,
@@ -229,6 +230,7 @@ def _emotion_scores(
 ) -> list[EmotionScore]:
     n_labels = len(outcomes.labels)
     first = k * (N_TOTALS + 3 * n_labels) + N_TOTALS
+    base = base_of(outcomes, outcomes.conditions[k])
     p = None if inference.p is None else inference.p[k]
     adjusted = None if p is None else stats.holm(p)
     scores = []
@@ -239,7 +241,7 @@ def _emotion_scores(
             EmotionScore(
                 label=label,
                 n_items=int(own.sum()),
-                base_recall=float((outcomes.base[own] == e).mean()),
+                base_recall=float((base[own] == e).mean()),
                 self_effect=inference.estimate(first + e),
                 spec=spec,
                 trs=inference.estimate(first + 2 * n_labels + e),
@@ -300,7 +302,8 @@ def _draw_effects(outcomes: Outcomes, condition: Condition) -> tuple[FloatArray,
     n_labels = len(outcomes.labels)
     label = np.arange(n_labels)[:, None]
     own = outcomes.gold == label
-    hits = (condition.draws[:, None, :] == label).astype(np.int8) - (outcomes.base == label).astype(np.int8)
+    base = base_of(outcomes, condition) == label
+    hits = (condition.draws[:, None, :] == label).astype(np.int8) - base.astype(np.int8)
     change = (hits * own).sum(axis=2) / own.sum(axis=1)
     if condition.arm == "suppress":
         return change, -change
@@ -328,6 +331,8 @@ def _strength_score(
 def _margin_slopes(outcomes: Outcomes) -> FloatArray:
     """Slopes of margin on alpha for each (target, item) whose margin is known at 0 and every amplify dose."""
     amplify = [condition for condition in outcomes.conditions if condition.arm == "amplify"]
+    if any(condition.base is not None for condition in amplify):
+        return np.empty(0)  # The margins without intervention are of another question.
     margins = np.stack([outcomes.base_margin.T, *(condition.margin for condition in amplify)])
     known = np.isfinite(margins).all(axis=0)
     return stats.line([0.0, *(condition.alpha for condition in amplify)], margins[:, known])[0]

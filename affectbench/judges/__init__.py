@@ -1,0 +1,1 @@
+"""Who says which emotion a generated text expresses."""

@@ -345,6 +345,7 @@ def _task_info(session: Session) -> TaskInfo:
         modality=benchmark.modality,
         labels=list(benchmark.labels),
         metric=benchmark.metric,
+        readout=benchmark.readout.kind,
         n_items=counts,
         n_clusters=clusters,
         n_failed=len(session.failures),

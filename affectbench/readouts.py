@@ -6,44 +6,77 @@ task and tested on another that asks the same in letters (a suite with `transfer
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from affectbench.record import Record
 from affectbench.score_models import Estimate
+from affectbench.site_summary import Summary
 
 CONTROL, RATIO = "answer words", "word confound"
 
 
-def readout_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """One row for each set of units: model, selector, where it was identified, and its specificity (suppress
-    arm, operating dose) on each task, on the answer-word control of the first, and the ratio of these two.
+@dataclass(frozen=True)
+class SameUnits:
+    """One set of units: `home`, where they were identified if that is there, and what they do to each task.
 
-    A task that units were not tested on, or on which they have no score, is None.
+    Specificity is that of the suppress arm at the operating dose.
     """
-    groups: dict[tuple[Any, ...], list[Record]] = {}
+
+    home: Summary
+    by_task: Mapping[str, Summary]
+
+    def spec(self, task: str) -> Estimate | None:
+        """Specificity on a task; None where these units were not tested on it."""
+        found = self.by_task.get(task)
+        return found.headline.spec if found is not None and found.headline is not None else None
+
+    @property
+    def confound(self) -> Estimate | None:
+        """Specificity on the answer-word control of `home` over that on its task."""
+        return self.home.word_confound.suppress if self.home.word_confound is not None else None
+
+    @property
+    def readouts(self) -> frozenset[str]:
+        """How the tasks that they were tested on take their answers, as far as records say."""
+        return frozenset(record.task.readout for record in self.by_task.values()) - {""}
+
+
+def same_units(records: Sequence[Summary]) -> list[SameUnits]:
+    """Each set of units that has a score, ordered by model, selector, protocol and where it is from."""
+    groups: dict[tuple[Any, ...], list[Summary]] = {}
     for record in records:
         if record.headline is not None and record.selection is not None:
             cell, hashes = record.cell, record.hashes
             key = (cell.model, cell.selector, cell.intervention, cell.fraction, cell.seed, cell.origin)
             groups.setdefault((*key, hashes.model, hashes.protocol, hashes.selection), []).append(record)
-    tasks = sorted({record.cell.task for own in groups.values() for record in own})
-    return [_row(own, tasks) for _, own in sorted(groups.items(), key=lambda group: group[0])]
+    found = []
+    for _, own in sorted(groups.items(), key=lambda group: group[0]):
+        home = next((record for record in own if record.cell.identification is None), own[0])
+        found.append(SameUnits(home, {record.cell.task: record for record in own}))
+    return found
 
 
-def _row(own: Sequence[Record], tasks: Sequence[str]) -> dict[str, Any]:
-    home = next((record for record in own if record.cell.identification is None), own[0])
-    specs = {record.cell.task: record.headline.spec for record in own if record.headline is not None}
-    words = home.answer_words.doses if home.answer_words is not None else []
-    return {
-        "model": home.cell.model,
-        "selector": home.cell.selector,
-        "identified on": home.cell.origin,
-        "control": home.control,
-        **{task: specs.get(task) for task in tasks},
-        CONTROL: next((dose.spec for dose in words if dose.arm == "suppress"), None),
-        RATIO: home.word_confound.suppress if home.word_confound is not None else None,
-    }
+def readout_rows(records: Sequence[Summary]) -> list[dict[str, Any]]:
+    """One row for each set of units: model, selector, where it was identified, and its specificity (suppress
+    arm, operating dose) on each task, on the answer-word control of the first, and the ratio of these two.
+
+    A task that units were not tested on, or on which they have no score, is None.
+    """
+    every = same_units(records)
+    tasks = sorted({task for units in every for task in units.by_task})
+    return [
+        {
+            "model": units.home.cell.model,
+            "selector": units.home.cell.selector,
+            "identified on": units.home.cell.origin,
+            "control": units.home.control,
+            **{task: units.spec(task) for task in tasks},
+            CONTROL: units.home.words,
+            RATIO: units.confound,
+        }
+        for units in every
+    ]
 
 
 def flat(row: dict[str, Any]) -> dict[str, Any]:

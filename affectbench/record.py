@@ -123,7 +123,8 @@ class ModelInfo(Part):
 class TaskInfo(Part):
     """The benchmark, with the size of each split in items and in clusters; `n_failed` items were unusable.
 
-    `labels` are those that are scored: of a transferred selection, the labels of both benchmarks.
+    `labels` are those that are scored: of a transferred selection, the labels of both benchmarks. `readout`
+    is how answers are read (`labels`, `letters`, ...), empty in records from before it was kept.
     """
 
     id: str
@@ -132,6 +133,7 @@ class TaskInfo(Part):
     modality: Literal["text", "audio"]
     labels: list[str]
     metric: str
+    readout: str = Field(default="", exclude_if=lambda value: not value)
     n_items: dict[Split, int]
     n_clusters: dict[Split, int]
     n_failed: int = 0

@@ -29,6 +29,7 @@ from affectbench.site_format import general, interval, measured, number, p_value
 from affectbench.site_identification import fraction_curves, identified_board
 from affectbench.site_overall import OVERALL_RULE, overall
 from affectbench.site_overlap import Overlaps, overlaps
+from affectbench.site_readouts import readouts_board
 from affectbench.site_static import static_table
 from affectbench.site_summary import Summary
 from affectbench.site_transfer import transfer_board
@@ -120,6 +121,8 @@ def board_files(environment: Environment, contents: Contents) -> Files:
     yield _page(environment, "guide", "guide.html", guide)
     transfer = {"root": "", "models": transfer_board(contents.records), "n_records": len(contents.records)}
     yield _page(environment, "transfer", "transfer.html", transfer)
+    readouts = {"root": "", "tables": readouts_board(contents.records), "n_records": len(contents.records)}
+    yield _page(environment, "readouts", "readouts.html", readouts)
     found = {"root": "", "found": identified_board(contents.records), "n_records": len(contents.records)}
     yield _page(environment, "identification", "identification.html", found)
     yield from _analyses(environment, contents)

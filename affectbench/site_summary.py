@@ -37,7 +37,8 @@ FAMILIES = {
 
 class Summary(Part):
     """A record without its doses, validation, preservation, cost and provenance; `uar` is the baseline's,
-    `effects` the effect matrix of the suppress arm at the operating dose, empty where there is none."""
+    `effects` the effect matrix of the suppress arm at the operating dose, empty where there is none, `words`
+    its specificity on the answer-word control."""
 
     id: str
     cell: Cell
@@ -57,6 +58,7 @@ class Summary(Part):
     calibration: Calibration | None
     uar: Estimate | None
     effects: list[list[float]]
+    words: Estimate | None
 
     @property
     def family(self) -> str:
@@ -83,7 +85,9 @@ def summary_of(record: Record) -> Summary:
     """The summary of a record."""
     shared = set(Summary.model_fields) & set(Record.model_fields)
     parts = {name: getattr(record, name) for name in shared}
-    return Summary(id=cell_id(record.cell), uar=_uar(record), effects=_effects(record), **parts)
+    return Summary(
+        id=cell_id(record.cell), uar=_uar(record), effects=_effects(record), words=_words(record), **parts
+    )
 
 
 def _uar(record: Record) -> Estimate | None:
@@ -100,6 +104,11 @@ def _effects(record: Record) -> list[list[float]]:
         if (dose.arm, dose.dose) == ("suppress", chosen):
             return dose.effect_matrix
     return []
+
+
+def _words(record: Record) -> Estimate | None:
+    doses = record.answer_words.doses if record.answer_words is not None else ()
+    return next((dose.spec for dose in doses if dose.arm == "suppress"), None)
 
 
 def source_of(record: Record) -> Source:

@@ -16,6 +16,7 @@ from rich.table import Table
 from affectbench.errors import AffectbenchError
 from affectbench.readouts import flat, readout_rows, shown
 from affectbench.record import Record, rows
+from affectbench.site_summary import summary_of
 from affectbench.store import Store
 from affectbench.yaml_loading import suggest
 
@@ -52,7 +53,7 @@ def print_readouts(console: Console, results: Path, form: str) -> None:
     _check_form(form)
     records, damaged = read_records(results)
     _warn(damaged)
-    found = readout_rows(records)
+    found = readout_rows([summary_of(record) for record in records])
     if not found:
         raise AffectbenchError(
             f"no cell in {results} has a score", hint="see why: python harness.py table --format json"

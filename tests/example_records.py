@@ -188,6 +188,18 @@ def transfer_records(selector: str = "mad") -> list[Record]:
     return [one, other, transferred(one, other), transferred(other, one)]
 
 
+def readout_records(selector: str = "mad") -> list[Record]:
+    """The same units on a task that asks for words and, transferred, on one that asks for letters."""
+    home = example_record("small-text", selector, task="stories")
+    away = transferred(example_record("small-text", selector, task="letters"), home)
+    hashes = away.hashes.model_copy(update={"selection": home.hashes.selection})
+    kinds = zip((home, away.model_copy(update={"hashes": hashes})), ("labels", "letters"), strict=True)
+    return [
+        record.model_copy(update={"task": record.task.model_copy(update={"readout": kind})}).sealed()
+        for record, kind in kinds
+    ]
+
+
 def with_spec(record: Record, low: float, value: float, high: float, **changes: object) -> Record:
     """The record as it would be with this specificity, by default significant."""
     assert record.headline is not None

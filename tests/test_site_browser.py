@@ -18,7 +18,14 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from example_analyses import example_analysis
-from example_records import example_record, example_report, example_store, renamed, transfer_records
+from example_records import (
+    example_record,
+    example_report,
+    example_store,
+    readout_records,
+    renamed,
+    transfer_records,
+)
 
 from affectbench.leaderboard import build_site
 from affectbench.record import Identification, Record, cell_id
@@ -311,7 +318,7 @@ def test_under_another_path_on_a_server_nothing_is_missing(open_page: Open, site
     assert not missing
 
 
-PAGES = ("index", "guide", "transfer", "identification", "entries/small-text*mad*",
+PAGES = ("index", "guide", "transfer", "readouts", "identification", "entries/small-text*mad*",
          "entries/small-audio*probe*", "comparisons/small-text*", "models/reference-audio",
          "tasks/reference-text", "methods/mad", "analyses", "analyses/feature-flow*")  # fmt: skip
 
@@ -365,6 +372,19 @@ def test_a_grid_of_transfer_fits_a_phone_and_axe_finds_no_violation(open_page: O
     clean(page)
     page.locator("tbody a").nth(1).click()
     assert "units from" in page.locator(".lead").inner_text()
+
+
+def test_readouts_side_by_side_fit_a_phone_and_axe_finds_no_violation(
+    open_page: Open, tmp_path: Path
+) -> None:
+    records = [record for name in ("mad", "lap", "random") for record in readout_records(name)]
+    build_site(records, tmp_path / "site")
+    page = open_page("readouts.html", root=tmp_path / "site", width=390)
+    assert page.locator("tbody tr").count() == 3
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    clean(page)
+    page.locator("tbody td a").nth(1).click()
+    assert "__letters__" in page.url
 
 
 def test_curves_of_items_fit_a_phone_and_axe_finds_no_violation(open_page: Open, tmp_path: Path) -> None:

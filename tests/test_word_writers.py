@@ -18,6 +18,8 @@ from affectbench.readouts import CONTROL, RATIO, readout_rows
 from affectbench.record import Record
 from affectbench.registry import Registry
 from affectbench.run import Run
+from affectbench.site_readouts import readouts_board
+from affectbench.site_summary import summary_of
 
 MODEL = "reference-text-words"
 FOLDER = builtin_root() / "models" / "reference" / MODEL
@@ -127,7 +129,8 @@ def test_three_readouts_of_the_same_units_stand_in_one_row(
     records: Known, run_cli: Callable[..., tuple[int, str, str]]
 ) -> None:
     rows = {
-        (row["identified on"], row["selector"]): row for row in readout_rows(list(records.found.values()))
+        (row["identified on"], row["selector"]): row
+        for row in readout_rows([summary_of(each) for each in records.found.values()])
     }
     assert len(rows) == 4
     for name in ("planted", "words"):
@@ -142,6 +145,11 @@ def test_three_readouts_of_the_same_units_stand_in_one_row(
         assert row[RATIO] == home.word_confound.suppress
         assert away.word_confound is not None
         assert away.word_confound.uar is not None
+    kinds = {record.cell.task: record.task.readout for record in records.found.values()}
+    assert kinds == {WORDS: "labels", LETTERS: "letters"}
+    (table,) = readouts_board([summary_of(each) for each in records.found.values()])
+    assert [column.readout for column in table.columns] == ["label words", "lettered options"]
+    assert len(table.rows) == 4
     code, printed, _ = run_cli("table", records.output, "--readouts", "--format", "json")
     assert code == 0
     told = {(row["identified on"], row["selector"]): row for row in json.loads(printed)}

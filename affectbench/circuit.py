@@ -10,14 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from affectbench.circuit_budget import HEAD_BASE, NEURON_BASE, Split, allocate
 from affectbench.directions import Mode, aligned, reference_directions, stable_layers, unit
 from affectbench.errors import AffectbenchError
 from affectbench.sites import FloatArray, UnitArray
 
 STRENGTHS = 0.1, 0.3, 0.5, 0.7
 """Doses at which a sublayer's influence is measured, in units of the residual stream's size there."""
-ATTENTION, MLP = 0, 1
+ATTENTION_PLACE, MLP_PLACE = 0, 1
 """Places of a layer: behind its attention, behind its MLP."""
 
 
@@ -76,21 +75,6 @@ def influence(injected: FloatArray, base: FloatArray, doses: FloatArray) -> Floa
     with np.errstate(invalid="ignore", divide="ignore"):
         found: FloatArray = np.where(doses > 0, moved / doses, 0.0).mean(axis=-1)
     return found
-
-
-class Plan(NamedTuple):
-    """Units of each kind for each layer, (layers,) each."""
-
-    neurons: UnitArray
-    heads: UnitArray
-
-
-def plan(effects: FloatArray, split: Split, *, width: int, heads: int) -> Plan:
-    """How a circuit is parted, from the `effects` (places, layers) of one emotion's sublayers."""
-    return Plan(
-        allocate(effects[MLP], split.neurons, base=NEURON_BASE, width=width),
-        allocate(effects[ATTENTION], split.heads, base=HEAD_BASE, width=heads),
-    )
 
 
 def best_of_layers(scores: FloatArray, counts: UnitArray) -> UnitArray:

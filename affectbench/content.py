@@ -44,11 +44,13 @@ def source_digest(path: Path) -> str:
 
 @dataclass(frozen=True)
 class ClassOutline:
-    """A class of a Python file that declares ``name = "..."``, read without running the file."""
+    """A class of a Python file that declares ``name = "..."``, read without running the file. `sites`: what
+    it declares under that name, a tuple of texts; None where it declares none."""
 
     class_name: str
     name: str
     methods: frozenset[str]
+    sites: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,14 +69,22 @@ def outline(path: Path) -> SourceOutline:
         line = getattr(error, "lineno", None) or 1
         raise RegistryError(f"{path}:{line}: not valid Python: {error}") from error
     lines = (ast.get_docstring(tree) or "").strip().splitlines()
-    found = [_class_outline(node) for node in tree.body if isinstance(node, ast.ClassDef)]
+    found = [_class_outline(node, path) for node in tree.body if isinstance(node, ast.ClassDef)]
     return SourceOutline(lines[0] if lines else "", tuple(known for known in found if known is not None))
 
 
-def _class_outline(node: ast.ClassDef) -> ClassOutline | None:
+def _class_outline(node: ast.ClassDef, path: Path) -> ClassOutline | None:
     methods = frozenset(
         item.name for item in node.body if isinstance(item, (ast.FunctionDef, ast.AsyncFunctionDef))
     )
+    name, sites = _declared(node, "name"), _declared(node, "sites")
+    if not isinstance(name, ast.Constant) or not isinstance(name.value, str):
+        return None
+    return ClassOutline(node.name, name.value, methods, None if sites is None else _texts(sites, path))
+
+
+def _declared(node: ast.ClassDef, name: str) -> ast.expr | None:
+    """What a class body assigns to `name`."""
     for item in node.body:
         if isinstance(item, ast.Assign):
             targets = item.targets
@@ -82,10 +92,23 @@ def _class_outline(node: ast.ClassDef) -> ClassOutline | None:
             targets = [item.target]
         else:
             continue
-        named = any(isinstance(target, ast.Name) and target.id == "name" for target in targets)
-        if named and isinstance(item.value, ast.Constant) and isinstance(item.value.value, str):
-            return ClassOutline(node.name, item.value.value, methods)
+        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+            return item.value
     return None
+
+
+def _texts(value: ast.expr, path: Path) -> tuple[str, ...]:
+    """A tuple of texts that stands in the source as such."""
+    try:
+        found = ast.literal_eval(value)
+    except ValueError:
+        found = None
+    if not isinstance(found, tuple) or not found or not all(isinstance(text, str) for text in found):
+        raise RegistryError(
+            f"{path}:{value.lineno}: `sites` is not a tuple of texts",
+            hint='the file is read without being run: write it out, such as ("head", "residual")',
+        )
+    return found
 
 
 def load_module(kind: str, name: str, path: Path) -> ModuleType:

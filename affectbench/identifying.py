@@ -117,6 +117,7 @@ class Identifying:
             items=found.items,
             readout=found.readout,
             seed=self.plan.cell.seed,
+            mode=self.plan.protocol.mode,
             ask=lambda edits: self.session.engine.predict(found.items, found.readout, edits),
         )
 

@@ -125,7 +125,7 @@ def cells_of(job: Job) -> list[Cell]:
         )
         for protocol in job.protocols
         for fraction in protocol.fractions
-        for name in job.selectors
+        for name in job.fitting(protocol)
         for origin in job.origins
     ]
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from affectbench.errors import AffectbenchError
@@ -19,7 +19,8 @@ MIN_SHARED = 2
 
 @dataclass(frozen=True)
 class Job:
-    """All cells of one model on one benchmark: every selector under every protocol and fraction.
+    """All cells of one model on one benchmark: every selector under every protocol of a site that it can
+    rank units of, at every fraction. `sites` holds those of each selector; one that is not there fits all.
 
     With `identified_on`, its cells test units that were identified on these benchmarks instead. For each of
     `samples` there are cells with units from these items alone, beside the ordinary ones.
@@ -33,6 +34,13 @@ class Job:
     seed: int
     identified_on: tuple[Benchmark, ...] = ()
     samples: tuple[Identification, ...] = ()
+    sites: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def fitting(self, protocol: InterventionProtocol) -> tuple[str, ...]:
+        """The selectors that can rank units of a protocol's site."""
+        return tuple(
+            name for name in self.selectors if protocol.site in self.sites.get(name, (protocol.site,))
+        )
 
     def spread(self, device_map: Placing | None) -> Job:
         """The same job with its model spread over devices, where that is asked for."""
@@ -55,8 +63,8 @@ class Job:
     @property
     def size(self) -> int:
         """Number of cells."""
-        budgets = sum(len(protocol.fractions) for protocol in self.protocols)
-        return len(self.origins) * len(self.selectors) * budgets
+        units = sum(len(protocol.fractions) * len(self.fitting(protocol)) for protocol in self.protocols)
+        return len(self.origins) * units
 
     @property
     def title(self) -> str:
@@ -141,6 +149,13 @@ def job_of_names(
     return _job(registry, card, chosen, selectors, interventions, seed)
 
 
+def fitting_selectors(registry: Registry, interventions: Iterable[str]) -> list[str]:
+    """All selectors that can rank units of one of these protocols' sites."""
+    sites = {registry.intervention(name).site for name in interventions}
+    names = [entry.name for entry in registry.entries("selector")]
+    return [name for name in names if sites & set(registry.selector_sites(name))]
+
+
 def _job(
     registry: Registry,
     card: ModelCard,
@@ -159,7 +174,17 @@ def _job(
                 hint="choose a protocol for text, or a benchmark of modality audio",
             )
     found = tuple(registry.find("selector", name).name for name in dict.fromkeys(selectors))
-    return Job(card, checkpoint_of(card), benchmark, found, protocols, seed)
+    sites = {name: registry.selector_sites(name) for name in found}
+    job = Job(card, checkpoint_of(card), benchmark, found, protocols, seed, sites=sites)
+    fitting = {name for protocol in protocols for name in job.fitting(protocol)}
+    for name in found:
+        if name not in fitting:
+            used = ", ".join(f"{protocol.name} (site {protocol.site})" for protocol in protocols)
+            raise AffectbenchError(
+                f"selector {name} ranks units of {', '.join(sites[name])}; the protocols are {used}",
+                hint="add a protocol of such a site, or leave the selector out",
+            )
+    return job
 
 
 def card_of(registry: Registry, model: str) -> ModelCard:

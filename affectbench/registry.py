@@ -25,6 +25,7 @@ from affectbench.content import (
 )
 from affectbench.errors import AffectbenchError
 from affectbench.sae_card import SaeCard
+from affectbench.sites import CHANNEL_SITES, SITES
 from affectbench.task import Benchmark, InterventionProtocol, JudgeCard, ModelCard, Suite, load_as
 from affectbench.yaml_loading import load_document, suggest
 
@@ -147,6 +148,21 @@ class Registry:
     def selector(self, name: str) -> type:
         """The class of a selector, imported now."""
         return self._class(self.find("selector", name), "select")
+
+    def selector_sites(self, name: str) -> tuple[str, ...]:
+        """The sites that a selector can rank units of, as its file declares; nothing is imported.
+
+        Raises `RegistryError` where it declares a site that does not exist.
+        """
+        path = self.find("selector", name).path
+        declared = next((cls.sites for cls in outline(path).classes if cls.name == name), None)
+        for site in declared or ():
+            if site not in SITES:
+                raise RegistryError(
+                    f"{path}: site {site!r} does not exist{suggest(site, SITES)}",
+                    hint=f"sites: {', '.join(SITES)}",
+                )
+        return declared or CHANNEL_SITES
 
     def _class(self, entry: Entry, method: str) -> type:
         if entry.entry_point is not None:

@@ -37,7 +37,7 @@ class What:
 
     def jobs(self, registry: Registry) -> list[Job]:
         """The jobs it stands for. Raises `AffectbenchError` for names that do not exist or fit together."""
-        from affectbench.plan import job_of_names, jobs_of_suite
+        from affectbench.plan import fitting_selectors, job_of_names, jobs_of_suite
 
         if self.suite is not None:
             if self.model or self.task or self.selectors or self.interventions:
@@ -50,8 +50,8 @@ class What:
             raise AffectbenchError(
                 "nothing to run", hint="name a suite (`run quickstart`), or --model and --task"
             )
-        names = list(self.selectors or [entry.name for entry in registry.entries("selector")])
         interventions = self.interventions or [DEFAULT_INTERVENTION]
+        names = self.selectors or fitting_selectors(registry, interventions)
         return [job_of_names(registry, self.model, self.task, names, interventions, self.seed or 0)]
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from affectbench.errors import AffectbenchError
-from affectbench.sites import SITES, FloatArray, Kind, SiteShape, UnitArray
+from affectbench.sites import CHANNEL_SITES, SITES, FloatArray, Kind, SiteShape, UnitArray
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -264,12 +264,15 @@ class Selector:
     pure given the study and its seed. `needs` names statistics of `affectbench.evidence.STATISTICS`: of the
     protocol's site, or of another one as ``SITE:STATISTIC``. `control`: shows what nothing looks like.
     `shuffled`: a control that reads statistics by permuted labels, as then do the differences that are added.
+    `sites`: where it can rank units, written out as a tuple of texts; a protocol of another site leaves it
+    out.
     """
 
     name: ClassVar[str] = ""
     needs: ClassVar[frozenset[str]] = frozenset()
     control: ClassVar[bool] = False
     shuffled: ClassVar[bool] = False
+    sites: ClassVar[tuple[str, ...]] = CHANNEL_SITES
 
     def scores(self, study: Study) -> FloatArray:
         """Scores (emotions, layers, units), higher = keep; -inf excludes a unit."""

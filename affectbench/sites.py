@@ -43,6 +43,8 @@ SITES = {
 """Every site the engine can read and edit, with what it is."""
 COMPONENT_PARTS = (NEURON, HEAD)
 """The sites that `component` joins, in order."""
+CHANNEL_SITES = (GATE, NEURON, FEATURE)
+"""Sites whose units are single channels."""
 READ_ONLY = {MIDDLE: "the residual stream between attention and MLP, all of it a unit"}
 """Sites that have statistics and cannot be edited: to add to `middle`, add to `attention`."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -31,7 +31,8 @@ class Study:
     `evidence` and `shuffled` hold statistics (emotions, layers, channels) by gold and by permuted labels;
     `others` and `others_shuffled` those of further sites that the selector needs; `items` and `predict` give
     the identification items and answers to them under any intervention. `neutral`: the same prompts without
-    an emotion, where the task has them.
+    an emotion, where the task has them. `mode`: the protocol's; a selector may follow what was published in
+    mode ``paper``.
     """
 
     evidence: Evidence
@@ -44,6 +45,7 @@ class Study:
     others_shuffled: Mapping[str, Evidence] = field(default_factory=dict)
     engine: Engine | None = None
     neutral: Items | None = None
+    mode: Literal["sound", "paper"] = "sound"
 
     @property
     def labels(self) -> tuple[str, ...]:

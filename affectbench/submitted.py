@@ -110,14 +110,19 @@ def parts_of(folder: Folder, registry: Registry, *, suite: str | None = None) ->
     SubmissionRegistry(registry, submission.name, folder.root).entries("selector")
     jobs = jobs_of_suite(registry, name, None)
     if folder.selector_path is not None:
-        return [Part(_own(job, submission.name, job.protocols), folder.selector_path) for job in jobs]
+        own = SubmissionRegistry(registry, submission.name, folder.selector_path)
+        sites = {submission.name: own.selector_sites(submission.name)}
+        return [
+            Part(replace(_own(job, submission.name, job.protocols), sites=sites), folder.selector_path)
+            for job in jobs
+        ]
     _check_entries(folder, jobs, name)
     parts = [part for job in jobs if not job.identified_on for part in _data_parts(folder, job)]
     return parts + [part for job in jobs for part in _transferred_parts(folder, job)]
 
 
 def _own(job: Job, name: str, protocols: Sequence[InterventionProtocol]) -> Job:
-    return replace(job, selectors=(name,), protocols=tuple(protocols))
+    return replace(job, selectors=(name,), protocols=tuple(protocols), sites={})
 
 
 def _check_entries(folder: Folder, jobs: Sequence[Job], suite: str) -> None:

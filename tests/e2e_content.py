@@ -41,7 +41,7 @@ from affectbench.selector import Selection, Selector
 class Trial(Selector):
     name = "{name}"
     needs = frozenset({{"mean"}})
-
+{sites}
     def select(self, study, budget):
         units = tuple(np.arange(e * budget, (e + 1) * budget) for e in range(len(study.labels)))
 {body}
@@ -202,12 +202,13 @@ def write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
     return path
 
 
-def write_selector(root: Path, name: str, body: str = "") -> Path:
-    """A selector that names the first units, after running the lines of `body`."""
+def write_selector(root: Path, name: str, body: str = "", sites: str = "") -> Path:
+    """A selector that names the first units, after running the lines of `body`; `sites` is what its source
+    says of them, where it says something."""
     lines = "\n".join(f"        {line}" for line in body.splitlines())
     path = root / "selectors" / f"{name}.py"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(SELECTOR.format(name=name, body=lines))
+    path.write_text(SELECTOR.format(name=name, body=lines, sites=f"    sites = {sites}\n" if sites else ""))
     return path
 
 

@@ -9,23 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_models import LABELS, items, tiny_qwen2
 
 from affectbench.circuit import (
-    ATTENTION,
-    MLP,
     STRENGTHS,
     best_of_layers,
     contributions,
     frame,
     head_contributions,
     influence,
-    plan,
 )
-from affectbench.circuit_budget import Split
 from affectbench.directions import differences, unit
 from affectbench.errors import AffectbenchError
 from affectbench.model import Model
-from tests.tiny_models import LABELS, items, tiny_qwen2
 
 EMOTIONS = len(LABELS)
 rng = np.random.default_rng(0)
@@ -222,13 +218,7 @@ def test_frame_is_turned_to_its_reference() -> None:
     assert frame(directions, "paper").stable == range(4, 5)
 
 
-def test_plan_and_ranking_by_layer() -> None:
-    effects = np.zeros((2, 3))
-    effects[ATTENTION, 2] = effects[MLP, 0] = 1.0
-    effects[MLP, 2] = 0.1
-    found = plan(effects, Split(neurons=10, heads=5), width=24, heads=4)
-    assert found.neurons.tolist() == [5, 1, 4]
-    assert found.heads.tolist() == [1, 1, 3]
+def test_ranking_by_layer() -> None:
     scores = np.array([[5.0, 1, 7, 0], [0, 9, 9, 1], [2, 2, 2, 2]])
     assert best_of_layers(scores, np.array([1, 2, 3])).tolist() == [5, 6, 2, 8, 9, 10]
     assert best_of_layers(scores, np.zeros(3, dtype=np.int64)).size == 0

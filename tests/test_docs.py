@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 GUIDES = (
     "README.md",
     "CONTRIBUTING.md",
+    "docs/circuits.md",
     "docs/conformance.md",
     "docs/corpora.md",
     "docs/large-runs.md",

@@ -186,7 +186,7 @@ ARMS = {
 def test_a_cell_at_any_site_goes_from_selection_to_scores(site: str, bench: Bench, tmp_path: Path) -> None:  # noqa: F811
     write_protocol(tmp_path, name="moves", site=site, fractions=[0.5], arms=ARMS[site])
     spread = "units = tuple((np.arange(budget) + e) % study.shape.units for e in range(len(study.labels)))"
-    path = write_selector(tmp_path, "first", spread)
+    path = write_selector(tmp_path, "first", spread, f'("{site}",)')
     if site == "component":
         path.write_text(path.read_text().replace('{"mean"}', '{"neuron:mean", "residual:rms"}'))
     job = bench.job("first", "random", more=[tmp_path], task=BENCHMARK, protocol="moves")
@@ -205,7 +205,7 @@ def test_adding_the_difference_steers_where_random_directions_do_not(bench: Benc
     """The toy model's answer is in its stream: adding an emotion's difference there makes it the answer."""
     arms = {"suppress": {"operation": "project", "doses": [0]}, "amplify": {"operation": "add", "doses": [2]}}
     write_protocol(tmp_path, name="moves", site="residual", positions="answer", fractions=[0.5], arms=arms)
-    write_selector(tmp_path, "last", "units = tuple(np.array([1]) for _ in study.labels)")
+    write_selector(tmp_path, "last", "units = tuple(np.array([1]) for _ in study.labels)", '("residual",)')
     job = bench.job("last", more=[tmp_path], protocol="moves")
     (record,), _ = bench.run(job, tmp_path / "out", more=[tmp_path])
     assert record.scores is not None

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from affectbench import __version__, cli_judges, cli_models, cli_submission, cli_tasks
+from affectbench import __version__, cli_judges, cli_models, cli_sae, cli_submission, cli_tasks
 from affectbench.errors import AffectbenchError
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ Start here:  python harness.py run quickstart   then   python harness.py leaderb
 app.add_typer(cli_models.app)
 app.add_typer(cli_tasks.app)
 app.add_typer(cli_judges.app)
+app.add_typer(cli_sae.app)
 app.add_typer(cli_submission.app)
 out = Console()
 RESULTS = Path("results/quickstart")

@@ -49,7 +49,7 @@ def _key(record: Record) -> tuple[str | float, ...]:
     fraction and seed."""
     cell, hashes = record.cell, record.hashes
     names = (cell.model, cell.task, cell.intervention, cell.fraction, cell.seed, cell.identified)
-    return (*names, hashes.model, hashes.task, hashes.protocol, hashes.identification)
+    return (*names, hashes.model, hashes.task, hashes.protocol, hashes.dictionary, hashes.identification)
 
 
 def _groups(fresh: Iterable[Record]) -> list[list[Record]]:

@@ -29,7 +29,9 @@ from affectbench.record import (
     TaskInfo,
 )
 from affectbench.registry import Registry, source_digest
+from affectbench.sae_card import SaeCard
 from affectbench.score_models import ARMS
+from affectbench.sites import FEATURE
 from affectbench.task import SPLITS, Benchmark, InterventionProtocol, ModelCard, Placing, SplitName
 from affectbench.transfer import Carried
 
@@ -93,7 +95,8 @@ def planned_cells(
     protocols = {protocol.name: protocol for protocol in job.protocols}
     selectors = {name: source_digest(registry.find("selector", name).path) for name in job.selectors}
     model = digest_of([weights, job.card.dtype, family])
-    words = answer_words_digest(job.benchmark)
+    words, sae = answer_words_digest(job.benchmark), dictionary_card(registry, job)
+    features = "" if sae is None else sae.weights_digest if read_weights else sae.digest
     planned = []
     for cell in cells_of(job):
         protocol = protocols[cell.intervention]
@@ -104,6 +107,7 @@ def planned_cells(
             selection="",
             model=model,
             answer_words=words if protocol.asks_answer_words else "",
+            dictionary=features if protocol.site == FEATURE else "",
         )
         planned.append(PlannedCell(cell, protocol, hashes))
     return tuple(planned)
@@ -128,6 +132,22 @@ def cells_of(job: Job) -> list[Cell]:
         for name in job.fitting(protocol)
         for origin in job.origins
     ]
+
+
+def dictionary_card(registry: Registry, job: Job) -> SaeCard | None:
+    """The SAEs whose features are units of this job; None where no protocol asks for features.
+
+    Raises `AffectbenchError` where one does and the model's card names none.
+    """
+    asking = [protocol.name for protocol in job.protocols if protocol.site == FEATURE]
+    if not asking:
+        return None
+    if job.card.dictionary is None:
+        raise AffectbenchError(
+            f"protocol {asking[0]} is about features of SAEs; model {job.card.name} has none",
+            hint="name a card of kind `sae` under `dictionary` in the model's card; train-sae makes one",
+        )
+    return registry.sae(job.card.dictionary)
 
 
 def _control(registry: Registry, job: Job) -> list[Benchmark]:
@@ -163,6 +183,12 @@ class Placement:
         self.phase(f"loading {self.order.job.card.name}")
         job = self.order.job.spread(options.device_map)
         model = load_model(self.registry, job, options.device)
+        sae = dictionary_card(self.registry, job)
+        if sae is not None:
+            from affectbench.sae_formats import load_card
+
+            self.phase(f"loading {sae.name}")
+            model.attach(load_card(sae, model.device))
         self.session = Session(
             model,
             job.benchmark,

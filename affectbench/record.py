@@ -84,7 +84,8 @@ class Cell(Part):
 class Hashes(Part):
     """The same identity by content. Two records compare only where task and protocol hashes match.
 
-    `answer_words` is of the prompts of that control, empty where the protocol asks for none.
+    `answer_words` is of the prompts of that control, empty where the protocol asks for none. `dictionary` is
+    of the SAEs whose features are the units, empty at other sites.
     `predictions` seals the answers that the scores were made of, `record` all that the scores say.
     `identification` is the task hash of the benchmark that units were identified on, if it is another one.
     """
@@ -95,6 +96,7 @@ class Hashes(Part):
     selection: str
     model: str
     answer_words: str = Field(default="", exclude_if=lambda value: not value)
+    dictionary: str = Field(default="", exclude_if=lambda value: not value)
     predictions: str = ""
     record: str = ""
     identification: str = Field(default="", exclude_if=lambda value: not value)

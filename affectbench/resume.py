@@ -111,7 +111,10 @@ def _identity(order: Order, options: Options) -> str:
     spread = options.device_map or order.job.card.device_map
     chip = _gpu() if gpu else _cpu()
     computed_by = (*library_versions().items(), kind, spread, *chip, torch.get_num_threads(), code_digest())
-    return digest_of([hashes.task, hashes.model, str(order.job.seed), str(options.tokens), repr(computed_by)])
+    features = sorted({each.hashes.dictionary for each in order.planned})
+    return digest_of(
+        [hashes.task, hashes.model, *features, str(order.job.seed), str(options.tokens), repr(computed_by)]
+    )
 
 
 def _gpu() -> tuple[object, ...]:

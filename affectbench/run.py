@@ -187,7 +187,7 @@ def _unusable(found: Record | Damaged, hashes: Hashes) -> str:
         return found.reason
     if found.status == "error":
         return f"it ended in an error ({found.reason})"
-    names = ["task", "protocol", "selector", "model", "answer_words", "identification"]
+    names = ["task", "protocol", "selector", "model", "answer_words", "dictionary", "identification"]
     names += ["selection"] if hashes.selection else []
     changed = [name for name in names if getattr(found.hashes, name) != getattr(hashes, name)]
     return f"made with another version of its {' and '.join(changed)}"

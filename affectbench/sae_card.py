@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from affectbench.errors import AffectbenchError
 from affectbench.identity import digest_of, file_digest
 from affectbench.task_file import TaskFile
 from affectbench.task_parts import Count, Frozen, Text
@@ -108,6 +110,20 @@ class SaeCard(TaskFile):
         }
 
     @property
+    def truth(self) -> dict[str, Any] | None:
+        """What the file `planted` says, if the card names one. Raises `AffectbenchError` if it is missing."""
+        if self.planted is None:
+            return None
+        path = self.beside / self.planted
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise AffectbenchError(
+                f"SAE {self.name}: `planted` names {path}, which cannot be read: {error}",
+                hint="rebuild it, or take the key out of the card",
+            ) from error
+
+    @property
     def weights_digest(self) -> str:
         """Hash (16 hex) of what the card says and of the weights' bytes, without loading them.
 
@@ -120,5 +136,7 @@ class SaeCard(TaskFile):
             for file in ([place] if place.is_file() else place.rglob("*"))
             if file.suffix in (".safetensors", ".npz", ".json") and file.is_file()
         )
+        if self.planted is not None and (self.beside / self.planted).is_file():
+            files.append(self.beside / self.planted)
         parts = [part for file in files for part in (file.name, file_digest(file))]
         return digest_of([self.digest, *parts])

@@ -52,7 +52,7 @@ def load_card(card: SaeCard, device: torch.device | str = "cpu") -> SAE:
             f"activation {first.activation}; its card says {', '.join(map(str, said))}",
             hint="correct the card, or give it the weights that it speaks of",
         )
-    return SAE(found.by_layer, card.base, card.weights_digest, found.facts).to(device)
+    return SAE(found.by_layer, card.base, card.weights_digest, found.facts, card.truth).to(device)
 
 
 def _own(card: SaeCard) -> SAE:

@@ -173,7 +173,8 @@ def _group_key(record: Summary) -> tuple[bool | str | float, ...]:
     cell, hashes = record.cell, record.hashes
     names = (cell.task, cell.model, cell.intervention, cell.targeting, cell.fraction, cell.seed)
     where = (cell.site, cell.positions, cell.identified, hashes.identification)
-    return (record.model.instrument, *names, *where, hashes.task, hashes.model, hashes.protocol)
+    model = (hashes.model, hashes.dictionary)
+    return (record.model.instrument, *names, *where, hashes.task, *model, hashes.protocol)
 
 
 def _order(row: Row) -> tuple[bool, bool, float, str]:

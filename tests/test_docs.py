@@ -26,6 +26,7 @@ GUIDES = (
     "docs/models.md",
     "docs/real.md",
     "docs/regression.md",
+    "docs/sae.md",
 )
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 KIND_FOLDERS = {

@@ -120,16 +120,16 @@ def train_on_corpus(
     """Train a small model on a benchmark's data, and write it with its card below `output`."""
     import importlib
 
+    from affectbench.recipes.corpus import Wanted
+
     benchmark = Registry(include).benchmark(task)
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # One status line is enough.
     recipe = importlib.import_module(f"affectbench.recipes.{CORPUS_RECIPES[benchmark.modality]}")
     with console.status(f"training on {task}: reading") as status:
-        card = recipe.build(
-            benchmark, data, output, seed, threads, steps,
-            lambda text: status.update(f"training on {task}: {text}"),
-        )  # fmt: skip
+        wanted = Wanted(benchmark, data, output, seed, threads, steps)
+        card = recipe.build(wanted, lambda text: status.update(f"training on {task}: {text}"))
     folder = card.with_suffix("")
     console.print(escape((folder / "README.md").read_text(encoding="utf-8")), highlight=False, soft_wrap=True)
     console.print(escape(f"Written to {folder}; card {card}"), highlight=False, soft_wrap=True)

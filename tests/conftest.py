@@ -9,11 +9,11 @@ os.environ["HF_MODULES_CACHE"] = os.path.join(tempfile.gettempdir(), "affectbenc
 
 import pytest
 from corpora import corpora
-from e2e_content import bench, done, run_cli
+from e2e_content import bench, done, one_thread, run_cli
 from e2e_runs import own
 from submissions import packed
 
-__all__ = ["bench", "corpora", "done", "own", "packed", "run_cli"]
+__all__ = ["bench", "corpora", "done", "one_thread", "own", "packed", "run_cli"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

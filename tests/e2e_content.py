@@ -7,7 +7,7 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,8 +83,8 @@ def write_content(root: Path) -> Path:
     return root
 
 
-def suite_file(root: Path, name: str, *protocols: str) -> Path:
-    """A suite in a content folder: the toy model on its task."""
+def suite_file(root: Path, name: str, *protocols: str, **changes: Any) -> Path:
+    """A suite in a content folder: the toy model on its task. A change to None takes the key out."""
     content = {
         "kind": "suite",
         "name": name,
@@ -95,8 +95,9 @@ def suite_file(root: Path, name: str, *protocols: str) -> Path:
         "selectors": [SELECTORS[0]],
         "controls": [SELECTORS[1]],
         "interventions": list(protocols),
-    }
-    return write_yaml(root / "tasks" / "suites" / f"{name}.yaml", content)
+    } | changes
+    told = {key: value for key, value in content.items() if value is not None}
+    return write_yaml(root / "tasks" / "suites" / f"{name}.yaml", told)
 
 
 def card(**changes: Any) -> dict[str, Any]:
@@ -378,6 +379,17 @@ def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return int(str(code or 0)), captured.out, captured.err
 
     return run
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Nothing is taken from a run with another number of threads, and sums round otherwise with each."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

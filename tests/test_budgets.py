@@ -8,8 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from e2e_content import BENCHMARK, CUES, MODEL, PROTOCOL, Bench, contents, write_selector, write_yaml
+from e2e_content import (
+    CUES,
+    PROTOCOL,
+    Bench,
+    contents,
+    suite_file,
+    write_selector,
+)
 
 from affectbench.errors import AffectbenchError
 from affectbench.plan import jobs_of_suite
@@ -18,6 +24,8 @@ from affectbench.session import Session
 from affectbench.site_data import groups
 from affectbench.site_summary import summary_of
 from affectbench.task import load_file
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SPY = """
 import json, pathlib
@@ -29,14 +37,6 @@ path.write_text(json.dumps(seen))
 IDENTIFICATION = {"items": [2, 4, "all"], "draws": 2}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def more(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("budgets")
@@ -46,17 +46,9 @@ def more(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def suite(root: Path, name: str, identification: dict[str, Any]) -> Path:
-    content = {
-        "kind": "suite",
-        "name": name,
-        "version": 1,
-        "models": [MODEL],
-        "tasks": {"text": BENCHMARK},
-        "selectors": ["magnitude", "spy"],
-        "interventions": [PROTOCOL],
-        "identification": identification,
-    }
-    return write_yaml(root / "tasks" / "suites" / f"{name}.yaml", content)
+    return suite_file(
+        root, name, PROTOCOL, selectors=["magnitude", "spy"], controls=None, identification=identification
+    )
 
 
 @pytest.fixture(scope="module")

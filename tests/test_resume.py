@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,10 @@ from affectbench.journal import Journal, remove_pieces
 from affectbench.model import Model
 from affectbench.pieces import PieceWork
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks a process that ran torch")
+pytestmark = [
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks a process that ran torch"),
+    pytest.mark.usefixtures("one_thread"),  # As in the forked processes.
+]
 
 TOKENS = 150
 """So few that every split takes several batches."""
@@ -52,15 +55,6 @@ def files(output: Path) -> dict[str, bytes]:
                     del record[part][each]
             found[name] = json.dumps(record, sort_keys=True).encode()
     return found
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """As in the forked processes: nothing is taken from a run with another number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from e2e_content import (
     BENCHMARK,
     CUES,
-    MODEL,
     PROTOCOL,
     Bench,
     Log,
     contents,
     items,
+    suite_file,
     write_benchmark,
     write_lines,
-    write_yaml,
 )
 from submissions import folder
 
@@ -41,17 +39,11 @@ from affectbench.store import Store
 from affectbench.submission_archive import staged
 from affectbench.submitted import evaluate, parts_of
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 OTHERS, TWO = "toy-others", "toy-two"
 """The same labels in another order, on other stories; and a benchmark with two of the three."""
 REORDERED = ["sadness", "anger", "joy"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -71,18 +63,10 @@ def more(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def suite(root: Path, name: str, tasks: list[str], **changes: Any) -> Path:
-    content = {
-        "kind": "suite",
-        "name": name,
-        "version": 1,
-        "models": [MODEL],
-        "tasks": {"text": tasks},
-        "selectors": ["magnitude"],
-        "interventions": [PROTOCOL],
-        "identification": {"transfer": True},
-    }
-    return write_yaml(root / "tasks" / "suites" / f"{name}.yaml", content | changes)
+def suite(root: Path, name: str, tasks: list[str]) -> Path:
+    return suite_file(
+        root, name, PROTOCOL, tasks={"text": tasks}, controls=None, identification={"transfer": True}
+    )
 
 
 def jobs(bench: Bench, more: Path, name: str = "grid") -> list[Job]:

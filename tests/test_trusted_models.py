@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from e2e_content import BENCHMARK, PROTOCOL, Bench, Outcome, card, write_yaml
+from e2e_content import BENCHMARK, PROTOCOL, Bench, Outcome, card, suite_file, write_yaml
 from remote_standins import WRITERS
 from submissions import folder, selection
 
@@ -40,17 +40,7 @@ def standin(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> St
     content = tmp_path / "content"
     told = {"name": NAME, "family": FAMILY, "checkpoint": str(checkpoint), "remote_code": True}
     write_yaml(content / "models" / f"{NAME}.yaml", card(**told))
-    suite = {
-        "kind": "suite",
-        "name": SUITE_NAME,
-        "version": 1,
-        "title": "Stand-in",
-        "models": [NAME],
-        "tasks": {"text": BENCHMARK},
-        "selectors": ["magnitude"],
-        "interventions": [PROTOCOL],
-    }
-    write_yaml(content / "tasks" / "suites" / f"{SUITE_NAME}.yaml", suite)
+    suite_file(content, SUITE_NAME, PROTOCOL, models=[NAME], controls=None)
     places = ("--include", bench.root, "--include", content, "--data", bench.root / "data")
     return Standin(content, tmp_path / "witness", places)
 

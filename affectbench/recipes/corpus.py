@@ -17,7 +17,7 @@ from affectbench.examples import Example
 from affectbench.store import write_atomically
 from affectbench.task import Benchmark
 
-__all__ = ["Corpus", "Trained", "balanced", "model_name", "read_corpus", "recall", "write_cards"]
+__all__ = ["Corpus", "Trained", "Wanted", "balanced", "recall"]
 
 _README: Final = """# {name}
 
@@ -43,51 +43,72 @@ Nothing was planted, and no objective asks MLP units to carry emotions: whether 
 class Corpus:
     """A benchmark's items that a recipe may see: those to learn from, and those to watch it with."""
 
-    benchmark: Benchmark
     training: tuple[Example, ...]
     validation: tuple[Example, ...]
 
 
 @dataclass(frozen=True)
-class Trained:
-    """How a model came about, for its card."""
+class Wanted:
+    """What to learn, where its data are, where the model goes, and how: the options of `train`."""
 
+    benchmark: Benchmark
+    data: Path | None
+    output: Path
+    seed: int
+    threads: int
+    steps: int | None
+
+    @property
+    def name(self) -> str:
+        """What the model trained on the benchmark is called."""
+        return f"trained-{self.benchmark.name}"
+
+    @property
+    def folder(self) -> Path:
+        """Where its weights go."""
+        return self.output / "models" / self.name
+
+    def corpus(self, words: Sequence[str]) -> Corpus:
+        """The items of the identification split without its limit, and those of validation.
+
+        Args:
+            words: answers that the recipe's model can give; the benchmark's labels must be among them.
+
+        Raises:
+            AffectbenchError: another label, another kind of answer, or no data (with how to get them).
+        """
+        benchmark = self.benchmark
+        unknown = [label for label in benchmark.labels if label not in words]
+        if unknown or benchmark.readout.kind != "labels":
+            problem = f"has the label {unknown[0]!r}" if unknown else f"asks for {benchmark.readout.kind}"
+            raise AffectbenchError(
+                f"benchmark {benchmark.name} {problem}, which this recipe does not teach",
+                hint=f"it teaches to answer with the words {', '.join(words)}",
+            )
+        limits = benchmark.limits.model_copy(update={"identification": None})
+        dataset = load_benchmark(benchmark.model_copy(update={"limits": limits}), self.data)
+        return Corpus(dataset.splits["identification"], dataset.splits["validation"])
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a model came about, for its card; `steps` are the updates that were made."""
+
+    wanted: Wanted
     corpus: Corpus
     family: str
     beside: str
-    seed: int
     steps: int
-    threads: int
     parameters: int
     figures: dict[str, float]
 
-
-def model_name(benchmark: Benchmark) -> str:
-    """What the model trained on a benchmark is called."""
-    return f"trained-{benchmark.name}"
-
-
-def read_corpus(benchmark: Benchmark, data: Path | None, words: Sequence[str]) -> Corpus:
-    """The items of the identification split without its limit, and those of validation.
-
-    Args:
-        benchmark: its labels must be among `words`, which the recipe's model can answer with.
-        data: directory that holds the benchmark's folder.
-        words: answers of the recipe.
-
-    Raises:
-        AffectbenchError: another label, another kind of answer, or no data (with how to get them).
-    """
-    unknown = [label for label in benchmark.labels if label not in words]
-    if unknown or benchmark.readout.kind != "labels":
-        problem = f"has the label {unknown[0]!r}" if unknown else f"asks for {benchmark.readout.kind}"
-        raise AffectbenchError(
-            f"benchmark {benchmark.name} {problem}, which this recipe does not teach",
-            hint=f"it teaches to answer with the words {', '.join(words)}",
-        )
-    limits = benchmark.limits.model_copy(update={"identification": None})
-    dataset = load_benchmark(benchmark.model_copy(update={"limits": limits}), data)
-    return Corpus(benchmark, dataset.splits["identification"], dataset.splits["validation"])
+    def write_cards(self) -> Path:
+        """Write the card and the README beside the weights; returns the former."""
+        path = self.wanted.output / "models" / f"{self.wanted.name}.yaml"
+        text = yaml.safe_dump(_card(self), sort_keys=False, allow_unicode=True, width=110)
+        write_atomically(path, text.encode())
+        write_atomically(self.wanted.folder / "README.md", _readme(self).encode())
+        return path
 
 
 def balanced(labels: NDArray[np.int64], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -101,34 +122,28 @@ def recall(predicted: NDArray[np.int64], gold: NDArray[np.int64]) -> float:
     return 100 * float(np.mean([np.mean(predicted[gold == label] == label) for label in np.unique(gold)]))
 
 
-def write_cards(trained: Trained, output: Path) -> Path:
-    """Writes the card `output`/models/NAME.yaml and README.md beside the weights; returns the former."""
-    benchmark = trained.corpus.benchmark
-    name = model_name(benchmark)
-    card = {
+def _card(trained: Trained) -> dict[str, Any]:
+    wanted, benchmark = trained.wanted, trained.wanted.benchmark
+    return {
         "kind": "model",
-        "name": name,
+        "name": wanted.name,
         "version": 1,
         "title": f"Small {benchmark.modality} model trained on {benchmark.title}",
-        "description": f"Made by `train {benchmark.name}`, seed {trained.seed}. Nothing was planted.",
+        "description": f"Made by `train {benchmark.name}`, seed {wanted.seed}. Nothing was planted.",
         "family": trained.family,
-        "checkpoint": name,
+        "checkpoint": wanted.name,
         "modality": benchmark.modality,
         "licence": f"derived from data: {benchmark.licence}",
         "dtype": "float32",
         "default_task": benchmark.name,
     }
-    path = output / "models" / f"{name}.yaml"
-    text = yaml.safe_dump(card, sort_keys=False, allow_unicode=True, width=110)
-    write_atomically(path, text.encode())
-    write_atomically(path.parent / name / "README.md", _readme(trained).encode())
-    return path
 
 
 def _readme(trained: Trained) -> str:
-    benchmark, items = trained.corpus.benchmark, trained.corpus.training
+    wanted, items = trained.wanted, trained.corpus.training
+    benchmark = wanted.benchmark
     values: dict[str, Any] = {
-        "name": model_name(benchmark),
+        "name": wanted.name,
         "task": benchmark.name,
         "counts": f"{len(items)} items, {len({item.cluster for item in items})} {benchmark.cluster}s",
         "clusters": f"{benchmark.cluster}s",
@@ -136,6 +151,8 @@ def _readme(trained: Trained) -> str:
     }
     for key in ("title", "licence", "citation"):
         values[key] = getattr(benchmark, key)
-    for key in ("beside", "seed", "steps", "threads", "parameters"):
+    for key in ("beside", "steps", "parameters"):
         values[key] = getattr(trained, key)
+    for key in ("seed", "threads"):
+        values[key] = getattr(wanted, key)
     return _README.format(**values)

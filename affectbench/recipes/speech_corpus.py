@@ -25,9 +25,9 @@ from affectbench.recipes.audio_training import (
     initialise,
 )
 from affectbench.recipes.augmentation import augmented
-from affectbench.recipes.corpus import Trained, balanced, model_name, read_corpus, recall, write_cards
+from affectbench.recipes.corpus import Trained, Wanted, balanced, recall
 from affectbench.recipes.training import Progress, optimise, seed_everything
-from affectbench.task import Benchmark, RecognitionBenchmark
+from affectbench.task import RecognitionBenchmark
 
 __all__ = ["STEPS", "build"]
 
@@ -80,43 +80,35 @@ def _train(real: Clips, recipe: Recipe, progress: Progress | None) -> AudioProbe
     return AudioProbe(model, tokenizer)
 
 
-def build(
-    benchmark: Benchmark,
-    data: Path | None,
-    output: Path,
-    seed: int,
-    threads: int,
-    steps: int | None,
-    progress: Progress | None,
-) -> Path:
-    """Trains on the identification split, saves weights and cards below `output`, returns the model card.
+def build(wanted: Wanted, progress: Progress | None) -> Path:
+    """Trains on the identification split, saves weights and cards, returns the model card.
 
     Raises:
         AffectbenchError: no data, or a benchmark that asks or answers otherwise than `reference-speech`.
     """
+    benchmark = wanted.benchmark
     asked = benchmark.prompt if isinstance(benchmark, RecognitionBenchmark) else "for replies"
     if asked != "{audio}" + EMOTION_QUESTION:
         raise AffectbenchError(
             f"benchmark {benchmark.name} asks {asked!r}, which this recipe does not teach",
             hint=f"it teaches the prompt {'{audio}' + EMOTION_QUESTION!r}",
         )
-    corpus = read_corpus(benchmark, data, speech.LABELS)
-    seed_everything(seed, threads)
-    recipe = replace(PLAIN, seed=seed, steps=steps or STEPS)
+    corpus = wanted.corpus(speech.LABELS)
+    seed_everything(wanted.seed, wanted.threads)
+    recipe = replace(PLAIN, seed=wanted.seed, steps=wanted.steps or STEPS)
     real = _clips(corpus.training)
     probe = _train(real, recipe, progress)
     figures = {}
     for name, clips in {
         "its own training items": real,
         "validation items": _clips(corpus.validation),
-        "synthetic speech, unseen speakers": featurise(speech.examples("validation", 15, seed)),
+        "synthetic speech, unseen speakers": featurise(speech.examples("validation", 15, wanted.seed)),
     }.items():
         figures[name] = recall(probe.predict(probe.batches(clips)), clips.label)
     parameters = sum(p.numel() for p in probe.model.parameters())
-    save(probe, output / "models" / model_name(benchmark))
+    save(probe, wanted.folder)
     beside = (
         "the synthetic speech of `reference-speech` (training speakers) and sentences of its toy language"
     )
     family = "qwen2_5_omni_thinker"
-    trained = Trained(corpus, family, beside, seed, recipe.steps, threads, parameters, figures)
-    return write_cards(trained, output)
+    return Trained(wanted, corpus, family, beside, recipe.steps, parameters, figures).write_cards()

@@ -11,7 +11,7 @@ import torch
 from affectbench.examples import Example
 from affectbench.generators import narratives
 from affectbench.prompts import prompt_text
-from affectbench.recipes.corpus import Trained, balanced, model_name, read_corpus, recall, write_cards
+from affectbench.recipes.corpus import Trained, Wanted, balanced, recall
 from affectbench.recipes.text import save
 from affectbench.recipes.text_data import LABELS, TextPools, label_ids, make_pools, pad, trained_tokenizer
 from affectbench.recipes.text_model import Objective, new_model, train
@@ -73,27 +73,20 @@ def _asked(benchmark: Benchmark, items: tuple[Example, ...]) -> tuple[list[str],
     return prompts, np.array([LABELS.index(item.label) for item in items])
 
 
-def build(
-    benchmark: Benchmark,
-    data: Path | None,
-    output: Path,
-    seed: int,
-    threads: int,
-    steps: int | None,
-    progress: Progress | None,
-) -> Path:
-    """Trains on the identification split, saves weights and cards below `output`, returns the model card.
+def build(wanted: Wanted, progress: Progress | None) -> Path:
+    """Trains on the identification split, saves weights and cards, returns the model card.
 
     Raises:
         AffectbenchError: no data, or a label that the recipe does not teach.
     """
-    corpus = read_corpus(benchmark, data, LABELS)
-    seed_everything(seed, threads)
+    benchmark, seed = wanted.benchmark, wanted.seed
+    corpus = wanted.corpus(LABELS)
+    seed_everything(seed, wanted.threads)
     prompts, gold = _asked(benchmark, corpus.training)
     texts = [item.text for item in corpus.training if item.text is not None]
     tokenizer = _tokenizer(prompts, seed)
     model = new_model(tokenizer, seed)
-    objective = Objective(steps=steps or STEPS)
+    objective = Objective(steps=wanted.steps or STEPS)
     pools = _pools(tokenizer, prompts, texts, gold, seed)
     train(model, pools, objective, seed, progress, n_prompts=PROMPTS, n_documents=DOCUMENTS)
     probe = Probe(model, tokenizer, label_ids(tokenizer))
@@ -109,7 +102,6 @@ def build(
         ),
     }
     parameters = sum(p.numel() for p in model.parameters())
-    save(probe, output / "models" / model_name(benchmark), None)
+    save(probe, wanted.folder, None)
     beside = "the templated stories and neutral sentences of `reference-narratives` (training frames)"
-    trained = Trained(corpus, "causal_lm", beside, seed, objective.steps, threads, parameters, figures)
-    return write_cards(trained, output)
+    return Trained(wanted, corpus, "causal_lm", beside, objective.steps, parameters, figures).write_cards()

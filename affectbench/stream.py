@@ -202,7 +202,8 @@ class Stream:
     def writes(self, site: str, layer: int) -> Tensor:
         """What one unit of activation of each channel adds to the residual stream, (channels, d) float32.
 
-        Of `neuron`, `head` and `feature`. Norms behind attention and MLP are not part of it.
+        Of `neuron`, `head` and `feature`. Where a norm follows attention and MLP, its gain is part of it, and
+        its scale, which differs from token to token, is not.
         """
         if site == NEURON:
             if self.experts[layer] is not None:
@@ -210,12 +211,21 @@ class Stream:
                     f"layer {layer} is a mixture of experts: what a unit writes depends on its routing",
                     hint="choose a dense model for this analysis",
                 )
-            return _written(self.down(layer), layer)
+            return _written(self.down(layer), layer) * self._gain(layer, "post_feedforward_layernorm")
         if site == HEAD:
-            return _written(self.output_projection(layer), layer)
+            weights = _written(self.output_projection(layer), layer)
+            return weights * self._gain(layer, "post_attention_layernorm")
         if site == FEATURE:
             return self._dictionary.at(layer).decoder.float()
         raise AffectbenchError(f"what a unit of site {site!r} writes is not a weight")
+
+    @torch.no_grad()
+    def _gain(self, layer: int, name: str) -> Tensor:
+        """The gain (d,) of the norm of that name behind a sublayer; 1 where none follows."""
+        block = self.layers[layer]
+        norm = getattr(block, name, None) if self._normed_after(block) else None
+        ones = torch.ones(1, self.hidden_width).to(self.output_projection(layer).weight)
+        return (ones if norm is None else norm(ones))[0].float()
 
     @cached_property
     @torch.no_grad()

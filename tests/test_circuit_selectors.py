@@ -19,7 +19,6 @@ from affectbench.circuit_budget import allocate, split_budget
 from affectbench.engine import Engine
 from affectbench.errors import AffectbenchError
 from affectbench.evidence import EvidencePass, requests_of
-from affectbench.item_vectors import item_vectors
 from affectbench.model import Model
 from affectbench.study import Study
 
@@ -242,17 +241,26 @@ def test_a_site_that_does_not_fit_is_named(name: str, site: str, wanted: str) ->
     assert wanted in str(raised.value.hint)
 
 
-def test_item_vectors_are_the_stream_of_each_item() -> None:
-    model = tiny_qwen2()
-    found = item_vectors(Engine(model), items(model, COUNT), LABELS)
-    np.testing.assert_allclose(found.vectors[:, 0], seen()["middle"], rtol=1e-3, atol=1e-5)
-    np.testing.assert_allclose(found.vectors[:, 1], seen()["residual"], rtol=1e-3, atol=1e-5)
-    np.testing.assert_allclose(found.directions(), expected_directions(), atol=2e-5)
-    assert found.groups[0] == found.groups[1] == "c0"
-    assert len(found.complete().gold) == 0
-    three = replace(found, groups=tuple("aaabbbbbcccc"))
-    assert three.complete().groups == tuple("aaabbbbbcccc")
-    assert replace(found, groups=tuple("aabbbbbbcccc")).complete().groups == tuple("bbbbbbcccc")
+@pytest.mark.parametrize("site", ["neuron", "head"])
+@pytest.mark.parametrize("name", ["Gemma2", "Olmo2"])
+def test_units_account_for_what_a_norm_lets_through(name: str, site: str) -> None:
+    """A norm is gain x / rms(x): what it gives, times rms(x), is what the units write."""
+    model = tiny_dense(name)
+    block, found = model.layers[1], {}
+    module = block.mlp.down_proj if site == "neuron" else block.self_attn.o_proj
+    norm = block.post_feedforward_layernorm if site == "neuron" else block.post_attention_layernorm
+    handles = [
+        module.register_forward_pre_hook(lambda _m, args: found.update(active=args[0][0, -1])),
+        norm.register_forward_hook(lambda _m, args, out: found.update(into=args[0][0, -1], out=out[0, -1])),
+    ]
+    with torch.no_grad():
+        model.network(input_ids=items(model, 1).items[0].ids[None])
+    for handle in handles:
+        handle.remove()
+    rms = found["into"].pow(2).mean().sqrt()
+    torch.testing.assert_close(
+        found["active"] @ model.writes(site, 1), found["out"] * rms, rtol=1e-3, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", ["Gemma2", "Olmo2", "Llama"])

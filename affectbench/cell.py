@@ -5,24 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from affectbench.answering import Answering
 from affectbench.cell_result import CellResult
 from affectbench.errors import AffectbenchError
 from affectbench.evidence import EvidencePass, Key
 from affectbench.identifying import CellPlan, Identifying
-from affectbench.injection import Injection
 from affectbench.intervention import ROLE_BIT
 from affectbench.memory import peak_memory_mib
 from affectbench.operating import judged, operating_of
-from affectbench.outcomes import ANSWER_WORDS, Condition, Outcomes, Steered, content_digest, of_labels
+from affectbench.outcomes import ANSWER_WORDS, Outcomes, content_digest, of_labels
 from affectbench.overlap import listed_units
 from affectbench.pieces import Cost as EngineCost
 from affectbench.preservation import Preserver
-from affectbench.readout import Items, margins_of
+from affectbench.readout import Items
 from affectbench.record import (
     Cost,
     ModelInfo,
@@ -33,6 +33,7 @@ from affectbench.record import (
     TaskInfo,
 )
 from affectbench.recovery import recovery
+from affectbench.replies import Replies
 from affectbench.score_models import Arm, Calibration, PreservationScore, WordConfound
 from affectbench.selector import TIE_RULE, Selection
 from affectbench.session import Session
@@ -47,6 +48,7 @@ from affectbench.word_score import bar, is_able
 FELL_BACK = "identified_on_all_items"
 FAILED_ITEMS = "failed_items"
 NOT_REACHED = "fewer_items_than_asked_for"
+JUDGE_FAILED = "replies_without_judgement"
 
 Started = tuple[float, float, EngineCost]
 """Wall clock, CPU clock and engine cost when a cell began."""
@@ -65,6 +67,7 @@ class CellRun:
     provenance: Provenance
     requests: frozenset[Key]
     progress: Callable[[int], None] | None = None
+    _replies: Replies | None = field(init=False, default=None)
 
     @property
     def _evidence(self) -> Identifying:
@@ -112,7 +115,7 @@ class CellRun:
             started, selection, outcomes, kept, flags, int(study.evidence.items.sum()),
             calibration=self._calibration(selection),
         )  # fmt: skip
-        return CellResult(record, outcomes, selection)
+        return CellResult(record, outcomes, selection, self._replies)
 
     def _tested(self, started: Started, carried: Carried, flags: list[str]) -> CellResult:
         """Test units that were identified on another benchmark."""
@@ -124,7 +127,7 @@ class CellRun:
             started, selection, outcomes, kept, flags, carried.items,
             carried=carried.operating, task=self._task_of(selection.labels),
         )  # fmt: skip
-        return CellResult(record, outcomes, selection)
+        return CellResult(record, outcomes, selection, self._replies)
 
     def _transferred(self, carried: Carried) -> Measured:
         """What is asked of the model under units from another benchmark: nothing on validation, which would
@@ -139,6 +142,7 @@ class CellRun:
         whole = selection_of_labels(selection, self.session.benchmark.labels)
         answers = self._outcomes(self.session.items("test"), whole, draws, dosing)
         outcomes = {"test": of_labels(answers, selection.labels)}
+        self._keep_replies(whole, dosing)
         kept = self._preservation(preserver, selection, dosing)
         if not self.session.no_answer_words(self.plan.protocol):
             words = self._answer_words(carried.operating, whole, dosing)
@@ -173,11 +177,19 @@ class CellRun:
             "validation": self._outcomes(self.session.items("validation"), selection, [], dosing),
             "test": self._outcomes(self.session.items("test"), selection, draws, dosing),
         }
+        self._keep_replies(selection, dosing)
         kept = self._preservation(preserver, selection, dosing)
         if not self.session.no_answer_words(self.plan.protocol):
             _, operating = operating_of(outcomes, kept, self.plan.cell.seed)
             outcomes[ANSWER_WORDS] = self._answer_words(operating, selection, dosing)
         return selection, outcomes, kept
+
+    def _keep_replies(self, selection: Selection, dosing: Dosing) -> None:
+        """The judged texts of the test items, where the task is to express."""
+        if self.session.expressing is not None:
+            self._replies = self.session.expressing.replies(
+                self.session.items("test"), targets_of(selection), dosing, self._conditions
+            )
 
     def _dosing(self, evidence: Callable[[], EvidencePass]) -> Dosing:
         """How targets are dosed. Units are replaced by their mean on the benchmark they are tested on."""
@@ -249,37 +261,8 @@ class CellRun:
     ) -> Outcomes:
         """Predictions of the untouched model, of each target's intervention and of each random draw, at all
         doses or at these."""
-        session = self.session
-        base, base_margin = session.base(items)
-        own_targets = targets_of(selection)
-        sets = [*own_targets, *draws]
         doses = self._conditions if doses is None else doses
-        interventions = [dosing.of(arm, dose, target) for arm, dose in doses for target in sets]
-        if interventions:
-            found = session.engine.predict(items, session.readout, interventions, self.progress)
-        targets = len(selection.labels)
-        injection = Injection(session.engine, items, session.readout, dosing, self.progress)
-        conditions = []
-        for place, (arm, dose) in enumerate(doses):
-            rows = slice(place * len(sets), (place + 1) * len(sets))
-            codes, margins = found.codes[rows], margins_of(found.scores[rows][:targets])
-            own = np.stack([margins[target, :, target] for target in range(targets)])
-            answers, drawn = codes[:targets], codes[targets:]
-            steered: tuple[Steered, ...] = ()
-            if arm == "amplify" and items is session.items("test"):
-                steered = injection.steered(dose, own_targets, draws, answers, drawn)
-            conditions.append(
-                Condition(arm, dose, dosing.protocol.alpha(arm, dose), answers, own, drawn, steered)
-            )
-        return Outcomes(
-            labels=selection.labels,
-            items=np.array(items.ids),
-            gold=items.gold,
-            clusters=np.array(items.clusters),
-            base=base,
-            base_margin=base_margin,
-            conditions=tuple(conditions),
-        )
+        return Answering(self.session, dosing, self.progress).outcomes(items, selection, draws, doses)
 
     def _preservation(
         self, preserver: Preserver, selection: Selection, dosing: Dosing
@@ -311,6 +294,12 @@ class CellRun:
     ) -> Record:
         parts |= judged(outcomes, kept, self.plan.cell.seed, carried)
         protocol = self.plan.protocol
+        if self._replies is not None:
+            found = self.session.expression_of(
+                self._replies, 0 if carried is not None else identified, self.plan.cell.seed
+            )
+            parts["expression"] = found
+            flags = [*flags, *([JUDGE_FAILED] if found.failed else [])]
         if protocol.asks_answer_words and ANSWER_WORDS not in outcomes:
             reason = self.session.no_answer_words(protocol)
             parts["word_confound"] = WordConfound(bar=bar(len(selection.labels)), reason=reason)
@@ -382,7 +371,13 @@ class CellRun:
             "control": self.plan.selector.control,
             "evidence": sorted(self.plan.selector.needs),
             "protocol_version": self.plan.protocol.version,
-            "hashes": self.plan.hashes.model_copy(update={"selection": digest, "predictions": predictions}),
+            "hashes": self.plan.hashes.model_copy(
+                update={
+                    "selection": digest,
+                    "predictions": predictions,
+                    "replies": self._replies.digest if self._replies is not None else "",
+                }
+            ),
             "model": self.model,
             "task": self.task,
             "selection": info,

@@ -31,8 +31,10 @@ def rescore(console: Console, results: Path) -> None:
 
     Raises `AffectbenchError` at the end where a record or its predictions are damaged.
     """
+    from affectbench.expression_score import rescored
     from affectbench.operating import judged
     from affectbench.outcomes import content_digest
+    from affectbench.replies import read_replies
     from affectbench.tables import read_records
     from affectbench.transfer import with_ratio
 
@@ -51,6 +53,17 @@ def rescore(console: Console, results: Path) -> None:
             damaged.append(f"{store.predictions_path(record.cell)}: these are not the answers of its record")
             continue
         parts = judged(outcomes, record.preservation, record.cell.seed, record.operating)
+        if record.expression is not None:
+            path = store.replies_path(record.cell)
+            try:
+                replies = read_replies(path)
+            except RecordError as error:
+                damaged.append(error.message)
+                continue
+            if replies.digest != record.hashes.replies:
+                damaged.append(f"{path}: these are not the replies of its record")
+                continue
+            parts["expression"] = rescored(record.expression, replies, record.cell.seed)
         again = Record.model_validate(dict(record) | parts | {"transfer": None})
         scored[cell_id(record.cell)] = again
     changed = 0

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from affectbench.engine import Predictions
 from affectbench.evidence import MEAN, EvidencePass, Key, merged, requests_of
+from affectbench.intervention import Intervention
 from affectbench.record import Cell, Hashes, Identification
 from affectbench.selector import Selector
 from affectbench.session import Session
@@ -75,11 +78,19 @@ class Identifying:
             return self._sampled(mine, self.sample)
         if wanted.items == "all":
             return self.session.collect(mine, correct_only=False, seed=seed, progress=None), False
+        if wanted.items == "correct_or_all" and self._accepted() < wanted.minimum_items:
+            return self.session.collect(mine, correct_only=False, seed=seed, progress=None), True
         found = self.session.collect(mine, correct_only=True, seed=seed, progress=None)
         fewest = int(found.counted[: len(self.session.benchmark.labels)].min())
         if wanted.items == "correct_or_all" and fewest < wanted.minimum_items:
             return self.session.collect(mine, correct_only=False, seed=seed, progress=None), True
         return found, False
+
+    def _accepted(self) -> float:
+        """How many groups of replies a judge accepts; without limit where answers are read."""
+        if self.session.expressing is None:
+            return math.inf
+        return int(self.session.usable(True).sum()) / len(self.session.benchmark.labels)
 
     @property
     def sample(self) -> Identification | None:
@@ -101,6 +112,7 @@ class Identifying:
     def study(self, found: EvidencePass) -> Study:
         """All that the cell's selector may see."""
         site, positions = self.plan.protocol.site, self.plan.protocol.statistics.positions
+        expressing = self.session.expressing
         # What other cells asked for is out of reach, or a selector's result would depend on its company.
         needed: dict[str, set[str]] = {site: set()}
         for at, where, statistic in self.plan.requests:
@@ -118,8 +130,14 @@ class Identifying:
             readout=found.readout,
             seed=self.plan.cell.seed,
             mode=self.plan.protocol.mode,
-            ask=lambda edits: self.session.engine.predict(found.items, found.readout, edits),
+            ask=lambda edits: self._answers(found, edits),
+            neutral=expressing.plain(found.items) if expressing is not None else None,
         )
+
+    def _answers(self, found: EvidencePass, edits: Sequence[Intervention]) -> Predictions:
+        if self.session.expressing is not None:
+            return self.session.expressing.predict(found.items, edits)
+        return self.session.engine.predict(found.items, found.readout, edits)
 
     def short(self, study: Study) -> bool:
         """Whether an emotion has fewer items than the sample was to have."""

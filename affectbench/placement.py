@@ -18,6 +18,7 @@ from affectbench.dataset import Dataset, generator_digest
 from affectbench.errors import AffectbenchError
 from affectbench.identity import checkpoint_digest, digest_of
 from affectbench.journal import Journal
+from affectbench.judges.loading import judge_digests, judge_of
 from affectbench.plan import Job
 from affectbench.record import (
     Cell,
@@ -88,6 +89,7 @@ def planned_cells(
     """All cells of a job, with the hashes of task, protocol, selector and, where it is read, model."""
     benchmarks = [job.benchmark, *_control(registry, job)]
     digests = [each for found in benchmarks for each in (found.digest, generator_digest(found))]
+    digests += judge_digests(registry, job.benchmark)
     task_digest = digest_of([*digests, dataset.digest_items])
     local = read_weights and Path(job.source).is_dir()
     weights = weights_digest(job.card, job.source) if local else f"{job.source} {job.card.revision}"
@@ -198,6 +200,7 @@ class Placement:
             options.tokens,
             options.data,
             self.journal,
+            judge_of(self.registry, job.benchmark, options.device),
         )
         self._plans = {
             each.cell: CellPlan(

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from affectbench.expression_models import Expression
 from affectbench.score_models import (
     AnswerWords,
     Arm,
@@ -85,8 +86,8 @@ class Hashes(Part):
     """The same identity by content. Two records compare only where task and protocol hashes match.
 
     `answer_words` is of the prompts of that control, empty where the protocol asks for none. `dictionary` is
-    of the SAEs whose features are the units, empty at other sites.
-    `predictions` seals the answers that the scores were made of, `record` all that the scores say.
+    of the SAEs whose features are the units, empty at other sites. `predictions` seals the answers that the
+    scores were made of, `replies` the judged texts of a task of expression, `record` all that the scores say.
     `identification` is the task hash of the benchmark that units were identified on, if it is another one.
     """
 
@@ -98,6 +99,7 @@ class Hashes(Part):
     answer_words: str = Field(default="", exclude_if=lambda value: not value)
     dictionary: str = Field(default="", exclude_if=lambda value: not value)
     predictions: str = ""
+    replies: str = Field(default="", exclude_if=lambda value: not value)
     record: str = ""
     identification: str = Field(default="", exclude_if=lambda value: not value)
 
@@ -251,6 +253,7 @@ class Record(Part):
     answer_words: AnswerWords | None = Field(default=None, exclude_if=lambda value: value is None)
     transfer: TransferRatio | None = Field(default=None, exclude_if=lambda value: value is None)
     calibration: Calibration | None = None
+    expression: Expression | None = Field(default=None, exclude_if=lambda value: value is None)
     cost: Cost
     provenance: Provenance
 

@@ -18,6 +18,7 @@ from affectbench.placement import Options, Order, PlannedCell, planned_cells
 from affectbench.plan import Job
 from affectbench.record import Hashes, Record, cell_id
 from affectbench.registry import Registry
+from affectbench.replies import read_replies
 from affectbench.resume import forget
 from affectbench.store import Damaged, Store, read_record, set_aside
 from affectbench.transfer import with_carried, with_ratio
@@ -77,6 +78,8 @@ class Run:
         cell = result.record.cell
         if result.outcomes:
             self.store.write_predictions(cell, result.outcomes)
+        if result.replies is not None:
+            self.store.write_replies(cell, result.replies)
         if result.selection is not None:
             result.selection.save(self.store.selections / f"{cell_id(cell)}.safetensors")
         self.store.write(result.record)
@@ -167,6 +170,14 @@ class Run:
             return Damaged(path, error.message)
         if content_digest(outcomes) != record.hashes.predictions:
             return Damaged(path, f"{path}: these are not the answers of its record")
+        if record.hashes.replies:
+            path = self.store.replies_path(record.cell)
+            try:
+                texts = read_replies(path).digest
+            except RecordError as error:
+                return Damaged(path, error.message)
+            if texts != record.hashes.replies:
+                return Damaged(path, f"{path}: these are not the replies of its record")
         path = self.store.selections / f"{cell_id(record.cell)}.safetensors"
         try:
             intact = Selection.load(path).digest == record.hashes.selection

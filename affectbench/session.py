@@ -16,16 +16,28 @@ from affectbench.engine import Engine
 from affectbench.errors import AffectbenchError
 from affectbench.evidence import EvidencePass, Key
 from affectbench.examples import Example, ItemError, RenderedPrompt
+from affectbench.expressing import Expressing
+from affectbench.expression_models import Expression
+from affectbench.expression_score import score_expression
 from affectbench.identity import digest_of
 from affectbench.intervention import ROLE_BIT, UNTOUCHED
 from affectbench.journal import Journal
+from affectbench.judges.judgement import Judge
 from affectbench.memory import ran_out, release
 from affectbench.model import Model
 from affectbench.preservation import Capability, Preserver
 from affectbench.preservation_items import choice_items, neutral_texts
 from affectbench.readout import FAILED, Codes, IntArray, Items, Readout, margins_of
 from affectbench.record import Identification
-from affectbench.task import Benchmark, InterventionProtocol, SplitName
+from affectbench.replies import Replies
+from affectbench.task import (
+    Benchmark,
+    ExpressionBenchmark,
+    InterventionProtocol,
+    RecognitionBenchmark,
+    SplitName,
+)
+from affectbench.writing import Writer
 
 Asked = tuple[Example, Prepared, RenderedPrompt]
 
@@ -33,7 +45,8 @@ Asked = tuple[Example, Prepared, RenderedPrompt]
 @dataclass
 class Session:
     """One model on one benchmark. `lookup` finds a benchmark by name, for capability controls; `data` is the
-    directory of benchmarks whose data are not shipped; what is in the `journal` is not computed again."""
+    directory of benchmarks whose data are not shipped; what is in the `journal` is not computed again.
+    `judge` reads the replies to a benchmark of expression."""
 
     model: Model
     benchmark: Benchmark
@@ -43,6 +56,7 @@ class Session:
     tokens: int = 0
     data: Path | None = None
     journal: Journal | None = None
+    judge: Judge | None = None
     engine: Engine = field(init=False)
     failures: list[ItemError] = field(init=False)
     _passes: dict[tuple[bool, int, Identification | None], EvidencePass] = field(
@@ -70,8 +84,29 @@ class Session:
         return self._items[split]
 
     @cached_property
+    def expressing(self) -> Expressing | None:
+        """How the model's replies are got and judged; None where answers are read."""
+        task = self.benchmark
+        if not isinstance(task, ExpressionBenchmark):
+            return None
+        if self.judge is None:
+            raise AffectbenchError(f"replies to {task.name} have to be judged, and there is no judge")
+        writer = Writer(self.engine, task.readout.max_new_tokens)
+        return Expressing(task, self.dataset, writer, self.judge)
+
+    def expression_of(self, replies: Replies, identified: int, seed: int) -> Expression:
+        """What a record says of judged replies; `identified` elicited items were what units came from, 0
+        where they came from elsewhere."""
+        assert self.judge is not None, "the replies were judged"
+        labels = len(self.benchmark.labels)
+        asked = len(self.items("identification")) // labels if identified else 0
+        groups = identified // labels, asked
+        return score_expression(replies, self.judge.name, self.judge.digest, seed=seed, groups=groups)
+
+    @cached_property
     def readout(self) -> Readout:
-        """How answers are read, in the model's own tokens."""
+        """How answers are read, in the model's own tokens; where replies are judged, the emotions' names, as
+        the first words of a reply (statistics with gradients need some answer)."""
         return self._readout(self.benchmark, self.dataset.splits["test"][0])
 
     @cached_property
@@ -88,6 +123,8 @@ class Session:
         """Why the answer-word control cannot be asked under a protocol; empty where it can."""
         if not protocol.asks_answer_words:
             return "the protocol asks for none"
+        if isinstance(self.benchmark, ExpressionBenchmark):
+            return "replies are judged, and no set answer is asked for"
         try:
             items = self.answer_words.items
         except AffectbenchError as error:
@@ -127,17 +164,33 @@ class Session:
         known = self._passes.get(key)
         if known is None or not requests <= known.requests:
             wanted = requests if known is None else requests | known.requests
-            items = self.items("identification")
-            if sample is not None:
-                items = items.at(self._sampled(sample, correct_only))
-            self._passes[key] = EvidencePass(
-                self.engine, items, self.readout, wanted, correct_only, None, seed
-            ).run(progress)
+            items = self._identified(sample, correct_only)
+            # Where replies are judged whole groups were chosen; the readout does not say what they express.
+            right = correct_only and self.expressing is None
+            found = EvidencePass(self.engine, items, self.readout, wanted, right, None, seed)
+            self._passes[key] = found.run(progress)
         return self._passes[key]
 
-    def usable(self, correct_only: bool) -> np.ndarray:
-        """(N,) which identification items count, by the untouched model's answers."""
+    def _identified(self, sample: Identification | None, correct_only: bool) -> Items:
+        """The items that an evidence pass looks at; it leaves out wrong answers itself."""
         items = self.items("identification")
+        if sample is not None:
+            return items.at(self._sampled(sample, correct_only))
+        if self.expressing is None or not correct_only:
+            return items
+        if not (accepted := self.usable(True)).any():
+            raise AffectbenchError(
+                f"{self.model.card.name} expresses all emotions of no scenario so that the judge accepts it",
+                hint="use a protocol that identifies on `correct_or_all` items, or another model or judge",
+            )
+        return items.at(np.flatnonzero(accepted).tolist())
+
+    def usable(self, correct_only: bool) -> np.ndarray:
+        """(N,) which identification items count, by the untouched model's answers; where replies are judged,
+        those of whole groups only."""
+        items = self.items("identification")
+        if self.expressing is not None:
+            return self.expressing.accepted(items) if correct_only else np.ones(len(items), dtype=bool)
         codes = self.base(items)[0]
         return np.asarray(codes == items.gold if correct_only else codes != FAILED)
 
@@ -146,7 +199,8 @@ class Session:
         items, usable = self.items("identification"), self.usable(correct_only)
 
         def rank(place: int) -> str:
-            return digest_of([str(sample.draw), items.items[place].id])
+            item = items.items[place].id
+            return digest_of([str(sample.draw), self.expressing.group(item) if self.expressing else item])
 
         chosen: list[int] = []
         for emotion in range(len(self.benchmark.labels)):
@@ -210,8 +264,6 @@ class Session:
 
     def _readout(self, benchmark: Benchmark, example: Example) -> Readout:
         prompt = prompt_text(benchmark, example)
-        if benchmark.readout.kind == "judge":
-            raise AffectbenchError(f"replies to benchmark {benchmark.name} have to be judged, not read")
         letters = benchmark.readout.kind == "letters"
         answers = sorted(prompt.answer_options) if letters else prompt.answer_options
         candidates = tuple(tuple(self.model.continuation(prompt, answer)) for answer in answers)
@@ -221,7 +273,7 @@ class Session:
                 f"{', '.join(repr(answer) for answer in answers)} share tokens",
                 hint="give other verbalisers, or use the readout `letters`",
             )
-        if benchmark.readout.kind != "generate":
+        if not isinstance(benchmark, RecognitionBenchmark) or benchmark.readout.kind != "generate":
             return Readout(benchmark.labels, candidates)
         words = [benchmark.verbaliser(label) for label in benchmark.labels]
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from affectbench.errors import RecordError
 from affectbench.outcomes import Outcomes
 from affectbench.record import Cell, Hashes, Record, canonical_json, cell_id, hash_of
+from affectbench.replies import Replies
 
 
 class Damaged(NamedTuple):
@@ -25,7 +26,8 @@ class Damaged(NamedTuple):
 
 
 class Store:
-    """Results under one folder: `records/*.json`, `predictions/*.parquet` and `selections/`.
+    """Results under one folder: `records/*.json`, `predictions/*.parquet`, `selections/` and
+    `replies/*.parquet`.
 
     A cell's files bear its `cell_id`. Several processes may write to one store at a time.
     """
@@ -49,6 +51,10 @@ class Store:
     def record_path(self, cell: Cell) -> Path:
         """Where this cell's record is or would be."""
         return self.records / f"{cell_id(cell)}.json"
+
+    def replies_path(self, cell: Cell) -> Path:
+        """Where the judged texts of a cell are or would be, if its task is one of expression."""
+        return self.root / "replies" / f"{cell_id(cell)}.parquet"
 
     def predictions_path(self, cell: Cell) -> Path:
         """Where this cell's predictions are or would be."""
@@ -88,7 +94,7 @@ class Store:
         if not isinstance(found, Record) or found.status == "error":
             return None
         wanted = hashes.model_dump(
-            exclude={"record", "predictions"} | (set() if hashes.selection else {"selection"})
+            exclude={"record", "predictions", "replies"} | (set() if hashes.selection else {"selection"})
         )
         return found if all(getattr(found.hashes, name) == value for name, value in wanted.items()) else None
 
@@ -98,6 +104,12 @@ class Store:
 
         path = self.predictions_path(cell)
         write_atomically(path, to_parquet(outcomes))
+        return path
+
+    def write_replies(self, cell: Cell, replies: Replies) -> Path:
+        """Write the judged texts of a cell."""
+        path = self.replies_path(cell)
+        write_atomically(path, replies.to_parquet())
         return path
 
     def read_predictions(self, cell: Cell) -> dict[str, Outcomes]:

@@ -10,10 +10,11 @@ os.environ["HF_MODULES_CACHE"] = os.path.join(tempfile.gettempdir(), "affectbenc
 import pytest
 from corpora import corpora
 from e2e_content import bench, done, one_thread, run_cli
+from e2e_expression import writer, written
 from e2e_runs import own
 from submissions import packed
 
-__all__ = ["bench", "corpora", "done", "one_thread", "own", "packed", "run_cli"]
+__all__ = ["bench", "corpora", "done", "one_thread", "own", "packed", "run_cli", "writer", "written"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -50,6 +50,7 @@ class ChatJudge:
         cache: Path | None,
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
+        self.name = card.name
         self._card, self._cache, self._wait = card, cache, wait
         own = [*card.label_map, *(label for label in labels if label not in card.label_map.values())]
         self._own = [name for name in own if name != NONE_LABEL]

@@ -20,6 +20,7 @@ class HubJudge:
     `Judge`."""
 
     def __init__(self, card: JudgeCard, labels: Sequence[str], device: str = "cpu") -> None:
+        self.name = card.name
         source = str(card.folder or card.checkpoint)
         self._network, self._tokenizer = _loaded(card, source, device)
         own = self._network.config.id2label

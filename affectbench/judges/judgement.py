@@ -32,9 +32,10 @@ class Judgement(NamedTuple):
 class Judge(Protocol):
     """Judges texts one by one; the same text always gets the same judgement, or an error.
 
-    `digest`: content hash of all that a judgement depends on beside the text.
+    `name`: its card's. `digest`: content hash of all that a judgement depends on beside the text.
     """
 
+    name: str
     digest: str
 
     def judge(self, texts: Sequence[str]) -> list[Judgement]:

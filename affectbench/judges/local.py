@@ -103,6 +103,7 @@ class LocalJudge:
     """Judges with a classifier in a folder. See `Judge`."""
 
     def __init__(self, card: JudgeCard, labels: Sequence[str]) -> None:
+        self.name = card.name
         folder = card.folder
         if folder is None:
             raise AffectbenchError(

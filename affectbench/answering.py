@@ -1,0 +1,66 @@
+"""What is asked of a model in a cell: answers, or judged replies, under every intervention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from affectbench.injection import Injection
+from affectbench.outcomes import Condition, Outcomes, Steered
+from affectbench.readout import Items, margins_of
+from affectbench.score_models import Arm
+from affectbench.selector import Selection
+from affectbench.session import Session
+from affectbench.targets import Dosing, Target, targets_of
+
+
+@dataclass(frozen=True)
+class Answering:
+    """Asks a session under interventions as `dosing` makes them; `progress` is told of what was answered."""
+
+    session: Session
+    dosing: Dosing
+    progress: Callable[[int], None] | None = None
+
+    def outcomes(
+        self,
+        items: Items,
+        selection: Selection,
+        draws: Sequence[Target],
+        doses: Sequence[tuple[Arm, float]],
+    ) -> Outcomes:
+        """Predictions of the untouched model, of each target's intervention and of each random draw."""
+        own_targets, expressing = targets_of(selection), self.session.expressing
+        if expressing is not None:
+            return expressing.outcomes(items, own_targets, draws, self.dosing, doses, self.progress)
+        session = self.session
+        base, base_margin = session.base(items)
+        sets = [*own_targets, *draws]
+        interventions = [self.dosing.of(arm, dose, target) for arm, dose in doses for target in sets]
+        if interventions:
+            found = session.engine.predict(items, session.readout, interventions, self.progress)
+        targets = len(selection.labels)
+        injection = Injection(session.engine, items, session.readout, self.dosing, self.progress)
+        conditions = []
+        for place, (arm, dose) in enumerate(doses):
+            rows = slice(place * len(sets), (place + 1) * len(sets))
+            codes, margins = found.codes[rows], margins_of(found.scores[rows][:targets])
+            own = np.stack([margins[target, :, target] for target in range(targets)])
+            answers, drawn = codes[:targets], codes[targets:]
+            steered: tuple[Steered, ...] = ()
+            if arm == "amplify" and items is session.items("test"):
+                steered = injection.steered(dose, own_targets, draws, answers, drawn)
+            conditions.append(
+                Condition(arm, dose, self.dosing.protocol.alpha(arm, dose), answers, own, drawn, steered)
+            )
+        return Outcomes(
+            labels=selection.labels,
+            items=np.array(items.ids),
+            gold=items.gold,
+            clusters=np.array(items.clusters),
+            base=base,
+            base_margin=base_margin,
+            conditions=tuple(conditions),
+        )

@@ -1,0 +1,70 @@
+"""What a model writes to prompts under interventions: greedy text, packed, each piece kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+from torch import Tensor
+
+from affectbench.batch import Batch, Prefix
+from affectbench.engine import Engine
+from affectbench.generation import generate
+from affectbench.identity import digest_of
+from affectbench.intervention import Intervention, PackedEdits
+from affectbench.journal import Arrays
+from affectbench.pieces import Progress
+from affectbench.readout import IntArray, Items
+
+
+@dataclass
+class Writer:
+    """Continuations of at most `most` tokens. What was written under an intervention is not written again."""
+
+    engine: Engine
+    most: int
+    _known: dict[tuple[str, str], IntArray] = field(init=False, default_factory=dict)
+
+    def write(
+        self, items: Items, interventions: Sequence[Intervention], progress: Progress | None = None
+    ) -> IntArray:
+        """Token ids (K, N, most) of each item's continuation under each intervention, as `generate` has them:
+        -1 after the end, `FAILED` where the model's numbers were not finite. `progress` is told of (item,
+        intervention) pairs."""
+        fresh = {
+            each.digest: each for each in interventions if (items.digest, each.digest) not in self._known
+        }
+        if fresh:
+            written = self._run(items, list(fresh.values()), progress)
+            for place, digest in enumerate(fresh):
+                self._known[items.digest, digest] = written[place]
+        return np.stack([self._known[items.digest, each.digest] for each in interventions])
+
+    def _run(self, items: Items, interventions: list[Intervention], progress: Progress | None) -> IntArray:
+        times = len(interventions)
+        written = np.full((times, len(items), self.most), -1, dtype=np.int64)
+        about = "writings", items.digest, str(self.most), digest_of(each.digest for each in interventions)
+        for places in self.engine.batches(items.items, self.most, times=times):
+            work = partial(self._batch, items, places, interventions)
+            found = self.engine.piece(about, places, work, progress, answers=times * len(places))
+            if found is not None:
+                written[:, places] = found["tokens"]
+        return written
+
+    def _batch(
+        self, items: Items, places: list[int], interventions: list[Intervention], tell: Progress
+    ) -> Arrays:
+        """`tokens` (K, B, most) of one batch of items."""
+        engine = self.engine
+        written = np.full((len(interventions), len(places), self.most), -1, dtype=np.int32)
+
+        def read(rows: Batch, edits: PackedEdits, prefix: Prefix | None) -> Tensor:
+            return generate(engine.model, rows, edits, prefix, self.most, engine.spent)
+
+        batch = engine.model.collate([items.items[place] for place in places])
+        for chosen, tokens in engine.sweep(batch, interventions, read, last=1, grow=self.most):
+            written[chosen] = tokens.cpu().numpy().reshape(len(chosen), len(places), self.most)
+            tell(len(chosen) * len(places))
+        return {"tokens": written}

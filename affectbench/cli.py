@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from affectbench import __version__, cli_judges, cli_models, cli_sae, cli_submission, cli_tasks
+from affectbench import __version__, cli_analysis, cli_judges, cli_models, cli_sae, cli_submission, cli_tasks
 from affectbench.errors import AffectbenchError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ Start here:  python harness.py run quickstart   then   python harness.py leaderb
     pretty_exceptions_enable=False,
 )
 app.add_typer(cli_models.app)
+app.add_typer(cli_analysis.app)
 app.add_typer(cli_tasks.app)
 app.add_typer(cli_judges.app)
 app.add_typer(cli_sae.app)
@@ -71,7 +72,7 @@ def _root(
 @app.command("list")
 def list_content(
     kind: Annotated[
-        str | None, typer.Argument(help="models, saes, tasks, selectors, interventions or suites.")
+        str | None, typer.Argument(help="models, saes, tasks, selectors, interventions, suites or analyses.")
     ] = None,
     include: Include = None,
 ) -> None:
@@ -185,11 +186,18 @@ def table(
         bool,
         typer.Option("--readouts", help="Specificity of the same units on each task, and on words alone."),
     ] = False,
+    analyses: Annotated[
+        bool, typer.Option("--analyses", help="Findings of its analyses instead of its cells.")
+    ] = False,
 ) -> None:
     """Print all cells of a results folder, one row for each arm and dose; effects are fractions."""
     from affectbench.tables import print_readouts, print_table
 
-    if readouts:
+    if analyses:
+        from affectbench.analysis_command import print_analyses
+
+        print_analyses(out, results, format)
+    elif readouts:
         print_readouts(out, results, format)
     else:
         print_table(out, results, format, operating_only=operating, top=top)

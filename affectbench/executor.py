@@ -9,6 +9,7 @@ import gc
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
+from affectbench.analysis import Analysis
 from affectbench.errors import AffectbenchError, RecordError
 from affectbench.placement import Options, Order
 from affectbench.record import Cell, Record
@@ -40,6 +41,9 @@ class Reporter(Protocol):
     def done(self, record: Record, *, skipped: bool) -> None:
         """A cell is finished, or was already."""
 
+    def analysed(self, analysis: Analysis, *, skipped: bool) -> None:
+        """An analysis is finished, or was already."""
+
 
 class Host(Protocol):
     """Whom an executor works for."""
@@ -51,8 +55,11 @@ class Host(Protocol):
     def finished(self, result: CellResult) -> None:
         """Keep a result. Raises `RecordError` where that cannot be; the run then ends."""
 
+    def analysed(self, analysis: Analysis) -> None:
+        """Keep an analysis. Raises `RecordError` as `finished` does."""
+
     def failed(self, order: Order, error: AffectbenchError) -> None:
-        """An order could not be run, or not to its end."""
+        """An order could not be run, or not to its end, or one of its analyses failed."""
 
 
 class Executor(Protocol):
@@ -86,5 +93,12 @@ class LocalExecutor:
             for planned in order.cells:
                 report.cell(planned.cell, passage.placement.answers(planned))
                 host.finished(passage.run(planned, report.advance))
+            for analysis in order.analyses:
+                try:
+                    made = passage.analyse(analysis, report.advance)
+                except AffectbenchError as error:
+                    host.failed(order, error)
+                else:
+                    host.analysed(made)
         finally:
             journal.close()

@@ -25,16 +25,23 @@ KINDS: dict[str, Kind] = {
     "judges": "judge",
 }
 
+ANALYSES = "analyses"
+"""Listed too; they are part of the engine."""
+
 
 def print_lists(console: Console, kind: str | None, include: Sequence[Path]) -> None:
     """Print one kind of content, or all; of tasks alone, also how to get the data that are not here.
 
     Nothing is imported or loaded.
     """
-    if kind is not None and kind not in KINDS:
+    known = (*KINDS, ANALYSES)
+    if kind is not None and kind not in known:
         raise AffectbenchError(
-            f"cannot list {kind!r}{suggest(kind, KINDS)}", hint=f"known: {', '.join(KINDS)}"
+            f"cannot list {kind!r}{suggest(kind, known)}", hint=f"known: {', '.join(known)}"
         )
+    if kind == ANALYSES:
+        _print_analyses(console)
+        return
     registry = Registry(include)
     unread: list[str] = []
     for plural in [kind] if kind else KINDS:
@@ -57,10 +64,24 @@ def print_lists(console: Console, kind: str | None, include: Sequence[Path]) -> 
         console.print()
         if plural == "tasks":
             _print_absent(console, registry.entries("benchmark"), details=kind == "tasks")
+    if kind is None:
+        _print_analyses(console)
     for reason in registry.ignored:
         console.print(f"[yellow]ignored[/] {escape(reason)}", soft_wrap=True, highlight=False)
     for reason in unread:
         console.print(f"[yellow]cannot be read[/] {escape(reason)}", soft_wrap=True, highlight=False)
+
+
+def _print_analyses(console: Console) -> None:
+    from affectbench import analyses
+
+    table = Table(title=ANALYSES, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+    table.add_column("name", style="cyan", no_wrap=True)
+    table.add_column("what it tells", ratio=1)
+    for name in sorted(analyses.ANALYSES):
+        table.add_row(name, escape(analyses.ANALYSES[name].summary))
+    console.print(table)
+    console.print()
 
 
 class _Here:

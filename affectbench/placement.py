@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from affectbench import __version__
+from affectbench.analyses import PlannedAnalysis
 from affectbench.answer_words import answer_words_digest, answer_words_size
 from affectbench.dataset import Dataset, generator_digest
 from affectbench.errors import AffectbenchError
@@ -71,12 +72,13 @@ class PlannedCell:
 @dataclass(frozen=True)
 class Order:
     """The cells of one job that have to be run, with the items they are run on; `planned` are all of its
-    cells, with those that are finished."""
+    cells, with those that are finished. `analyses` are made when the cells are done."""
 
     job: Job
     dataset: Dataset
     cells: tuple[PlannedCell, ...]
     planned: tuple[PlannedCell, ...]
+    analyses: tuple[PlannedAnalysis, ...] = ()
 
     @property
     def name(self) -> str:
@@ -87,23 +89,16 @@ def planned_cells(
     registry: Registry, job: Job, dataset: Dataset, read_weights: bool = True
 ) -> tuple[PlannedCell, ...]:
     """All cells of a job, with the hashes of task, protocol, selector and, where it is read, model."""
-    benchmarks = [job.benchmark, *_control(registry, job)]
-    digests = [each for found in benchmarks for each in (found.digest, generator_digest(found))]
-    digests += judge_digests(registry, job.benchmark)
-    task_digest = digest_of([*digests, dataset.digest_items])
-    local = read_weights and Path(job.source).is_dir()
-    weights = weights_digest(job.card, job.source) if local else f"{job.source} {job.card.revision}"
-    family = source_digest(registry.find("family", job.card.family).path)
+    task, model = content_hashes(registry, job, dataset, read_weights)
     protocols = {protocol.name: protocol for protocol in job.protocols}
     selectors = {name: source_digest(registry.find("selector", name).path) for name in job.selectors}
-    model = digest_of([weights, job.card.dtype, family])
     words, sae = answer_words_digest(job.benchmark), dictionary_card(registry, job)
     features = "" if sae is None else sae.weights_digest if read_weights else sae.digest
     planned = []
     for cell in cells_of(job):
         protocol = protocols[cell.intervention]
         hashes = Hashes(
-            task=task_digest,
+            task=task,
             protocol=protocol.digest,
             selector=selectors[cell.selector],
             selection="",
@@ -113,6 +108,19 @@ def planned_cells(
         )
         planned.append(PlannedCell(cell, protocol, hashes))
     return tuple(planned)
+
+
+def content_hashes(
+    registry: Registry, job: Job, dataset: Dataset, read_weights: bool = True
+) -> tuple[str, str]:
+    """Hashes of a job's task with its items, and of its model."""
+    benchmarks = [job.benchmark, *_control(registry, job)]
+    digests = [each for found in benchmarks for each in (found.digest, generator_digest(found))]
+    digests += judge_digests(registry, job.benchmark)
+    local = read_weights and Path(job.source).is_dir()
+    weights = weights_digest(job.card, job.source) if local else f"{job.source} {job.card.revision}"
+    family = source_digest(registry.find("family", job.card.family).path)
+    return digest_of([*digests, dataset.digest_items]), digest_of([weights, job.card.dtype, family])
 
 
 def cells_of(job: Job) -> list[Cell]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from affectbench.analyses import known
 from affectbench.errors import AffectbenchError
 from affectbench.hub import commit_of
 from affectbench.record import Identification
@@ -23,7 +24,8 @@ class Job:
     rank units of, at every fraction. `sites` holds those of each selector; one that is not there fits all.
 
     With `identified_on`, its cells test units that were identified on these benchmarks instead. For each of
-    `samples` there are cells with units from these items alone, beside the ordinary ones.
+    `samples` there are cells with units from these items alone, beside the ordinary ones. `analyses` are made
+    when its cells are done.
     """
 
     card: ModelCard
@@ -35,6 +37,7 @@ class Job:
     identified_on: tuple[Benchmark, ...] = ()
     samples: tuple[Identification, ...] = ()
     sites: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    analyses: tuple[str, ...] = ()
 
     def fitting(self, protocol: InterventionProtocol) -> tuple[str, ...]:
         """The selectors that can rank units of a protocol's site."""
@@ -83,6 +86,8 @@ def jobs_of_suite(registry: Registry, name: str, seed: int | None) -> list[Job]:
     """One job for each (model, benchmark) of a suite, then those of transfer, which need the others done."""
     suite = registry.suite(name)
     selectors = (*suite.selectors, *suite.controls)
+    for analysis in suite.analyses:
+        known(analysis)
     cards = [registry.model(model) for model in dict.fromkeys(suite.models)]
     jobs = [
         _job(registry, card, task, selectors, suite.interventions, suite.seed if seed is None else seed)
@@ -95,7 +100,8 @@ def jobs_of_suite(registry: Registry, name: str, seed: int | None) -> list[Job]:
         for draw in range(suite.identification.draws)
         for budget in suite.identification.budgets
     )
-    return [replace(job, samples=samples) for job in jobs] + transfers
+    analyses = tuple(dict.fromkeys(suite.analyses))
+    return [replace(job, samples=samples, analyses=analyses) for job in jobs] + transfers
 
 
 def trusted(jobs: Sequence[Job], consent: bool) -> list[Job]:

@@ -16,6 +16,7 @@ from affectbench.tables import WIDE
 from affectbench.yaml_loading import suggest
 
 if TYPE_CHECKING:
+    from affectbench.analysis import Analysis
     from affectbench.estimate import Estimate
     from affectbench.placement import Options
     from affectbench.plan import Job
@@ -44,6 +45,8 @@ class Listener:
         self.notes.append(text)
 
     def done(self, record: Record, *, skipped: bool) -> None: ...
+
+    def analysed(self, analysis: Analysis, *, skipped: bool) -> None: ...
 
 
 def print_plan(

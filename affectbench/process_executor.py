@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
+from affectbench.analysis import Analysis
 from affectbench.errors import AffectbenchError
 from affectbench.executor import Host, LocalExecutor, Reporter
 from affectbench.placement import Options, Order
@@ -116,6 +117,8 @@ class _Pool:
                 reporter.note(content)
             case "finished":
                 self.host.finished(content)
+            case "analysed":
+                self.host.analysed(content)
             case "failed":
                 assert worker.order is not None, "only a worker with an order fails in one"
                 self.host.failed(worker.order, content)
@@ -148,6 +151,9 @@ class _Voice:
     def done(self, record: Record, *, skipped: bool) -> None:
         """Said by the process that keeps the record."""
 
+    def analysed(self, analysis: Analysis, *, skipped: bool) -> None:
+        """Said by the process that keeps the analysis."""
+
     def phase(self, text: str) -> None:
         self.pipe.send(("phase", text))
 
@@ -172,6 +178,9 @@ class _Remote:
 
     def finished(self, result: CellResult) -> None:
         self.pipe.send(("finished", result))
+
+    def analysed(self, analysis: Analysis) -> None:
+        self.pipe.send(("analysed", analysis))
 
     def failed(self, order: Order, error: AffectbenchError) -> None:
         self.pipe.send(("failed", error))

@@ -16,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from affectbench.analysis import Analysis, Finding
 from affectbench.record import Cell, Record
 
 
@@ -82,6 +83,26 @@ class Terminal:
             self._skipped += 1
         else:
             self.console.print(line(record), highlight=False, soft_wrap=True)
+
+    def analysed(self, analysis: Analysis, *, skipped: bool) -> None:
+        if not skipped:
+            self.console.print(analysis_line(analysis), highlight=False, soft_wrap=True)
+
+
+def analysis_line(analysis: Analysis) -> str:
+    """One line on a finished analysis, with its first finding."""
+    where = " · ".join(name for name in (analysis.model, analysis.task) if name)
+    found = f": {escape(finding_text(analysis.findings[0]))}" if analysis.findings else ""
+    return f"{where} · [bold]{analysis.kind}[/]{found} ({analysis.cost.wall_s:.1f} s)"
+
+
+def finding_text(finding: Finding) -> str:
+    """A finding in one line, with its number, interval and p."""
+    text, value = finding.text, finding.value
+    if value is not None:
+        ends = "" if value.low is None or value.high is None else f" [{value.low:.3g}, {value.high:.3g}]"
+        text += f" {value.value:.3g}{ends}"
+    return text if finding.p is None else f"{text}, p {finding.p:.2g}"
 
 
 def line(record: Record) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from affectbench.analysis import Analysis
     from affectbench.record import Cell, Headline, Record
     from affectbench.registry import Registry
     from affectbench.score_models import Estimate
@@ -97,6 +98,9 @@ class _Printer:
 
     def done(self, record: Record, *, skipped: bool) -> None:
         print(f"affectbench: {record.status}{', from the cache' if skipped else ''}")
+
+    def analysed(self, analysis: Analysis, *, skipped: bool) -> None:
+        print(f"affectbench: {analysis.kind}")
 
 
 @dataclass(frozen=True)

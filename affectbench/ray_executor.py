@@ -20,6 +20,8 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
+from affectbench.analyses import PlannedAnalysis
+from affectbench.analysis import Analysis
 from affectbench.cell_result import CellResult
 from affectbench.errors import AffectbenchError
 from affectbench.executor import Host
@@ -114,11 +116,12 @@ class RayExecutor:
 
 @dataclass
 class _Work:
-    """What is left of an order, how often each of its cells (None: the loading) took a worker down, which
-    were given up for that, and what was said of it."""
+    """What is left of an order, how often each of its cells (None: the loading, or an analysis) took a worker
+    down, which were given up for that, and what was said of it."""
 
     order: Order
     left: deque[PlannedCell]
+    analyses: deque[PlannedAnalysis]
     deaths: Counter[Cell | None] = field(default_factory=Counter)
     given_up: tuple[Cell, ...] = ()
     loaded: Loaded | None = None
@@ -188,7 +191,7 @@ class _Dispatcher:
         if self._again:
             return self._again.popleft()
         order = next(orders, None)
-        return None if order is None else _Work(order, deque(order.cells))
+        return None if order is None else _Work(order, deque(order.cells), deque(order.analyses))
 
     def _hired(self) -> _Slot:
         executor = self.executor
@@ -233,12 +236,21 @@ class _Dispatcher:
             self._died(slot, slot.work, _reason(error))
             return
         self._tell(events)
-        if isinstance(found, Loaded):
-            self._loaded(slot.work, found)
-        else:
-            self.host.finished(found)
-            slot.work.left.popleft()
+        self._keep(slot.work, found)
         self._go_on(slot, slot.work)
+
+    def _keep(self, work: _Work, found: Loaded | CellResult | Analysis | AffectbenchError) -> None:
+        if isinstance(found, Loaded):
+            self._loaded(work, found)
+        elif isinstance(found, CellResult):
+            self.host.finished(found)
+            work.left.popleft()
+        else:
+            work.analyses.popleft()
+            if isinstance(found, Analysis):
+                self.host.analysed(found)
+            else:
+                self.host.failed(work.order, found)
 
     def _loaded(self, work: _Work, found: Loaded) -> None:
         work.loaded = found
@@ -255,12 +267,16 @@ class _Dispatcher:
 
     def _go_on(self, slot: _Slot, work: _Work) -> None:
         if not work.left:
-            slot.work = None
+            slot.cell = None
+            if work.analyses:
+                slot.call = slot.actor.analyse.remote(work.analyses[0], len(work.analyses) == 1)
+            else:
+                slot.work = None
             return
         assert work.loaded is not None, "cells follow loading"
         slot.cell = work.left[0]
         self.host.reporter.cell(slot.cell.cell, work.loaded.answers[slot.cell.cell])
-        slot.call = slot.actor.run.remote(slot.cell, len(work.left) == 1)
+        slot.call = slot.actor.run.remote(slot.cell, len(work.left) == 1 and not work.analyses)
 
     def _died(self, slot: _Slot, work: _Work, reason: str) -> None:
         """Put what the worker left undone on the list again; without the cell it was at, if that has taken
@@ -283,7 +299,7 @@ class _Dispatcher:
             self.host.finished(CellResult(record, {}, None))
             work.left.popleft()
             work.given_up += (at,)
-        if work.left:
+        if work.left or work.analyses:
             self._again.append(work)
 
 

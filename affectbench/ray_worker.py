@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from affectbench import __version__
+from affectbench.analyses import PlannedAnalysis
+from affectbench.analysing import inputs_of, planned
+from affectbench.analysis import Analysis
 from affectbench.errors import AffectbenchError
 from affectbench.journal import Journal
 from affectbench.placement import Options, Order, PlannedCell, planned_cells
@@ -99,13 +102,28 @@ class Worker:
         return loaded, self._taken()
 
     def run(self, planned: PlannedCell, last: bool) -> tuple[CellResult, list[Event]]:
-        """Run one cell of the order; after the `last` one, its pieces may be removed."""
+        """Run one cell of the order; if nothing comes after it, pieces may be removed."""
         assert self._passage is not None, "an order is loaded first"
         self._begin()
         result = self._passage.run(planned, partial(self._tell, "advance"))
         if last:
             self._let_go()
         return result, self._taken()
+
+    def analyse(
+        self, planned: PlannedAnalysis, last: bool
+    ) -> tuple[Analysis | AffectbenchError, list[Event]]:
+        """Make one analysis of the order, or say why not; after the `last` one, pieces may be removed."""
+        assert self._passage is not None, "an order is loaded first"
+        self._begin()
+        found: Analysis | AffectbenchError
+        try:
+            found = self._passage.analyse(planned, partial(self._tell, "advance"))
+        except AffectbenchError as error:
+            found = error
+        if last:
+            self._let_go()
+        return found, self._taken()
 
     def report(self) -> list[Event]:
         """What happened since the last report; waits for something to happen."""
@@ -147,17 +165,25 @@ def compare_content(registry: Registry, order: Order) -> None:
             benchmark=registry.benchmark(job.benchmark.name),
             protocols=tuple(registry.intervention(protocol.name) for protocol in job.protocols),
         )
-        mine = {each.cell: each.hashes for each in planned_cells(registry, own, order.dataset)}
+        cells = {each.cell: each for each in planned_cells(registry, own, order.dataset)}
     except AffectbenchError as error:
         raise AffectbenchError(f"node {platform.node()}: {error.message}", hint=HINT) from error
     for each in order.cells:
         for part in ("task", "protocol", "selector", "model"):
-            if getattr(mine[each.cell], part) != getattr(each.hashes, part):
+            if getattr(cells[each.cell].hashes, part) != getattr(each.hashes, part):
                 raise AffectbenchError(
                     f"node {platform.node()} has another version of the {part} of cell "
                     f"{each.cell.selector} on {order.name} (its affectbench is {__version__})",
                     hint=HINT,
                 )
+    inputs = inputs_of(registry, own, order.dataset, tuple(cells.values())) if order.analyses else {}
+    for asked in order.analyses:
+        if planned(registry, own, asked.kind, inputs) != asked:
+            raise AffectbenchError(
+                f"node {platform.node()} would make the analysis {asked.kind} of {order.name} from something "
+                f"else (its affectbench is {__version__})",
+                hint=HINT,
+            )
 
 
 HINT = "every node needs the same affectbench, and models and --include folders at the same paths"

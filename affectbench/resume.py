@@ -12,6 +12,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from affectbench.analyses import PlannedAnalysis
+from affectbench.analysing import made
+from affectbench.analysis import Analysis
 from affectbench.identity import code_digest, digest_of
 from affectbench.journal import Journal, marked, remove_pieces
 from affectbench.placement import Options, Order, Placement, PlannedCell, library_versions
@@ -87,6 +90,11 @@ class Passage:
             self.placement.replay(passed)
         return self.placement.run(planned, progress)
 
+    def analyse(self, planned: PlannedAnalysis, progress: Callable[[int], None]) -> Analysis:
+        """Make an analysis, after the cells."""
+        self.phase(f"{planned.kind} of {self.order.name}")
+        return made(self.placement, planned, progress)
+
 
 def forget(output: Path, job: Job) -> None:
     """Remove what stopped runs of a job have left, whatever their version: all of its cells are finished."""
@@ -105,16 +113,22 @@ def _name(job: Job) -> str:
 def _identity(order: Order, options: Options) -> str:
     import torch
 
-    hashes = order.planned[0].hashes
+    task, model = _content(order)
     kind = options.device.partition(":")[0]
     gpu = kind == "cuda" and torch.cuda.is_available()
     spread = options.device_map or order.job.card.device_map
     chip = _gpu() if gpu else _cpu()
     computed_by = (*library_versions().items(), kind, spread, *chip, torch.get_num_threads(), code_digest())
     features = sorted({each.hashes.dictionary for each in order.planned})
-    return digest_of(
-        [hashes.task, hashes.model, *features, str(order.job.seed), str(options.tokens), repr(computed_by)]
-    )
+    return digest_of([task, model, *features, str(order.job.seed), str(options.tokens), repr(computed_by)])
+
+
+def _content(order: Order) -> tuple[str, str]:
+    """Hashes of an order's task and model. An order has a cell or an analysis at least."""
+    if order.planned:
+        return order.planned[0].hashes.task, order.planned[0].hashes.model
+    inputs = order.analyses[0].hashes.inputs
+    return inputs["task"], inputs["model"]
 
 
 def _gpu() -> tuple[object, ...]:

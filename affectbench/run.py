@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from affectbench.dataset import load_benchmark
+from affectbench.analyses import PlannedAnalysis
+from affectbench.analysing import inputs_of, planned
+from affectbench.analysis import Analysis, AnalysisStore, read_analysis
+from affectbench.dataset import Dataset, load_benchmark
 from affectbench.errors import AffectbenchError, RecordError
 from affectbench.executor import Executor, LocalExecutor, Reporter
 from affectbench.outcomes import content_digest
@@ -32,8 +35,8 @@ SOUNDS_BETWEEN = 50
 
 @dataclass
 class Run:
-    """Runs jobs into a store of records. `failures` names the jobs that could not run, and why; with
-    `plans_only`, nothing is changed in the store."""
+    """Runs jobs into a store of records. `failures` names the jobs and analyses that could not run, and why;
+    `analyses` are those of all jobs, by name. With `plans_only`, nothing is changed in the store."""
 
     registry: Registry
     options: Options
@@ -41,12 +44,17 @@ class Run:
     executor: Executor = field(default_factory=LocalExecutor)
     plans_only: bool = False
     store: Store = field(init=False)
+    analysis_store: AnalysisStore = field(init=False)
     failures: list[str] = field(init=False, default_factory=list)
+    analyses: dict[str, Analysis | None] = field(init=False, default_factory=dict)
     _records: dict[str, Record | None] = field(init=False, default_factory=dict)
-    _read: list[tuple[Job, tuple[PlannedCell, ...]]] = field(init=False, default_factory=list)
+    _read: list[tuple[Job, tuple[PlannedCell, ...], tuple[PlannedAnalysis, ...]]] = field(
+        init=False, default_factory=list
+    )
 
     def __post_init__(self) -> None:
         self.store = Store(self.options.output)
+        self.analysis_store = AnalysisStore(self.options.output)
 
     def run(self, jobs: list[Job]) -> list[Record]:
         """Run every cell that is not finished; returns the records there are of all cells, in order.
@@ -59,9 +67,10 @@ class Run:
         for wave in ([job for job in jobs if not job.identified_on], transfers(jobs)):
             self.executor.run(self.orders(wave), self)
         self._compare_transferred()
-        for job, cells in self._read:
-            records = [self._records[cell_id(planned.cell)] for planned in cells]
-            if all(record is not None and record.status != "error" for record in records):
+        for job, cells, asked in self._read:
+            records = [self._records[cell_id(each.cell)] for each in cells]
+            whole = all(self.analyses[each.name] is not None for each in asked)
+            if whole and all(record is not None and record.status != "error" for record in records):
                 forget(self.options.output, job)
         return [record for record in self._records.values() if record is not None]
 
@@ -86,6 +95,12 @@ class Run:
         self._records[cell_id(cell)] = result.record
         self.reporter.done(result.record, skipped=False)
 
+    def analysed(self, analysis: Analysis) -> None:
+        """Write an analysis that was made."""
+        self.analysis_store.write(analysis)
+        self.analyses[analysis.name] = analysis
+        self.reporter.analysed(analysis, skipped=False)
+
     def failed(self, order: Order, error: AffectbenchError) -> None:
         """Remember an order that could not be run, or not to its end."""
         self._note_failure(order.job, error)
@@ -107,7 +122,7 @@ class Run:
             except AffectbenchError as error:
                 self._note_failure(job, error)
                 continue
-            if order.cells:
+            if order.cells or (order.analyses and not self.plans_only):
                 yield order
 
     def _order(self, job: Job, weights: bool) -> Order:
@@ -122,18 +137,47 @@ class Run:
         dataset = load_benchmark(job.benchmark, self.options.data, self.options.limit, decoded)
         pending = []
         cells = tuple(
-            with_carried(planned, job, self.store, self._records.get)
-            for planned in planned_cells(self.registry, job, dataset, weights)
+            with_carried(each, job, self.store, self._records.get)
+            for each in planned_cells(self.registry, job, dataset, weights)
         )
-        for planned in cells:
-            record = self._kept(planned)
-            self._records[cell_id(planned.cell)] = record
+        for each in cells:
+            record = self._kept(each)
+            self._records[cell_id(each.cell)] = record
             if record is None:
-                pending.append(planned)
+                pending.append(each)
             else:
                 self.reporter.done(record, skipped=True)
-        self._read.append((job, cells))
-        return Order(job, dataset, tuple(pending), cells)
+        asked = () if self.plans_only else tuple(self._asked(job, dataset, cells))
+        self._read.append((job, cells, asked))
+        left = tuple(each for each in asked if self._left(each))
+        return Order(job, dataset, tuple(pending), cells, left)
+
+    def _asked(self, job: Job, dataset: Dataset, cells: Sequence[PlannedCell]) -> Iterator[PlannedAnalysis]:
+        """The analyses of a job; one that cannot be made of its model is a failure, and the cells are run."""
+        inputs = inputs_of(self.registry, job, dataset, cells) if job.analyses else {}
+        for name in job.analyses:
+            try:
+                yield planned(self.registry, job, name, inputs)
+            except AffectbenchError as error:
+                self._note_failure(
+                    job, AffectbenchError(f"analysis {name}: {error.message}", hint=error.hint)
+                )
+
+    def _left(self, asked: PlannedAnalysis) -> bool:
+        """Whether an analysis has to be made; a note where one is there that is no use."""
+        found = self.analysis_store.finished(asked.name, asked.hashes, asked.settings)
+        self.analyses[asked.name] = found
+        if found is not None:
+            self.reporter.analysed(found, skipped=True)
+            return False
+        path = self.analysis_store.path(asked.name)
+        if path.exists():
+            stored = read_analysis(path)
+            damaged = isinstance(stored, Damaged)
+            reason = stored.reason if isinstance(stored, Damaged) else "made from something else"
+            aside = self._aside(path) if damaged else ""
+            self.reporter.note(f"{path}: {reason}; the analysis is made again{aside}")
+        return True
 
     def _kept(self, each: PlannedCell) -> Record | None:
         """The stored record of a cell, with its predictions; a note where one is there that is no use."""

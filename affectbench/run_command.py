@@ -150,6 +150,10 @@ def run_cells(
         records = run.run(jobs)
     if records:
         _summary(console, records, folder)
+    made = sum(analysis is not None for analysis in run.analyses.values())
+    if made:
+        text = f"{made} analyses. Look:  python harness.py table {folder} --analyses"
+        console.print(escape(text), highlight=False, soft_wrap=True)
     _raise_failures(records, run.failures, len(jobs))
 
 

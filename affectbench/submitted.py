@@ -242,7 +242,7 @@ class _Together:
     def __init__(self, reporter: Reporter, cells: int) -> None:
         reporter.start(cells)
         self.phase, self.cell, self.advance = reporter.phase, reporter.cell, reporter.advance
-        self.note, self.done = reporter.note, reporter.done
+        self.note, self.done, self.analysed = reporter.note, reporter.done, reporter.analysed
 
     def start(self, cells: int) -> None:
         """The whole was announced already."""

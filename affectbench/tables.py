@@ -31,7 +31,7 @@ def print_table(
     console: Console, results: Path, form: str, *, operating_only: bool, top: int | None = None
 ) -> None:
     """Print every cell of a results folder. Damaged files are named and left out."""
-    _check_form(form)
+    check_format(form)
     found = all_rows(console, read_records(results))
     if operating_only:
         found = [row for row in found if row["operating"] or row["status"] in ("error", "insufficient")]
@@ -50,7 +50,7 @@ def print_table(
 
 def print_readouts(console: Console, results: Path, form: str) -> None:
     """Print the same units under each task and the answer-word control, one row for each set of units."""
-    _check_form(form)
+    check_format(form)
     records, damaged = read_records(results)
     _warn(damaged)
     found = readout_rows([summary_of(record) for record in records])
@@ -93,7 +93,8 @@ def all_rows(console: Console, found: tuple[list[Record], list[str]]) -> list[di
     return [row for record in records for row in rows(record)]
 
 
-def _check_form(form: str) -> None:
+def check_format(form: str) -> None:
+    """Raises `AffectbenchError` for a format that is not known."""
     if form not in FORMATS:
         raise AffectbenchError(
             f"format {form!r} is not known{suggest(form, FORMATS)}", hint=", ".join(FORMATS)

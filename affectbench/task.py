@@ -185,7 +185,10 @@ ORDINARY = Identifying()
 
 
 class Suite(TaskFile):
-    """A grid of cells. `tasks` maps a model's name, or a modality, to benchmarks; the name wins."""
+    """A grid of cells. `tasks` maps a model's name, or a modality, to benchmarks; the name wins.
+
+    `analyses` are made once of each model on each of its benchmarks, after the cells.
+    """
 
     kind: Literal["suite"]
     models: Annotated[tuple[Name, ...], Field(min_length=1)]
@@ -193,6 +196,7 @@ class Suite(TaskFile):
     selectors: Annotated[tuple[Name, ...], Field(min_length=1)]
     controls: tuple[Name, ...] = ()
     interventions: Annotated[tuple[Name, ...], Field(min_length=1)]
+    analyses: tuple[Name, ...] = Field(default=(), exclude_if=lambda value: not value)
     seed: Seed = 0
     identification: Identifying = Field(default=ORDINARY, exclude_if=lambda value: value == ORDINARY)
 

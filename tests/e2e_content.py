@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from affectbench.__main__ import main
+from affectbench.analysis import Analysis
 from affectbench.errors import AffectbenchError
 from affectbench.placement import Options
 from affectbench.plan import Job, job_of_names, jobs_of_suite
@@ -279,6 +280,7 @@ class Log:
     passes: int = 0
     announced: int = 0
     cells: int = 0
+    analyses: list[tuple[str, bool]] = field(default_factory=list)
     on_done: Callable[[Record], None] = lambda _record: None
 
     def start(self, cells: int) -> None:
@@ -299,6 +301,9 @@ class Log:
     def done(self, record: Record, *, skipped: bool) -> None:
         (self.skipped if skipped else self.ran).append(record.cell.selector)
         self.on_done(record)
+
+    def analysed(self, analysis: Analysis, *, skipped: bool) -> None:
+        self.analyses.append((analysis.kind, skipped))
 
 
 @dataclass

@@ -58,6 +58,7 @@ def own(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "tasks": {"text": [BENCHMARK, more]},
         "selectors": ["magnitude", "contrast"],
         "controls": ["random"],
+        "analyses": ["direction-geometry"],
     }
     hard = suite | {
         "name": "hard",

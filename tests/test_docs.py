@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 GUIDES = (
     "README.md",
     "CONTRIBUTING.md",
+    "docs/analyses.md",
     "docs/circuits.md",
     "docs/conformance.md",
     "docs/corpora.md",
@@ -91,6 +92,7 @@ def test_harness_commands_parse(arguments: list[str]) -> None:
 
 @pytest.mark.parametrize("arguments", HARNESS, ids=" ".join)
 def test_names_in_harness_commands_exist(arguments: list[str], own: Path) -> None:
+    from affectbench.analyses import known
     from affectbench.registry import Registry
 
     registry = Registry([own], installed=False)
@@ -98,6 +100,8 @@ def test_names_in_harness_commands_exist(arguments: list[str], own: Path) -> Non
         for place in (i for i, argument in enumerate(arguments) if argument == option):
             if not arguments[place + 1].startswith("path/"):
                 registry.find(kind, arguments[place + 1])  # type: ignore[arg-type]
+    if arguments[0] == "analyse":
+        known(arguments[1])
     if arguments[0] == "verify-task":
         registry.find("benchmark", arguments[1])
     if arguments[0] == "run" and not arguments[1].startswith("--"):

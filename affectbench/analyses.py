@@ -67,6 +67,23 @@ ANALYSES: Mapping[str, Known] = {
         {"split": "identification", "positions": "answer", "bootstrap_draws": 500},
         ("geometry", "answer_vectors", "directions"),
     ),
+    "feature-flow": Known(
+        "Information flow over layers",
+        "Where features of sparse autoencoders begin to tell emotions apart, and how many are of one alone.",
+        "feature_flow",
+        {
+            "split": "identification",
+            "probe_split": "test",
+            "positions": "answer",
+            "top": 100,
+            "tops": [20, 50, 100],
+            "shown_top": 50,
+            "same_feature_cosine": 0.7,
+            "bootstrap_draws": 100,
+        },
+        ("flow", "causes", "answer_vectors"),
+        features=True,
+    ),
 }
 
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import combinations, pairwise, permutations
+from math import factorial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +20,7 @@ import numpy.typing as npt
 from affectbench.errors import ScoreError
 from affectbench.stats import FloatArray, IntArray, benjamini_hochberg, bootstrap, cluster_codes
 
+Activations = npt.NDArray[np.floating[Any]]
 TOP = 100
 """Features of a layer that stand for it in the overlap."""
 ALPHA = 0.05
@@ -74,14 +77,13 @@ def kruskal_wallis(z: npt.ArrayLike, gold: npt.ArrayLike) -> FloatArray:
         raise ScoreError("items of one emotion alone cannot tell emotions apart")
     members = np.zeros((len(labels), len(groups)))
     members[codes, np.arange(len(groups))] = 1
-    found = np.empty(values.shape[1])
-    for start in range(0, values.shape[1], COLUMNS):
-        ranks = rankdata(values[:, start : start + COLUMNS], axis=0) - (len(groups) + 1) / 2
+    found = np.full(values.shape[1], np.nan)
+    varies = np.flatnonzero(values.min(axis=0) < values.max(axis=0))
+    for start in range(0, len(varies), COLUMNS):
+        columns = varies[start : start + COLUMNS]
+        ranks = rankdata(values[:, columns], axis=0) - (len(groups) + 1) / 2
         between = ((members @ ranks) ** 2 / sizes[:, None]).sum(axis=0)
-        total = (ranks**2).sum(axis=0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            statistic = np.where(total > 0, (len(groups) - 1) * between / total, np.nan)
-        found[start : start + COLUMNS] = chi2.sf(statistic, len(labels) - 1)
+        found[columns] = chi2.sf((len(groups) - 1) * between / (ranks**2).sum(axis=0), len(labels) - 1)
     return found
 
 
@@ -111,7 +113,7 @@ def macro_f1(confusion: npt.ArrayLike) -> FloatArray:
 
 
 def probe_confusion(
-    fit: tuple[FloatArray, IntArray], held_out: tuple[FloatArray, IntArray, Sequence[str]], labels: int
+    fit: tuple[Activations, IntArray], held_out: tuple[Activations, IntArray, Sequence[str]], labels: int
 ) -> IntArray:
     """Confusion of a logistic probe (C = 1) on items that it was not fitted on, by cluster: (C, E, E).
 
@@ -168,11 +170,11 @@ class LayerReading:
 
 
 def read_layer(
-    z: FloatArray,
+    z: Activations,
     sample: Sample,
-    held_out: tuple[FloatArray, Sample],
+    held_out: tuple[Activations, Sample],
     labels: int,
-    decoder: FloatArray | None,
+    decoder: Activations | None,
     *,
     draws: int,
     seed: int,
@@ -203,12 +205,18 @@ def read_layer(
 @dataclass(frozen=True)
 class Flow:
     """The three curves (3, L) in the order of `CURVES`, NaN where a curve has no value; the probe's interval
-    (2, L); the change points, and those of each resample (draws, 2): a phase begins at that layer."""
+    (2, L); the change points, and those of each resample (draws, 2): a phase begins at that layer.
+
+    `explained` is the share of the curves' variance over layers that phases explain, and `p` how often layers
+    in any other order have phases that explain as much.
+    """
 
     curves: FloatArray
     probe_interval: FloatArray
     boundaries: tuple[int, int]
     resampled: IntArray
+    explained: float
+    p: float
 
     def interval(self, place: int) -> tuple[float, float]:
         """Ends of the 95 % percentile interval of a change point."""
@@ -238,10 +246,10 @@ def flow_of(layers: Sequence[LayerReading], *, least_cosine: float | None, seed:
     probe = np.stack(probes, axis=1)
     curves = np.stack([overlaps, shares, probe], axis=1)
     found = [change_points(draw) for draw in curves]
-    ends = (
-        np.percentile(probe[1:], [2.5, 97.5], axis=0) if len(probe) > 1 else np.full((2, len(layers)), np.nan)
-    )
-    return Flow(curves[0], ends, found[0], np.array(found[1:], dtype=np.int64).reshape(-1, 2))  # fmt: skip
+    resampled = np.array(found[1:], dtype=np.int64).reshape(-1, 2)
+    missing = np.full((2, len(layers)), np.nan)
+    ends = np.percentile(probe[1:], [2.5, 97.5], axis=0) if len(probe) > 1 else missing
+    return Flow(curves[0], ends, found[0], resampled, *phases_explain(curves[0], seed=seed))
 
 
 def _overlap(below: LayerReading, above: LayerReading, draw: int, least: float | None) -> float:
@@ -280,22 +288,53 @@ def change_points(curves: npt.ArrayLike) -> tuple[int, int]:
         ScoreError: fewer than three layers.
     """
     values = np.atleast_2d(np.asarray(curves, dtype=np.float64))
-    layers = values.shape[1]
-    if layers < 3:
-        raise ScoreError(f"two change points need three layers, there are {layers}")
-    known = np.isfinite(values)
-    scaled = np.where(known, standardised(values), 0.0)
-    count, total, square = (_running(each) for each in (known.astype(float), scaled, scaled**2))
+    if values.shape[1] < 3:
+        raise ScoreError(f"two change points need three layers, there are {values.shape[1]}")
+    gains = _gains(standardised(values)[None])[0]
+    first = int(np.flatnonzero(gains >= gains.max() - 1e-9)[0])
+    return list(combinations(range(1, values.shape[1]), 2))[first]
 
-    def left(start: int, end: int) -> float:
-        n, s = count[:, end] - count[:, start], total[:, end] - total[:, start]
-        explained = np.divide(s**2, n, out=np.zeros_like(s), where=n > 0)
-        return float((square[:, end] - square[:, start] - explained).sum())
 
-    pairs = list(combinations(range(1, layers), 2))
-    costs = [left(0, a) + left(a, b) + left(b, layers) for a, b in pairs]
-    least = min(costs)
-    return next(pair for pair, cost in zip(pairs, costs, strict=True) if cost <= least + 1e-9)
+def phases_explain(curves: npt.ArrayLike, *, seed: int, orders: int = 999) -> tuple[float, float]:
+    """How much two change points explain of standardised curves (C, L), and how surprising that is.
+
+    Returns the share of their sum of squares, 0 to 1 (0 where all are constant); and p, the share of orders
+    of the layers whose best change points explain as much: of all orders where there are at most `orders`,
+    else of that many at random, and (b + 1) / (orders + 1). A few layers have phases in many orders, so p
+    cannot be small then.
+    """
+    scaled = standardised(np.atleast_2d(np.asarray(curves, dtype=np.float64)))
+    layers = scaled.shape[1]
+    total = float(np.nansum(scaled**2))
+    if not total:
+        return 0.0, 1.0
+    observed = float(_gains(scaled[None]).max())
+    everything = factorial(layers) <= orders
+    if everything:
+        places = np.array(list(permutations(range(layers))))
+    else:
+        rng = np.random.default_rng([seed, 19])
+        places = np.stack([rng.permutation(layers) for _ in range(orders)])
+    reached = _gains(np.moveaxis(scaled[:, places], 1, 0)).max(axis=1) >= observed - 1e-9
+    p = reached.mean() if everything else (reached.sum() + 1) / (orders + 1)
+    return observed / total, float(p)
+
+
+def _gains(scaled: FloatArray) -> FloatArray:
+    """For standardised curves (K, C, L), the sum of squares that each pair of change points explains: (K, P),
+    pairs in the order of `combinations`."""
+    known = np.isfinite(scaled)
+    count, total = (_running(each) for each in (known.astype(float), np.where(known, scaled, 0.0)))
+    layers = scaled.shape[-1]
+
+    def piece(start: int, end: int) -> FloatArray:
+        n, s = count[..., end] - count[..., start], total[..., end] - total[..., start]
+        return np.asarray(np.divide(s**2, n, out=np.zeros_like(s), where=n > 0).sum(axis=-1))
+
+    spans = [(start, end) for start in range(layers) for end in range(start + 1, layers + 1)]
+    pieces = {span: piece(*span) for span in spans}
+    pairs = combinations(range(1, layers), 2)
+    return np.stack([pieces[0, a] + pieces[a, b] + pieces[b, layers] for a, b in pairs], axis=1)
 
 
 def standardised(curves: npt.ArrayLike) -> FloatArray:
@@ -311,8 +350,8 @@ def standardised(curves: npt.ArrayLike) -> FloatArray:
 
 
 def _running(values: FloatArray) -> FloatArray:
-    """Sums up to each place, with 0 before the first."""
-    return np.concatenate([np.zeros((len(values), 1)), np.cumsum(values, axis=1)], axis=1)
+    """Sums up to each place of the last axis, with 0 before the first."""
+    return np.concatenate([np.zeros((*values.shape[:-1], 1)), np.cumsum(values, axis=-1)], axis=-1)
 
 
 def _unit(directions: FloatArray) -> FloatArray:

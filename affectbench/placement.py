@@ -34,7 +34,7 @@ from affectbench.registry import Registry, source_digest
 from affectbench.sae_card import SaeCard
 from affectbench.score_models import ARMS
 from affectbench.sites import FEATURE
-from affectbench.task import SPLITS, Benchmark, InterventionProtocol, ModelCard, Placing, SplitName
+from affectbench.task import Benchmark, InterventionProtocol, ModelCard, Placing
 from affectbench.transfer import Carried
 
 if TYPE_CHECKING:
@@ -186,6 +186,7 @@ class Placement:
 
     def __post_init__(self) -> None:
         from affectbench.identifying import CellPlan, all_requests
+        from affectbench.placed_info import model_info, task_info
         from affectbench.selector import usable_selector
         from affectbench.session import Session
 
@@ -222,8 +223,8 @@ class Placement:
         }
         self._requests = all_requests(list(self._plans.values()))
         self.phase(f"preparing {job.benchmark.name} for {job.card.name}")
-        self.task = _task_info(self.session)
-        self.model = _model_info(job, model, options.device)
+        self.task = task_info(self.session)
+        self.model = model_info(job, model, options.device)
         if self.session.failures:
             first = self.session.failures[0]
             self.notes.append(
@@ -369,44 +370,6 @@ def further_interventions(protocol: InterventionProtocol) -> int:
     amplify = protocol.arms.amplify
     asked = sum(targeting != "two_pass" for targeting in amplify.targeting)
     return asked * len(amplify.doses) * (1 + protocol.controls.random_draws)
-
-
-def _task_info(session: Session) -> TaskInfo:
-    benchmark = session.benchmark
-    counts: dict[SplitName, int] = {name: len(session.items(name)) for name in SPLITS}
-    clusters: dict[SplitName, int] = {name: len(set(session.items(name).clusters)) for name in SPLITS}
-    return TaskInfo(
-        id=benchmark.name,
-        version=benchmark.version,
-        title=benchmark.title or benchmark.name,
-        modality=benchmark.modality,
-        labels=list(benchmark.labels),
-        metric=benchmark.metric,
-        readout=benchmark.readout.kind,
-        n_items=counts,
-        n_clusters=clusters,
-        n_failed=len(session.failures),
-        chance=1 / len(benchmark.labels),
-    )
-
-
-def _model_info(job: Job, model: Model, device: str) -> ModelInfo:
-    from affectbench.checkpoint import devices_of
-
-    return ModelInfo(
-        id=job.card.name,
-        version=job.card.version,
-        family=job.card.family,
-        revision=job.card.revision or "",
-        modality=job.card.modality,
-        dtype=job.card.dtype,
-        device=devices_of(model.network) if job.card.device_map else device,
-        n_layers=model.shape.layers,
-        width=model.shape.width,
-        n_parameters=model.parameters,
-        instrument=job.card.instrument,
-        instrument_note=job.card.instrument_note,
-    )
 
 
 def library_versions() -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, permutations
 
 import numpy as np
 import pytest
@@ -20,6 +20,7 @@ from affectbench.flow import (
     jaccard_of_pairs,
     kruskal_wallis,
     macro_f1,
+    phases_explain,
     probe_confusion,
     read_layer,
     separating_share,
@@ -176,6 +177,36 @@ class TestChangePoints:
         assert found[1].tolist() == [0.0] * 4
 
 
+class TestPhases:
+    def test_the_share_is_one_minus_what_is_left_around_the_pieces(self) -> None:
+        curves = np.random.default_rng(8).normal(size=(3, 7))
+        scaled = standardised(curves)
+        pieces = np.split(scaled, change_points(curves), axis=1)
+        left = sum(((piece - piece.mean(axis=1, keepdims=True)) ** 2).sum() for piece in pieces)
+        share, p = phases_explain(curves, seed=0)
+        assert share == pytest.approx(1 - left / (scaled**2).sum())
+        assert 0 < p <= 1
+
+    def test_steps_are_explained_wholly_and_noise_is_no_surprise(self) -> None:
+        layers = np.arange(12)
+        steps = np.stack([np.where(layers < 4, 5.0, np.where(layers < 9, 2.0, 1.0))] * 2)
+        assert phases_explain(steps, seed=0) == (pytest.approx(1.0), pytest.approx(1 / 1000))
+        rng = np.random.default_rng(9)
+        found = [phases_explain(rng.normal(size=(3, 12)), seed=0, orders=99)[1] for _ in range(100)]
+        assert np.mean(np.array(found) <= 0.1) == pytest.approx(0.1, abs=0.08)
+
+    def test_few_layers_are_tried_in_every_order(self) -> None:
+        """Three pieces explain 0, 0, 1, 2 wholly in every order in which the zeros are neighbours."""
+        values = [0.0, 0.0, 1.0, 2.0]
+        whole = [
+            order for order in permutations(values) if any(order[k] == order[k + 1] == 0 for k in range(3))
+        ]
+        assert phases_explain([values], seed=0) == (pytest.approx(1.0), pytest.approx(len(whole) / 24))
+
+    def test_constant_curves_have_no_phases(self) -> None:
+        assert phases_explain(np.ones((3, 6)), seed=0) == (0.0, 1.0)
+
+
 def planted(begin: int, layers: int, seed: int) -> list[np.ndarray]:
     """Activations (items, features) by layer: words that last a third of the way, meanings from there on, and
     a feature for each emotion, active only for its own items from layer `begin` on."""
@@ -220,6 +251,7 @@ class TestPlanted:
         assert abs(found.boundaries[1] - begin) <= 1
         low, high = found.interval(1)
         assert low - 1 <= begin <= high + 1
+        assert found.p < 0.05
         assert found.curves[2, -1] > 0.95
         assert found.curves[2, 0] < 0.5
         assert found.curves[1, :begin].max() < found.curves[1, begin:].min()

@@ -50,12 +50,25 @@ class ReplyScore(Result):
     topicality: Estimate
 
 
+class ReplyExample(Result):
+    """One text for people to read: `item` names its scenario, outcome and, where it was demanded, emotion."""
+
+    prompt: Literal["elicited", "plain"]
+    condition: Literal["base", "suppress", "amplify"]
+    dose: float | None
+    target: str
+    item: str
+    text: str
+    judged: str
+
+
 class Expression(Result):
     """The test replies of a cell. `prompting`: the emotion demanded, nothing edited; `plain`: neither.
 
     `conditions` are suppressed elicited replies and steered plain ones, at all doses. `judge` names who read
     the texts, `digest` is its content hash. `n_groups` scenarios with outcome, of which all emotions were
     accepted, were what units were identified on, out of `n_asked`; 0 where units came from elsewhere.
+    `examples` are all texts of one scenario and outcome, but those of other emotions' suppressed units.
     """
 
     judge: str
@@ -65,6 +78,7 @@ class Expression(Result):
     prompting: ReplyScore
     plain: ReplyScore
     conditions: list[ReplyScore] = Field(default=[])
+    examples: list[ReplyExample] = Field(default=[])
 
     @property
     def failed(self) -> bool:

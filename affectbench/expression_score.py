@@ -9,7 +9,7 @@ import numpy as np
 
 from affectbench import stats
 from affectbench.effects import LEVEL, UNDEFINED_DRAWS, estimate_of
-from affectbench.expression_models import Expression, ReplyScore
+from affectbench.expression_models import Expression, ReplyExample, ReplyScore
 from affectbench.outcomes import UNPARSED, Array
 from affectbench.replies import Replies
 from affectbench.score_models import Estimate
@@ -45,7 +45,34 @@ def score_expression(
         prompting=scores.pop(("elicited", "base", None)),
         plain=scores.pop(("plain", "base", None)),
         conditions=list(scores.values()),
+        examples=_examples(replies),
     )
+
+
+def _examples(replies: Replies) -> list[ReplyExample]:
+    """The texts of the first scenario and outcome, of suppressed ones those told to express that emotion."""
+    group = min(replies.item[replies.prompt == "plain"])
+    words = [*replies.labels, "none"]
+    found = []
+    for place in range(len(replies)):
+        row = {name: values[place] for name, values in replies.columns.items()}
+        own = row["item"] == group or row["item"].startswith(f"{group}__")
+        if not own or (row["condition"] == "suppress" and row["target"] != replies.labels[row["gold"]]):
+            continue
+        target = replies.labels[row["gold"]] if row["gold"] >= 0 else ""
+        code = int(row["code"])
+        found.append(
+            ReplyExample(
+                prompt=row["prompt"],
+                condition=row["condition"],
+                dose=None if row["condition"] == "base" else float(row["dose"]),
+                target=target,
+                item=row["item"],
+                text=row["text"],
+                judged=words[code] if code >= UNPARSED else f"no judgement ({row['failure']})",
+            )
+        )
+    return found
 
 
 def rescored(known: Expression, replies: Replies, seed: int) -> Expression:

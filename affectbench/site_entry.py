@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from affectbench import figures
 from affectbench.record import Record, cell_id
 from affectbench.score_models import Arm, DoseScore, EmotionScore, Estimate
+from affectbench.site_expression import ReplyPanel, reply_panels
 from affectbench.site_format import Bar, bar, general, interval, number, shared_scale
 from affectbench.word_score import is_high
 
@@ -68,6 +69,7 @@ class Entry:
     curves: list[tuple[Arm, str]]
     label_free: list[DoseScore]
     words: list[WordPanel]
+    replies: list[ReplyPanel]
     layers: str
     confusion: str
 
@@ -84,6 +86,7 @@ def entry(record: Record) -> Entry:
         panels=_panels(record),
         curves=[(arm, curve) for arm in ARMS if (curve := _curve(record, arm))],
         words=_word_panels(record),
+        replies=reply_panels(record.expression, labels),
         label_free=[dose for dose in scores.doses if dose.label_free] if scores else [],
         layers=(
             figures.layer_histogram("layers", "Selected units by layer", labels, selection.layer_histogram)

@@ -22,8 +22,8 @@ def rebuild(
     name: Annotated[
         str,
         typer.Argument(
-            help="reference-text, reference-text-plain, reference-text-emergent, reference-text-words or "
-            "reference-audio."
+            help="reference-text, reference-text-plain, reference-text-emergent, reference-text-words, "
+            "reference-text-base or reference-audio."
         ),
     ],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: rebuilt/NAME.")] = None,

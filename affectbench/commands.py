@@ -20,6 +20,7 @@ REFERENCE_RECIPES = {
     "reference-text-plain": "text",
     "reference-text-emergent": "text",
     "reference-text-words": "words",
+    "reference-text-base": "text_base",
     "reference-audio": "audio",
 }
 CORPUS_RECIPES = {"text": "text_corpus", "audio": "speech_corpus"}

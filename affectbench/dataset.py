@@ -140,8 +140,11 @@ def generator_digest(benchmark: Benchmark) -> str:
         parts.append(benchmark.preservation.capability.source)
     if not any(part.reader == "generator" for part in parts):
         return ""
-    folder = Path(__file__).parent / "generators"
-    return digest_of(file_digest(path) for path in sorted(folder.glob("*.py")))
+    here = Path(__file__).parent
+    files = sorted((here / "generators").glob("*.py"))
+    if getattr(benchmark.source, "module", "") == "errands":
+        files.append(here / "errands.py")
+    return digest_of(file_digest(path) for path in files)
 
 
 def _data_folder(benchmark: Benchmark, data_dir: Path | None) -> Path | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -76,14 +76,16 @@ def read_items(benchmark: Benchmark, root: Path | None) -> Iterator[RawItem]:
 
 
 def _generated(source: GeneratorSource) -> Iterator[RawItem]:
+    from affectbench import errands
     from affectbench.generators import narratives, speech
 
+    made: dict[str, Callable[[str, int, int], Sequence[Any]]] = {
+        "narratives": narratives.examples,
+        "speech": speech.examples,
+        "errands": errands.examples,
+    }
     for split in SPLITS:
-        n = getattr(source.per_emotion, split)
-        if source.module == "narratives":
-            rows: list[Any] = list(narratives.examples(split, n, source.seed))
-        else:
-            rows = list(speech.examples(split, n, source.seed))
+        rows: list[Any] = list(made[source.module](split, getattr(source.per_emotion, split), source.seed))
         for row in rows:
             if source.label not in row:
                 near = suggest(source.label, row)

@@ -26,7 +26,7 @@ class GeneratorSource(Frozen):
     """
 
     reader: Literal["generator"]
-    module: Literal["narratives", "speech"]
+    module: Literal["narratives", "speech", "errands"]
     seed: Seed
     per_emotion: PerSplit
     label: Text = "label"

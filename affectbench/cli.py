@@ -10,7 +10,16 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from affectbench import __version__, cli_analysis, cli_judges, cli_models, cli_sae, cli_submission, cli_tasks
+from affectbench import (
+    __version__,
+    cli_analysis,
+    cli_judges,
+    cli_models,
+    cli_modules,
+    cli_sae,
+    cli_submission,
+    cli_tasks,
+)
 from affectbench.errors import AffectbenchError
 
 app = typer.Typer(
@@ -31,6 +40,7 @@ app.add_typer(cli_analysis.app)
 app.add_typer(cli_tasks.app)
 app.add_typer(cli_judges.app)
 app.add_typer(cli_sae.app)
+app.add_typer(cli_modules.app)
 app.add_typer(cli_submission.app)
 out = Console()
 RESULTS = Path("results/quickstart")

@@ -273,16 +273,27 @@ def neutral_text(lm: PackedLM, texts: Sequence[str]) -> Neutral:
     return Neutral(kl, nll, n_tokens, np.array([len(text.encode()) for text in texts]))
 
 
+class ChoiceQuestions:
+    """Multiple-choice documents, as the requests that lm-eval makes of them: made once, asked repeatedly."""
+
+    def __init__(self, docs: Sequence[dict[str, Any]]) -> None:
+        self._task = choice_task("capability", docs)
+        self._requests = requests_of(self._task)
+        self._docs = list(self._task.test_docs())
+
+    def answers(self, lm: PackedLM) -> np.ndarray:
+        """Whether each document is answered correctly, shape (K + 1, documents); base first."""
+        flat = [request for requests in self._requests for request in requests]
+        asked = iter(lm.asked_by(lambda: lm.loglikelihood(flat, disable_tqdm=True)))
+        correct = np.zeros((len(lm.interventions), len(self._docs)), dtype=np.int64)
+        for row, (source, requests) in enumerate(zip(self._docs, self._requests, strict=True)):
+            found = [lm.answers[next(asked)] for _ in requests]
+            for place in range(len(lm.interventions)):
+                answers = [(float(total[place]), bool(greedy[place])) for total, greedy, _ in found]
+                correct[place, row] = int(self._task.process_results(source, answers)["acc"])
+        return correct
+
+
 def choice_answers(lm: PackedLM, docs: Sequence[dict[str, Any]]) -> np.ndarray:
     """Whether each multiple-choice document is answered correctly, shape (K + 1, documents); base first."""
-    task = choice_task("capability", docs)
-    grouped = requests_of(task)
-    flat = [request for requests in grouped for request in requests]
-    asked = iter(lm.asked_by(lambda: lm.loglikelihood(flat, disable_tqdm=True)))
-    correct = np.zeros((len(lm.interventions), len(grouped)), dtype=np.int64)
-    for row, (source, requests) in enumerate(zip(task.test_docs(), grouped, strict=True)):
-        found = [lm.answers[next(asked)] for _ in requests]
-        for place in range(len(lm.interventions)):
-            answers = [(float(total[place]), bool(greedy[place])) for total, greedy, _ in found]
-            correct[place, row] = int(task.process_results(source, answers)["acc"])
-    return correct
+    return ChoiceQuestions(docs).answers(lm)

@@ -25,6 +25,7 @@ GUIDES = (
     "docs/corpora.md",
     "docs/large-runs.md",
     "docs/models.md",
+    "docs/modules.md",
     "docs/real.md",
     "docs/regression.md",
     "docs/sae.md",

@@ -241,7 +241,7 @@ def test_a_merged_adapter_is_what_peft_merges(tmp_path: Path, name: str, targets
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Path:
+def pair_cards(tmp_path: Path) -> Path:
     """A base, a full checkpoint and an adapter of it, with cards: `pair-full`, `pair-folder`, `pair-lora`."""
     folder = tmp_path / "models"
     kind = family("causal_lm")
@@ -262,8 +262,8 @@ def own(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["pair-full", "pair-folder", "pair-lora"])
-def test_a_pair_is_a_card_and_loads_both_sides(own: Path, name: str) -> None:
-    registry = Registry([own], installed=False)
+def test_a_pair_is_a_card_and_loads_both_sides(pair_cards: Path, name: str) -> None:
+    registry = Registry([pair_cards], installed=False)
     card = registry.model(name)
     pair = load_pair(registry, card)
     base, adapted = (
@@ -286,38 +286,38 @@ def test_a_pair_is_a_card_and_loads_both_sides(own: Path, name: str) -> None:
             assert row[piece.layer] == pytest.approx(float((after - before).norm()), rel=1e-4, abs=1e-6)
 
 
-def test_an_adapter_is_part_of_what_a_model_is(own: Path) -> None:
-    registry = Registry([own], installed=False)
+def test_an_adapter_is_part_of_what_a_model_is(pair_cards: Path) -> None:
+    registry = Registry([pair_cards], installed=False)
     base, lora = registry.model("pair-base"), registry.model("pair-lora")
     before = weights_digest(lora, str(lora.folder))
     assert before != weights_digest(base, str(base.folder))
-    config = own / "models/lora/adapter_config.json"
+    config = pair_cards / "models/lora/adapter_config.json"
     config.write_text(config.read_text().replace('"lora_alpha": 8', '"lora_alpha": 9'))
     assert weights_digest(lora, str(lora.folder)) != before
 
 
-def test_cards_that_are_no_pair_say_so(own: Path) -> None:
-    registry = Registry([own], installed=False)
+def test_cards_that_are_no_pair_say_so(pair_cards: Path) -> None:
+    registry = Registry([pair_cards], installed=False)
     with pytest.raises(AffectbenchError, match="pair-base is no pair: its card names neither"):
         base_card(registry, registry.model("pair-base"))
-    path = own / "models/pair-full.yaml"
+    path = pair_cards / "models/pair-full.yaml"
     path.write_text(path.read_text().replace("base: pair-base", "base: pair-bas"))
     with pytest.raises(AffectbenchError, match=r"no model 'pair-bas'.*did you mean 'pair-base'"):
-        base_card(Registry([own], installed=False), load_as(path, ModelCard))
+        base_card(Registry([pair_cards], installed=False), load_as(path, ModelCard))
     path.write_text(path.read_text() + "adapter: lora\n")
     with pytest.raises(AffectbenchError, match="a card with an `adapter` has its `checkpoint` as base"):
         load_as(path, ModelCard)
-    wide = own / "models/wide"
+    wide = pair_cards / "models/wide"
     network = tiny.random_network(
         kind := tiny.network_class("Qwen2ForCausalLM"),
         tiny.shrunk(kind.config_class, words := tiny.byte_tokenizer(), intermediate_size=40), 0,
     )  # fmt: skip
     tiny.write_checkpoint(wide, network, words)
-    path = own / "models/pair-folder.yaml"
+    path = pair_cards / "models/pair-folder.yaml"
     path.write_text(path.read_text().replace("base: before", "base: wide"))
     with pytest.raises(AffectbenchError, match=r"mlp\S+ is .* in pair-folder and .* in pair-folder"):
         load_pair(registry, load_as(path, ModelCard))
-    lora = own / "models/pair-lora.yaml"
+    lora = pair_cards / "models/pair-lora.yaml"
     lora.write_text(lora.read_text().replace("checkpoint: before", "checkpoint: wide"))
     with pytest.raises(AffectbenchError, match=r"changes \S+gate_proj as a matrix \(24, 32\)"):
         load_pair(registry, load_as(lora, ModelCard))

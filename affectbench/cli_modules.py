@@ -1,0 +1,75 @@
+"""The command line of the module track: `modules`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+app = typer.Typer()
+out = Console()
+
+
+@app.command()
+def modules(
+    model: Annotated[str, typer.Argument(help="A base to adapt, or a card that is a pair.")],
+    task: Annotated[str | None, typer.Option(help="A benchmark. Default: the card's.")] = None,
+    control: Annotated[
+        str | None, typer.Option(help="A benchmark without emotion, to which the base is adapted as well.")
+    ] = None,
+    include: Annotated[
+        list[Path] | None,
+        typer.Option("--include", help="Folder with cards or tasks of your own (repeatable)."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Directory that holds the benchmarks' data folders.", envvar="AFFECTBENCH_DATA"),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most so many items of each label in each split.")
+    ] = None,
+    rank: Annotated[int, typer.Option(min=1, help="Rank of the LoRA adaptations.")] = 8,
+    rate: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="A learning rate to choose from on validation items (repeatable). Default: 0.001, 0.003."
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Adaptations of each kind.")] = 3,
+    steps: Annotated[int, typer.Option(min=1, help="Updates of each adaptation.")] = 60,
+    batch: Annotated[int, typer.Option(min=1, help="Items of an update.")] = 24,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's choice.")] = 0,
+    trust_code: Annotated[
+        bool, typer.Option("--trust-code", help="Run the code that comes with a checkpoint: read it first.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Results folder. Default: results/modules-NAME.")
+    ] = None,
+) -> None:
+    """Ask where an adaptation to emotion lives: q, k, v, o, gate, up or down, and whether gate stands out.
+
+    A card that names a `base` or an `adapter` is a pair: changes, transfer and damage of its module types are
+    measured. Any other card is a base: it is adapted with LoRA to the task and to the control task, all types
+    and single ones, under one budget. Results are analyses for the site. Repeated, a stopped run goes on.
+
+    Examples:
+
+        python harness.py modules reference-text-base --control reference-errands
+
+        python harness.py modules my-adapted-model --task goemotions --data path/to/data --include mine
+    """
+    from affectbench.module_command import Options, run_modules
+
+    options = Options(
+        task, control, include or (), data, limit, rank, tuple(rate or ()), seeds, steps, batch, seed, device,
+        threads, trust_code, output,
+    )  # fmt: skip
+    try:
+        run_modules(out, model, options)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped; what is done is kept: the same command goes on from here")
+        raise typer.Exit(130) from None

@@ -1,0 +1,165 @@
+"""All experiments on the module types of one model, and the analyses that come of them.
+
+A card that is a pair gives its one adaptation. For any other card adaptations are trained: to the task, to
+the control task, and to the task with its labels shuffled. Each is kept when it is finished, so a stopped
+run goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+
+from affectbench.analysis import AnalysisHashes, AnalysisStore, Settings, analysis_name
+from affectbench.dataset import Dataset, generator_digest, load_benchmark
+from affectbench.identity import digest_of, file_digest
+from affectbench.model import Model
+from affectbench.model_card import ModelCard
+from affectbench.module_analysis import Clock, Made, assembled
+from affectbench.module_evidence import Evidence, Group
+from affectbench.module_experiments import Recipe, Told, train
+from affectbench.module_loading import base_card, load_pair
+from affectbench.module_store import Adaptations
+from affectbench.module_types import modules_of
+from affectbench.placement import load_from, weights_digest
+from affectbench.plan import checkpoint_of
+from affectbench.registry import Registry
+from affectbench.session import Session
+
+KINDS = ("module-change", "module-transfer", "module-necessity", "module-adaptation", "module-verdict")
+ADAPTATIONS = "adaptations"
+"""Folder of trained adaptations in a results folder."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be run: a model, its task, and a control task without emotion, where any are trained.
+
+    `recipe` says how they are trained; a card that is a pair has its own.
+    """
+
+    card: ModelCard
+    task: str
+    output: Path
+    control: str | None = None
+    recipe: Recipe = field(default_factory=Recipe)
+    seed: int = 0
+    device: str = "cpu"
+    data: Path | None = None
+    limit: int | None = None
+    command: str = ""
+
+    @property
+    def is_pair(self) -> bool:
+        return self.card.base is not None or self.card.adapter is not None
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The analyses to make, in order."""
+        return tuple(kind for kind in KINDS if not (self.is_pair and kind == "module-adaptation"))
+
+    def name(self, kind: str) -> str:
+        """Name of an analysis and of its file."""
+        return analysis_name(kind, self.card.name, self.task, seed=self.seed)
+
+    @property
+    def settings(self) -> Settings:
+        """What can change a number, beside what the hashes tell."""
+        trained: Settings = {}
+        if not self.is_pair:
+            recipe = self.recipe
+            trained = {"rank": recipe.rank, "rates": list(recipe.rates), **asdict(recipe.budget)}
+        seeds = 1 if self.is_pair else self.recipe.seeds
+        return {"control": self.control, "limit": self.limit, "seeds": seeds, **trained}
+
+
+@dataclass
+class ModuleRun:
+    """Runs a request; `told` hears what is being done. Raises `AffectbenchError` where parts do not fit."""
+
+    registry: Registry
+    request: Request
+    told: Told | None = None
+    _data: dict[str, Dataset] = field(default_factory=dict)
+
+    def run(self) -> list[Path]:
+        """Make the analyses, unless stored ones of the same inputs cover all; returns where they are."""
+        request, store = self.request, AnalysisStore(self.request.output)
+        names = {kind: request.name(kind) for kind in request.kinds}
+        if any(store.finished(name, self.hashes, request.settings) is None for name in names.values()):
+            clock = Clock()
+            evidence, adapting = self._evidence()
+            made = {
+                "module-change": evidence.change,
+                "module-transfer": evidence.transfer,
+                "module-necessity": evidence.necessity,
+                "module-adaptation": adapting,
+                "module-verdict": evidence.verdict,
+            }
+            for kind, name in names.items():
+                analysis = assembled(
+                    kind, name, request.card, request.task, made[kind](), n=self._counts(evidence),
+                    seed=request.seed, settings=request.settings, hashes=self.hashes, clock=clock,
+                    command=request.command,
+                )  # fmt: skip
+                store.write(analysis)
+        return [store.path(name) for name in names.values()]
+
+    @cached_property
+    def hashes(self) -> AnalysisHashes:
+        """Of weights, tasks and code."""
+        card, registry = self.request.card, self.registry
+        sides = {"model": card} | ({"base": base_card(registry, card)} if card.base is not None else {})
+        inputs = {
+            key: weights_digest(each, checkpoint_of(each))
+            if each.folder is not None
+            else digest_of([each.checkpoint, each.revision or ""])
+            for key, each in sides.items()
+        }
+        for key, name in (("task", self.request.task), ("control", self.request.control)):
+            if name is not None:
+                data = self._dataset(name)
+                parts = [data.benchmark.digest, generator_digest(data.benchmark), data.digest_items]
+                inputs[key] = digest_of(parts)
+        files = sorted(Path(__file__).parent.glob("module_*.py"))
+        return AnalysisHashes(inputs=inputs, code=digest_of(file_digest(path) for path in files))
+
+    def _dataset(self, name: str) -> Dataset:
+        if name not in self._data:
+            benchmark = self.registry.benchmark(name)
+            self._data[name] = load_benchmark(benchmark, self.request.data, self.request.limit)
+        return self._data[name]
+
+    def _session(self, model: Model, name: str) -> Session:
+        data, request = self._dataset(name), self.request
+        lookup = self.registry.benchmark
+        return Session(model, data.benchmark, data, lookup, request.limit, data=request.data)
+
+    def _evidence(self) -> tuple[Evidence, Callable[[], Made]]:
+        """The groups of adaptations, and how the types are adapted alone."""
+        request = self.request
+        if request.is_pair:
+            pair = load_pair(self.registry, request.card, request.device)
+            group = Group(request.task, self._session(pair.model, request.task), (pair,))
+            return Evidence(request.seed, [group], self.told), Made
+        model = load_from(self.registry, request.card, checkpoint_of(request.card), request.device)
+        groups, trained = [], []
+        for key, name in (("task", request.task), ("control", request.control)):
+            if name is not None:
+                origin = digest_of([self.hashes.inputs["model"], self.hashes.inputs[key]])
+                session, folder = self._session(model, name), request.output / ADAPTATIONS
+                store = Adaptations(folder, session, request.recipe.budget, origin)
+                found = train(store, "all", request.recipe, modules_of(model), told=self.told)
+                trained.append((store, found))
+                groups.append(Group(name, session, found.pairs))
+        evidence = Evidence(request.seed, groups, self.told)
+        return evidence, partial(evidence.adaptation, *trained[0], request.recipe)
+
+    def _counts(self, evidence: Evidence) -> dict[str, int]:
+        found = {"seeds": len(evidence.groups[0].pairs)}
+        for key, group in zip(("", "control_"), evidence.groups, strict=False):
+            items = group.session.items("test")
+            found |= {f"{key}items": len(items), f"{key}clusters": len(set(items.clusters))}
+        return found

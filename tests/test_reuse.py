@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -354,10 +355,10 @@ class TestAnswerColumn:
         model = tiny_dense(name)
         data, shape, first = items(model, 5), model.shape, readout(model)
         asked = Readout(
-            first.labels, first.candidates, max_new_tokens=6, parse=lambda text, _: hash(text) % 97
+            first.labels, first.candidates, max_new_tokens=6, parse=lambda text, _: crc32(text.encode()) % 97
         )
         units = [np.arange(place, shape.units, 7) for place in range(4)]
-        here = [scale("neuron", shape, each, 3.0, "answer") for each in units]
+        here = [scale("neuron", shape, each, 30.0, "answer") for each in units]
         nothing = scale("neuron", shape, np.array([0]), 1.0 + 1e-12, "content")
         whole = [Intervention((*each.edits, *nothing.edits)) for each in here]
         found, expected = (Engine(model).predict(data, asked, each).codes for each in (here, whole))

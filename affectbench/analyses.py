@@ -84,6 +84,13 @@ ANALYSES: Mapping[str, Known] = {
         ("flow", "causes", "answer_vectors"),
         features=True,
     ),
+    "circuit-validation": Known(
+        "Units that write an emotion's direction",
+        "Whether enhancing or switching off its best neurons and heads moves a model along an emotion.",
+        "circuit_validation",
+        {"units": [1, 2, 4, 8, 16, 32], "random_draws": 20, "items_per_emotion": 20, "positions": "answer"},
+        ("anatomy", "circuit", "directions", "targets", "controls"),
+    ),
 }
 
 

@@ -22,6 +22,8 @@ GUIDES = (
     "docs/analyses.md",
     "docs/circuits.md",
     "docs/conformance.md",
+    "docs/expression.md",
+    "docs/judges.md",
     "docs/corpora.md",
     "docs/large-runs.md",
     "docs/models.md",
@@ -165,12 +167,19 @@ def own(tmp_path: Path) -> Path:
 
 def test_yaml_examples_load_and_only_name_what_exists(own: Path) -> None:
     from affectbench.registry import Registry
-    from affectbench.task import InterventionProtocol, ModelCard, RecognitionBenchmark, Suite, load_file
+    from affectbench.task import (
+        InterventionProtocol,
+        JudgeCard,
+        ModelCard,
+        RecognitionBenchmark,
+        Suite,
+        load_file,
+    )
 
     known = Registry(installed=False)
     loaded = [load_file(path) for path in sorted(own.rglob("*.yaml")) if path.parent.name != "data"]
     by_kind = {type(task): task for task in loaded if task.name != "zero-gain"}
-    assert set(by_kind) == {RecognitionBenchmark, InterventionProtocol, ModelCard, Suite}
+    assert set(by_kind) == {RecognitionBenchmark, InterventionProtocol, ModelCard, Suite, JudgeCard}
     card, suite = by_kind[ModelCard], by_kind[Suite]
     assert isinstance(card, ModelCard)
     assert isinstance(suite, Suite)

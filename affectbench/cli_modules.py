@@ -38,8 +38,8 @@ def modules(
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Adaptations of each kind.")] = 3,
-    steps: Annotated[int, typer.Option(min=1, help="Updates of each adaptation.")] = 60,
-    batch: Annotated[int, typer.Option(min=1, help="Items of an update.")] = 24,
+    steps: Annotated[int, typer.Option(min=1, help="Updates of each adaptation.")] = 80,
+    batch: Annotated[int, typer.Option(min=1, help="Items of an update.")] = 16,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's choice.")] = 0,
@@ -58,7 +58,7 @@ def modules(
 
     Examples:
 
-        python harness.py modules reference-text-base --control reference-errands
+        python harness.py modules reference-text-base --control reference-needs
 
         python harness.py modules my-adapted-model --task goemotions --data path/to/data --include mine
     """

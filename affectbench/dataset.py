@@ -142,8 +142,9 @@ def generator_digest(benchmark: Benchmark) -> str:
         return ""
     here = Path(__file__).parent
     files = sorted((here / "generators").glob("*.py"))
-    if getattr(benchmark.source, "module", "") == "errands":
-        files.append(here / "errands.py")
+    module = getattr(benchmark.source, "module", "")
+    if module in ("errands", "needs"):
+        files.append(here / f"{module}.py")
     return digest_of(file_digest(path) for path in files)
 
 

@@ -60,11 +60,13 @@ NOISE, MATCHED = "random change of equal norm", "equal parameters"
 
 @dataclass
 class Group:
-    """Adaptations to one task, one a seed: the emotion task's, or the control's."""
+    """Adaptations to one task, one a seed: the emotion task's, or the control's. Where they learnt nothing,
+    there is nothing to compare with."""
 
     label: str
     session: Session
     pairs: tuple[Pair, ...]
+    learnt: bool = True
     changes: list[Changes] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -94,7 +96,7 @@ class Evidence:
 
     def _lead(self, group: int, test: str, scores: Scores, what: str) -> list[Finding]:
         """The finding whether gate stands out in a test, which the verdict remembers."""
-        if not self.has_gate or GATE not in scores:
+        if not self.has_gate or GATE not in scores or not self.groups[group].learnt:
             return []
         name = test if group == 0 else f"control-{test}"
         self.leads[name] = margin(scores)
@@ -107,7 +109,15 @@ class Evidence:
             tag = "" if place == 0 else "-control"
             made.tables.append(change_table(group.label, f"change{tag}", group.changes))
             made.matrices.append(change_matrix(group.label, f"layers{tag}", group.changes))
-            if self.has_gate:
+            if not group.learnt:
+                made.findings.append(
+                    Finding(
+                        name=f"not-learnt{tag}",
+                        text=f"{group.label}: the adaptation learnt nothing within its budget, by validation "
+                        "items: nothing follows from it.",
+                    )
+                )
+            elif self.has_gate:
                 made.findings.append(change_finding(group.label, f"gate-change{tag}", group.changes))
                 lead = change_lead(group.changes, self.seed)
                 if lead is not None:

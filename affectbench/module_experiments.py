@@ -28,6 +28,8 @@ TRANSFERS = (*SINGLE, "attn", "up+down", "mlp", "gate+down", "attn+gate", "attn+
 """The types one by one, all sets of {attn, gate, up+down}, and gate with down alone."""
 DAMAGED = (*SINGLE, "attn", "mlp")
 TRAINED = (*SINGLE, "attn", "mlp", "gate+down", "attn+gate", "all")
+LEAST = 0.05
+"""What validation UAR has to gain for an adaptation to have learnt anything."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,11 @@ class Trained:
     pairs: tuple[Pair, ...]
     curves: tuple[tuple[float, ...], ...]
     steps: tuple[int, ...]
+
+    @property
+    def learnt(self) -> bool:
+        """Whether validation got better than before the first update, in any seed."""
+        return any(max(curve) > curve[0] + LEAST for curve in self.curves)
 
 
 def known(names: Sequence[str], modules: Modules) -> dict[str, tuple[str, ...]]:

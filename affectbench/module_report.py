@@ -307,6 +307,8 @@ def verdict_finding(leads: Mapping[str, Quantity]) -> Finding:
     if shared:
         text += f"; no further than on the control task in {', '.join(TESTS[test] for test in shared)}"
     text += f". Not tested, or nothing to test: {', '.join(missing)}." if missing else "."
+    if not any(name.startswith("control-") for name in leads):
+        text += " No control task was learnt beside it."
     return Finding(name="verdict", text=text)
 
 

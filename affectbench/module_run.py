@@ -153,7 +153,7 @@ class ModuleRun:
                 store = Adaptations(folder, session, request.recipe.budget, origin)
                 found = train(store, "all", request.recipe, modules_of(model), told=self.told)
                 trained.append((store, found))
-                groups.append(Group(name, session, found.pairs))
+                groups.append(Group(name, session, found.pairs, found.learnt))
         evidence = Evidence(request.seed, groups, self.told)
         return evidence, partial(evidence.adaptation, *trained[0], request.recipe)
 

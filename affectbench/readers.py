@@ -76,13 +76,14 @@ def read_items(benchmark: Benchmark, root: Path | None) -> Iterator[RawItem]:
 
 
 def _generated(source: GeneratorSource) -> Iterator[RawItem]:
-    from affectbench import errands
+    from affectbench import errands, needs
     from affectbench.generators import narratives, speech
 
     made: dict[str, Callable[[str, int, int], Sequence[Any]]] = {
         "narratives": narratives.examples,
         "speech": speech.examples,
         "errands": errands.examples,
+        "needs": needs.examples,
     }
     for split in SPLITS:
         rows: list[Any] = list(made[source.module](split, getattr(source.per_emotion, split), source.seed))

@@ -26,7 +26,7 @@ class GeneratorSource(Frozen):
     """
 
     reader: Literal["generator"]
-    module: Literal["narratives", "speech", "errands"]
+    module: Literal["narratives", "speech", "errands", "needs"]
     seed: Seed
     per_emotion: PerSplit
     label: Text = "label"

@@ -221,6 +221,8 @@ def test_the_rate_is_chosen_with_the_first_seed_and_labels_can_be_shuffled(store
         (0.01, 0), (0.02, 0), (0.03, 0), (0.02, 1), (0.02, 2)
     ]  # fmt: skip
     assert len(found.pairs) == 3
+    assert found.learnt
+    assert not replace(found, curves=((0.1, 0.14), (0.2, 0.15))).learnt
     control = shuffled(store, found, Recipe(2, (0.02,), 2, SHORT))
     assert {plan.labels for plan in asked[5:]} == {"shuffled"}
     assert control.pairs[0].adapted.digest != found.pairs[0].adapted.digest

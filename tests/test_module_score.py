@@ -117,3 +117,5 @@ def test_the_verdict_needs_every_test_and_more_than_the_control_shows() -> None:
     assert "no further than on the control task in Transfer" in text
     assert "Not tested, or nothing to test: Transfer" in verdict_finding({"change": quantity(0.2)}).text
     assert verdict_finding({}).text.startswith("gate_proj does not stand out here")
+    assert "No control task was learnt" in verdict_finding(every).text
+    assert "No control task was learnt" not in text

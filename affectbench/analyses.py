@@ -91,6 +91,26 @@ ANALYSES: Mapping[str, Known] = {
         {"units": [1, 2, 4, 8, 16, 32], "random_draws": 20, "items_per_emotion": 20, "positions": "answer"},
         ("anatomy", "circuit", "directions", "targets", "controls"),
     ),
+    "feature-effects": Known(
+        "Causal features by emotion and phase",
+        "How many features cause an emotion's answers, how strongly and how unevenly, phase by phase.",
+        "feature_effects",
+        {
+            "split": "identification",
+            "probe_split": "test",
+            "positions": "answer",
+            "top": 100,
+            "same_feature_cosine": 0.7,
+            "candidates": 64,
+            "items": 40,
+            "matched_repeats": 20,
+            "effect_draws": 1000,
+            "bootstrap_draws": 0,
+            "shown": 5,
+        },
+        ("feature_flow", "flow", "causes", "tracing", "features", "answer_vectors"),
+        features=True,
+    ),
 }
 
 

@@ -35,12 +35,18 @@ def planned(registry: Registry, job: Job, name: str, inputs: Mapping[str, str]) 
 
 def made(placement: Placement, asked: PlannedAnalysis, progress: Callable[[int], None]) -> Analysis:
     """An analysis of the placement's order; `progress` is called with the items just done."""
-    session, model = placement.session, placement.session.model
-    if known(asked.kind).features and model.dictionary is None:
-        from affectbench.sae_formats import load_card
+    if known(asked.kind).features:
+        attach_features(placement)
+    return run_analysis(asked, placement.session, command=placement.options.command, progress=progress)
 
+
+def attach_features(placement: Placement) -> None:
+    """Load the sparse autoencoders that the model's card names, where they are not there yet."""
+    from affectbench.sae_formats import load_card
+
+    model = placement.session.model
+    if model.dictionary is None:
         model.attach(load_card(_features_of(placement.registry, placement.order.job.card), model.device))
-    return run_analysis(asked, session, command=placement.options.command, progress=progress)
 
 
 def _features_of(registry: Registry, card: ModelCard) -> SaeCard:

@@ -26,6 +26,7 @@ from affectbench.flow import Flow, LayerReading, Sample, flow_of, read_layer, to
 from affectbench.pieces import Progress
 from affectbench.readout import Items
 from affectbench.score_models import Estimate
+from affectbench.session import Session
 from affectbench.sites import RESIDUAL, FloatArray
 
 HELD = 256 << 20
@@ -52,42 +53,56 @@ class Reading:
 def analyse(asked: Asked) -> Content:
     """Raises `AffectbenchError` where the autoencoders are of fewer than three layers, or an emotion has too
     few items."""
-    session, dictionary = asked.session, asked.session.model.dictionary
+    session, layers = asked.session, attached(asked.session).layers
+    labels, seen, unseen = session.benchmark.labels, session.items("identification"), session.items("test")
+    readings = read(asked)
+    parts = [(which, reading, flow_of_reading(reading, asked)) for which, reading in readings.items()]
+    return Content(
+        n=_counts(seen, readings, unseen),
+        findings=findings(layers, parts),
+        curves=[curve(which, layers, flow, len(labels)) for which, _, flow in parts],
+        matrices=[common(labels, layers, readings["all"].means[-1], asked.number("shown_top"))],
+        tables=[
+            *(kinds(which, labels, reading, flow, asked) for which, reading, flow in parts),
+            items_table(labels, seen, readings),
+        ],
+        notes=_notes(readings),
+    )
+
+
+def attached(session: Session) -> Dictionary:
+    """The autoencoders of a session's model. Raises `AffectbenchError` for fewer than three layers."""
+    dictionary = session.model.dictionary
     assert dictionary is not None, "the autoencoders are attached first"
     if len(dictionary.layers) < 3:
         raise AffectbenchError(
             f"{dictionary.name} has features of {len(dictionary.layers)} layers; a flow needs three",
             hint="train autoencoders for every layer: python harness.py train-sae",
         )
-    labels = session.benchmark.labels
-    seen, unseen = session.items("identification"), session.items("test")
-    answers = [session.base(items)[0] == items.gold for items in (seen, unseen)]
+    return dictionary
+
+
+def read(asked: Asked) -> dict[str, Reading]:
+    """Readings of all items, and of those answered correctly where there are enough."""
+    session, dictionary = asked.session, attached(asked.session)
+    labels = len(session.benchmark.labels)
+    both = session.items("identification"), session.items("test")
+    answers = [session.base(items)[0] == items.gold for items in both]
     readings: dict[str, Reading] = {}
-    for layer, z, other in activations(session.engine, dictionary, seen, unseen, asked.progress):
+    for layer, z, other in activations(session.engine, dictionary, *both, asked.progress):
         if not readings:
-            usable = [sound(z), sound(other)]
-            readings = _chosen((seen, unseen), usable, answers, len(labels))
+            readings = _chosen(both, [sound(z), sound(other)], answers, labels)
         decoder = dictionary.at(layer).decoder.float().cpu().numpy()
         for reading in readings.values():
-            _read(reading, asked, z, other, decoder, len(labels))
+            _read(reading, asked, z, other, decoder, labels)
+    return readings
+
+
+def flow_of_reading(reading: Reading, asked: Asked) -> Flow:
+    """Curves and change points of a reading."""
     cosine = asked.settings["same_feature_cosine"]
     assert isinstance(cosine, float), "a cosine"
-    flows = {
-        which: flow_of(reading.layers, least_cosine=cosine, seed=asked.seed)
-        for which, reading in readings.items()
-    }
-    parts = [(which, readings[which], flows[which]) for which in readings]
-    return Content(
-        n=_counts(seen, readings, unseen),
-        findings=findings(dictionary.layers, parts),
-        curves=[curve(which, dictionary.layers, flow, len(labels)) for which, _, flow in parts],
-        matrices=[common(labels, dictionary.layers, readings["all"].means[-1], asked.number("shown_top"))],
-        tables=[
-            *(kinds(which, labels, reading, flow, asked) for which, reading, flow in parts),
-            items_table(labels, seen, readings),
-        ],
-        notes=_notes(readings),
-    )  # fmt: skip
+    return flow_of(reading.layers, least_cosine=cosine, seed=asked.seed)
 
 
 def activations(
@@ -163,28 +178,22 @@ def findings(layers: Sequence[int], parts: Sequence[tuple[str, Reading, Flow]]) 
     """Where phases begin, and what the last one has that the others do not."""
     told = []
     for which, _, flow in parts:
-        text = f"Share of the curves that phases explain, p against other orders of layers ({WHICH[which]}):"
+        whose = WHICH[which].capitalize()
+        text = f"{whose}: share of the curves that phases explain, against other orders of the layers:"
         explained = Estimate(value=flow.explained)
         told.append(Finding(name=f"phases-{which}", text=text, value=explained, p=flow.p))
         for place, phase in enumerate(("second", "third")):
             low, high = flow.interval(place)
-            begins = Estimate(
-                value=layers[flow.boundaries[place]], low=layers[int(low)], high=layers[int(high)]
-            )
-            told.append(
-                Finding(
-                    name=f"{phase}-phase-{which}",
-                    text=f"The {phase} phase begins at layer ({WHICH[which]})",
-                    value=begins,
-                )
-            )
-        last = flow.boundaries[1]
-        share = flow.curves[1]
+            at = flow.boundaries[place]
+            begins = Estimate(value=layers[at], low=layers[int(low)], high=layers[int(high)])
+            text = f"{whose}: the {phase} phase begins at layer"
+            told.append(Finding(name=f"{phase}-phase-{which}", text=text, value=begins))
+        last, share = flow.boundaries[1], flow.curves[1]
         before, after = 100 * share[:last].max(), 100 * share[last:].mean()
-        text = (
-            f"{before:.1f} % at most before the last phase, {after:.1f} % on average in it ({WHICH[which]})"
+        text = f"{before:.1f} % at most before the last phase, {after:.1f} % on average in it"
+        told.append(
+            Finding(name=f"separating-{which}", text=f"{whose}: features that separate emotions: {text}")
         )
-        told.append(Finding(name=f"separating-{which}", text=f"Features that separate emotions: {text}"))
     return told
 
 

@@ -5,7 +5,7 @@ The numbers themselves stand in a table beside each figure; its description says
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from itertools import groupby
 from math import ceil
@@ -25,6 +25,8 @@ from affectbench.figures_parts import (
 )
 from affectbench.site_format import MISSING, general, number, shortened
 
+Written = Callable[[float | None], str]
+"""How a number is written in a field."""
 COLOURS = 8
 DENSE = 14
 """More columns than this, and the fields of a matrix are drawn without their numbers."""
@@ -60,6 +62,7 @@ def curve_figure(name: str, curve: Curve) -> str:
 def matrix_figure(name: str, matrix: Matrix) -> str:
     """Heat map with its numbers, as far as there is room for them."""
     columns, known = len(matrix.columns), _known(matrix.values)
+    written = general if all(value == int(value) for value in known) else shortened
     dense = columns > DENSE
     cell, line = (18.0, 18.0) if dense else (50.0, 30.0)
     top = max(map(abs, known), default=0.0) or 1.0
@@ -82,8 +85,8 @@ def matrix_figure(name: str, matrix: Matrix) -> str:
         for column, value in enumerate(values):
             where = (left + cell * column, head + line * row, cell, line)
             names = f"{matrix.rows[row]}, {matrix.columns[column]}"
-            parts.append(_field(where, names, value, top, matrix.scale, written=not dense))
-    parts += _legend(left, head + high + 14, top, matrix.scale)
+            parts.append(_field(where, names, value, top, matrix.scale, written, inside=not dense))
+    parts += _legend(left, head + high + 14, top, matrix.scale, written)
     room = max(16.0, slant(matrix.columns) * 1.3 - cell / 2)
     return svg(name, left + wide + room, head + high + 50, matrix.title, _told_matrix(matrix), parts)
 
@@ -102,9 +105,10 @@ def map_figure(name: str, found: Topography) -> str:
         parts.append(_head(cx, cy, radius))
         for point, x, y, value in zip(found.points, found.x, found.y, values, strict=True):
             where = (cx + radius * x - 8, cy - radius * y - 8, 16.0, 16.0)
-            parts.append(_field(where, f"{point}, {panel}", value, top, found.scale, written=False, corner=8))
+            names = f"{point}, {panel}"
+            parts.append(_field(where, names, value, top, found.scale, shortened, inside=False, corner=8))
     height = (side + 26) * rows + 10
-    parts += _legend(14, height, top, found.scale)
+    parts += _legend(14, height, top, found.scale, shortened)
     width = side * min(across, len(found.panels))
     return svg(name, max(width, 180), height + 34, found.title, _told_map(found), parts)
 
@@ -210,34 +214,35 @@ def _field(
     value: float | None,
     top: float,
     scale: str,
+    written: Written,
     *,
-    written: bool,
+    inside: bool,
     corner: float = 2,
 ) -> str:
     """One value as a coloured field, with its number in it or as a hint."""
     x, y, wide, high = where
     share = 0.0 if value is None else min(1.0, abs(value) / top)
     shade = "seq" if scale == "sequential" or value is None else "pos" if value > 0 else "neg"
-    shown = shortened(value)
+    shown = written(value)
     hint = f"<title>{escape(names)}: {shown}</title>"
     gap = 1.0 if corner < wide / 2 else 0.0
     drawn = (
         f'<rect class="{shade}" x="{x + gap:.1f}" y="{y + gap:.1f}" width="{wide - 2 * gap:g}" '
         f'height="{high - 2 * gap:g}" rx="{corner:g}" fill-opacity="{share:.3g}"/>'
     )
-    if not written:
+    if not inside:
         frame = "" if gap else f'<circle class="ring" cx="{x + wide / 2:.1f}" cy="{y + high / 2:.1f}" r="8"/>'
         return f"<g>{hint}{drawn}{frame}</g>"
     ink = "num zero" if value is None else "num strong" if share > 0.55 else "num"
     return f"<g>{hint}{drawn}{text_at(x + wide / 2, y + high / 2 + 4, shown, ink, 'middle')}</g>"
 
 
-def _legend(left: float, y: float, top: float, scale: str) -> list[str]:
+def _legend(left: float, y: float, top: float, scale: str, written: Written) -> list[str]:
     if scale == "diverging":
         return diverging_legend(left, y, top)
     shares = (0.0, 0.25, 0.5, 0.75, 1.0)
     parts = [box(left + 22 * place, y, 20, 10, "seq", share) for place, share in enumerate(shares)]
-    ends = [(0, "0"), (4, shortened(top))]
+    ends = [(0, "0"), (4, written(top))]
     return parts + [text_at(left + 22 * at + 10, y + 25, text, "tick", "middle") for at, text in ends]
 
 

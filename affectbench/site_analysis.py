@@ -109,7 +109,7 @@ def _at(series: Series, place: int) -> Cell:
 
 
 def _matrix_grid(matrix: Matrix) -> Grid:
-    rows = []
+    rows: list[list[Cell]] = []
     for row, label in enumerate(matrix.rows):
         cells = [Cell(label)]
         for column in range(len(matrix.columns)):

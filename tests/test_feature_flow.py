@@ -174,8 +174,5 @@ def test_findings_name_layers_and_not_places() -> None:
     third, second = found["third-phase-all"].value, found["second-phase-all"].value
     assert (third.value, third.low, third.high) == (20, 20, 20)
     assert (second.value, second.low, second.high) == (9, 9, 14)
-    assert (
-        "10.0 % at most before the last phase, 30.0 % on average in it"
-        in found["separating-all"].text
-    )
+    assert "10.0 % at most before the last phase, 30.0 % on average in it" in found["separating-all"].text
     assert found["phases-all"].p == 0.25

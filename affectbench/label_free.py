@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from affectbench import stats
 from affectbench.effects import LEVEL, UNDEFINED_DRAWS, rounded
 from affectbench.outcomes import Array, Condition, Outcomes, Steered, base_of
-from affectbench.score_models import Estimate, LabelFree
+from affectbench.score_models import Estimate, LabelFree, Recognition
 from affectbench.stats import FloatArray, IntArray
 
 
@@ -61,7 +63,7 @@ def _table(outcomes: Outcomes, base: Array, answers: Array) -> IntArray:
 def _score(outcomes: Outcomes, base: Array, way: Steered, seed: int, draws: int) -> LabelFree:
     table = _table(outcomes, base, way.answers)
     point = changes(table.sum(axis=0, dtype=np.float64)[None])[0]
-    uar, accuracy = _estimates(table, point, seed, draws)
+    uar, accuracy = _intervals(table, changes, point, seed, draws)
     controls = np.array(
         [changes(_table(outcomes, base, row).sum(axis=0, dtype=np.float64)[None])[0, 0] for row in way.draws]
     )
@@ -77,13 +79,57 @@ def _score(outcomes: Outcomes, base: Array, way: Steered, seed: int, draws: int)
         random_mean=rounded(controls.mean()) if known else None,
         random_sd=rounded(controls.std(ddof=1)) if known else None,
         p_random=rounded(((controls >= point[0] - 1e-12).sum() + 1) / (len(controls) + 1)) if known else None,
+        recognition=_recognition(outcomes, way, seed, draws),
     )
 
 
-def _estimates(table: IntArray, point: FloatArray, seed: int, draws: int) -> list[Estimate]:
-    """Both changes with 95 % intervals over resampled clusters, without where clusters are too few."""
+def macro_f1(confusion: FloatArray) -> FloatArray:
+    """Mean over emotions of F1 = 2 hits / (gold + answered) of counts (..., E, E + 1), gold in rows, no
+    answer in the last column; an emotion that is neither gold nor answered counts as 0."""
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    both = confusion.sum(axis=-1) + confusion.sum(axis=-2)[..., :-1]
+    return np.asarray((2 * hits / np.maximum(both, 1)).mean(axis=-1))
+
+
+def _confusion(outcomes: Outcomes, answers: Array) -> IntArray:
+    """(C, E * (E + 1)) counts of each gold label with each answer, by cluster."""
+    n_labels = len(outcomes.labels)
+    codes, n_clusters = stats.cluster_codes(outcomes.clusters)
+    answered = np.where(answers >= 0, answers, n_labels)
+    size = n_labels * (n_labels + 1)
+    cell = codes * size + outcomes.gold * (n_labels + 1) + answered
+    return np.bincount(cell, minlength=n_clusters * size).reshape(n_clusters, size).astype(np.int64)
+
+
+def _recognition(outcomes: Outcomes, way: Steered, seed: int, draws: int) -> Recognition:
+    n_labels = len(outcomes.labels)
+    table = np.concatenate([_confusion(outcomes, each) for each in (outcomes.base, way.answers)], axis=1)
+
+    def f1(sums: FloatArray) -> FloatArray:
+        before, after = np.split(np.asarray(sums, dtype=np.float64), 2, axis=1)
+        shape = (len(sums), n_labels, n_labels + 1)
+        return np.stack([macro_f1(before.reshape(shape)), macro_f1(after.reshape(shape))], axis=1)
+
+    def change(sums: FloatArray) -> FloatArray:
+        return np.diff(f1(sums), axis=1)
+
+    total = table.sum(axis=0, dtype=np.float64)[None]
+    before, after = f1(total)[0]
+    return Recognition(
+        accuracy_before=rounded((outcomes.base == outcomes.gold).mean()),
+        accuracy_after=rounded((way.answers == outcomes.gold).mean()),
+        macro_f1_before=rounded(before),
+        macro_f1_after=rounded(after),
+        macro_f1_change=_intervals(table, change, change(total)[0], seed, draws)[0],
+    )
+
+
+def _intervals(
+    table: IntArray, statistic: Callable[[FloatArray], FloatArray], point: FloatArray, seed: int, draws: int
+) -> list[Estimate]:
+    """Statistics with 95 % intervals over resampled clusters, without where clusters are too few."""
     if len(table) > 1:
-        found = stats.bootstrap(table, changes, draws=draws, seed=seed)
+        found = stats.bootstrap(table, statistic, draws=draws, seed=seed)
         found = found[np.isfinite(found).all(axis=1)]
         if len(found) >= (1 - UNDEFINED_DRAWS) * draws:
             low, high = np.quantile(found, [LEVEL / 2, 1 - LEVEL / 2], axis=0)

@@ -82,6 +82,17 @@ class RandomControl(Result):
 Targeting = Literal["two_pass", "mix", "union", "oracle"]
 
 
+class Recognition(Result):
+    """Accuracy and macro-F1 (mean over emotions of 2 hits / (gold + answered)) without intervention and under
+    it, on the same items, and the change of macro-F1 with its paired interval over clusters."""
+
+    accuracy_before: float
+    accuracy_after: float
+    macro_f1_before: float
+    macro_f1_after: float
+    macro_f1_change: Estimate
+
+
 class LabelFree(Result):
     """Recognition when units are amplified without a gold label to say which; never part of a rank.
 
@@ -100,6 +111,7 @@ class LabelFree(Result):
     random_mean: float | None
     random_sd: float | None
     p_random: float | None
+    recognition: Recognition | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class DoseScore(Result):

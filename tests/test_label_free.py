@@ -203,6 +203,32 @@ class TestScores:
             assert high is not None
             assert low < np.mean(recalls) < high
 
+    def test_macro_f1_is_that_of_scikit_learn(self) -> None:
+        from sklearn.metrics import f1_score
+
+        outcomes = with_steered(example_outcomes())
+        found = label_free_scores(outcomes, outcomes.conditions[1], 0, 500)[0].recognition
+        assert found is not None
+        answers, gold = outcomes.conditions[1].steered[0].answers, outcomes.gold
+        before, after = (
+            f1_score(gold, each, labels=range(7), average="macro", zero_division=0)
+            for each in (outcomes.base, answers)
+        )
+        assert found.macro_f1_before == pytest.approx(before)
+        assert found.macro_f1_after == pytest.approx(after)
+        assert found.accuracy_after == pytest.approx(np.mean(answers == gold))
+        change = found.macro_f1_change
+        assert change.value == pytest.approx(after - before)
+        assert change.low is not None
+        assert change.high is not None
+        assert change.low < after - before < change.high
+        unanswered = np.where(np.arange(len(gold)) % 5 == 0, -2, outcomes.base).astype(outcomes.base.dtype)
+        blank = replace(outcomes, base=unanswered)
+        found = label_free_scores(blank, outcomes.conditions[1], 0, 500)[0].recognition
+        assert found is not None
+        expected = f1_score(gold, unanswered, labels=range(7), average="macro", zero_division=0)
+        assert found.macro_f1_before == pytest.approx(expected)
+
     def test_a_rule_that_helps_stands_out_from_random_units(self) -> None:
         outcomes = with_steered(example_outcomes())
         found = label_free_scores(outcomes, outcomes.conditions[1], 0, 500)[0]

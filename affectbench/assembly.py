@@ -10,7 +10,7 @@ from affectbench.circuit_budget import HEAD_BASE, NEURON_BASE, allocate, split_b
 from affectbench.directions import PUBLISHED_STEERED, middle_layers, scaled_layers
 from affectbench.errors import AffectbenchError
 from affectbench.selector import Selection
-from affectbench.sites import COMPONENT, HEAD, NEURON, RESIDUAL, FloatArray, SiteShape, UnitArray
+from affectbench.sites import COMPONENT, HEAD, NEURON, RESIDUAL, FloatArray
 from affectbench.study import Study
 
 BASES = {NEURON: NEURON_BASE, HEAD: HEAD_BASE}
@@ -48,13 +48,12 @@ def circuit_selection(anatomy: Anatomy, budget: int) -> Selection:
     scores = np.concatenate([_scores(anatomy, site) for site in budgets], axis=2)
     chosen = []
     for emotion, effects in enumerate(anatomy.effects):
-        units, start = [], 0
+        units = []
         for site, count in budgets.items():
             shape = study.site_shape(site)
             counts = allocate(effects[PLACES[site]], count, base=BASES[site], width=shape.width)
             found = best_of_layers(_scores(anatomy, site)[emotion], counts)
-            units.append(_within(shape, study.shape, start, found))
-            start += shape.width
+            units.append(study.shape.within(site, found) if study.shape.kinds else found)
         joined = np.concatenate(units)
         order = np.argsort(-scores[emotion].ravel()[joined], kind="stable")
         chosen.append(joined[order])
@@ -80,12 +79,6 @@ def _budgets(study: Study, budget: int) -> dict[str, int]:
 
 def _scores(anatomy: Anatomy, site: str) -> FloatArray:
     return anatomy.neurons if site == NEURON else anatomy.heads
-
-
-def _within(own: SiteShape, whole: SiteShape, start: int, units: UnitArray) -> UnitArray:
-    """Flat indices in a site that joins several, of units of the one that starts at `start` in a layer."""
-    found: UnitArray = units // own.width * whole.width + start + units % own.width
-    return found
 
 
 def _check_site(study: Study, sites: tuple[str, ...]) -> None:

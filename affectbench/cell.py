@@ -37,7 +37,7 @@ from affectbench.replies import Replies
 from affectbench.score_models import Arm, Calibration, PreservationScore, WordConfound
 from affectbench.selector import TIE_RULE, Selection
 from affectbench.session import Session
-from affectbench.sites import FEATURE, GATE, NEURON
+from affectbench.sites import COMPONENT, FEATURE, GATE, NEURON
 from affectbench.study import Study
 from affectbench.targets import Dosing, Target, random_targets, site_parts, targets_of, with_differences
 from affectbench.task import SPLITS
@@ -333,6 +333,12 @@ class CellRun:
         model = self.session.model
         if site in (GATE, NEURON):
             return model.planted()
+        if site == COMPONENT and (known := model.planted()) is not None:
+            shape = model.site_shape(site)
+            return {
+                kind: {label: shape.within(NEURON, np.array(units)) for label, units in known[kind].items()}
+                for kind in ("planted", "decoys")
+            }
         return model.dictionary.planted() if site == FEATURE and model.dictionary is not None else None
 
     def _record(

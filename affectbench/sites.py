@@ -136,3 +136,10 @@ class SiteShape:
             found.append((kind, layers * kind.width + own[places] - start, places))
             start += kind.width
         return found
+
+    def within(self, site: str, units: UnitArray) -> UnitArray:
+        """Flat indices in this site, which joins several, of flat `units` of one: `split` backwards."""
+        starts = np.cumsum([0, *(kind.width for kind in self.kinds)])
+        place = next(at for at, kind in enumerate(self.kinds) if kind.site == site)
+        layers, own = np.divmod(units, self.kinds[place].width)
+        return np.asarray(layers * self.width + starts[place] + own, dtype=np.int64)

@@ -257,6 +257,8 @@ def test_units_of_a_component_are_neurons_and_then_heads() -> None:
     assert shape.channels == neurons.channels + heads.channels
     units = np.array([shape.width + neurons.width + 1, 3, 2 * shape.width])
     (kind, own, places), (other, theirs, there) = shape.split(units)
+    np.testing.assert_array_equal(shape.within("neuron", own), units[places])
+    np.testing.assert_array_equal(shape.within("head", theirs), units[there])
     assert (kind.site, own.tolist(), places.tolist()) == ("neuron", [3, 2 * neurons.width], [1, 2])
     assert (other.site, theirs.tolist(), there.tolist()) == ("head", [heads.width + 1], [0])
     assert shape.sizes(units).tolist() == [heads.size, 1, 1]

@@ -157,7 +157,8 @@ def _unscorable(outcomes: Outcomes, baseline: Baseline) -> str:
     empty = [label for label, recall in zip(outcomes.labels, baseline.recall, strict=True) if recall is None]
     if empty:
         return f"no items with gold label {', '.join(empty)}: the effect matrix would have an empty column"
-    if (outcomes.base < 0).all():
+    own_base = any(condition.base is not None for condition in outcomes.conditions)
+    if (outcomes.base < 0).all() and not own_base:
         return "the model without intervention gives no item a label: there is nothing to change"
     return ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 
 from affectbench.errors import RecordError
 from affectbench.expression_score import distinct, rescored, score_expression
-from affectbench.outcomes import ERROR, UNPARSED
+from affectbench.outcomes import ERROR, UNPARSED, Condition, Outcomes
 from affectbench.replies import COLUMNS, FLAGS, WORDS, Replies, read_replies
+from affectbench.score import score_outcomes
 from affectbench.text_measures import Topicality
 
 LABELS = ("anger", "joy")
@@ -139,3 +141,32 @@ def test_a_file_of_replies_comes_back_as_it_was(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(RecordError, match=r"replies\.parquet are damaged"):
         read_replies(path)
+
+
+def test_a_model_that_prompts_do_not_move_is_scored_where_it_was_not_prompted() -> None:
+    """All elicited replies express nothing; steered plain ones do."""
+    n, nothing = 12, np.full(12, UNPARSED, dtype=np.int8)
+    gold = np.tile([0, 1], 6)
+    steered = Condition(
+        "amplify", 1.0, 1.0, np.stack([np.full(n, 0), np.full(n, 1)]).astype(np.int8),
+        np.full((2, n), np.nan, dtype=np.float32), np.zeros((0, n), dtype=np.int8), base=nothing,
+    )  # fmt: skip
+    outcomes = Outcomes(
+        labels=LABELS,
+        items=np.array([f"i{k}" for k in range(n)]),
+        gold=gold,
+        clusters=np.repeat(np.arange(6), 2),
+        base=nothing,
+        base_margin=np.full((n, 2), np.nan, dtype=np.float32),
+        conditions=(steered,),
+    )
+    found = score_outcomes(outcomes, seed=0, bootstrap_draws=200)
+    assert found.status == "ok", found.reason
+    assert found.doses[0].effect_matrix == [[1.0, 0.0], [0.0, 1.0]]
+    assert not found.doses[0].collapsed
+    assert (
+        score_outcomes(
+            replace(outcomes, conditions=(replace(steered, base=None),)), seed=0, bootstrap_draws=200
+        ).reason
+        == "the model without intervention gives no item a label: there is nothing to change"
+    )

@@ -135,7 +135,7 @@ def test_it_is_found_among_the_tasks(tmp_path: Path) -> None:
 def test_our_own_task_has_the_items_of_its_design() -> None:
     task = shipped("scenarios")
     data = load_benchmark(task)
-    pairs = {"identification": 240, "validation": 96, "test": 144}
+    pairs = {"identification": 120, "validation": 16, "test": 36}
     assert {name: len(data.split(name)) for name in SPLITS} == {name: 6 * n for name, n in pairs.items()}
     assert {each.fields["valence"] for each in data.split("test")} == set(VALENCES)
 

@@ -1,4 +1,4 @@
-"""The command line of the module track: `modules`."""
+"""The command line of the module track: `modules` and `wheels`."""
 
 from __future__ import annotations
 
@@ -73,3 +73,29 @@ def modules(
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped; what is done is kept: the same command goes on from here")
         raise typer.Exit(130) from None
+
+
+@app.command()
+def wheels(
+    answers: Annotated[
+        Path, typer.Argument(help="JSON lines with `gold` and `answer`, and `set` where several.")
+    ],
+    metric: Annotated[
+        str, typer.Option(help="hit (one gold label), open (several) or sentiment (signed numbers).")
+    ] = "hit",
+    maps: Annotated[
+        Path | None, typer.Option("--wheels", help="The five official wheels as JSON (docs/modules.md).")
+    ] = None,
+    format: Annotated[str, typer.Option("--format", "-f", help="text or json.")] = "text",
+) -> None:
+    """Score answers as MER-UniBench does, with what it leaves out: coverage, length of lists, neutral.
+
+    An answer is a list of labels, a printed list, or free text in which known labels are looked for.
+
+    Example:
+
+        python harness.py wheels answers.jsonl --wheels wheel_mapping.json
+    """
+    from affectbench.wheel_command import score_wheels
+
+    score_wheels(out, answers, metric, maps, format)

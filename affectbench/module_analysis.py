@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import torch
-
-from affectbench import __version__
+from affectbench.analyses import provenance
 from affectbench.analysis import (
     Analysis,
     AnalysisCost,
     AnalysisHashes,
-    AnalysisProvenance,
     Curve,
     Finding,
     Matrix,
@@ -24,7 +20,6 @@ from affectbench.analysis import (
 from affectbench.cell import now_iso
 from affectbench.memory import peak_memory_mib
 from affectbench.model_card import ModelCard
-from affectbench.placement import library_versions
 
 TITLES = {
     "module-change": ("Where the adaptation changed weights", "Change of each module type, base to adapted."),
@@ -105,14 +100,5 @@ def assembled(
             cpu_s=time.process_time() - clock.cpu,
             peak_memory_mib=peak_memory_mib(),
         ),
-        provenance=AnalysisProvenance(
-            affectbench=__version__,
-            python=platform.python_version(),
-            platform=platform.platform(),
-            threads=torch.get_num_threads(),
-            versions=library_versions(),
-            command=command,
-            started=clock.started,
-            finished=now_iso(),
-        ),
+        provenance=provenance(command, clock.started, now_iso()),
     )

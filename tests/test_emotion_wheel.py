@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from affectbench.cli import app
 from affectbench.emotion_wheel import (
     Wheels,
     closed_set_recall,
@@ -16,7 +19,7 @@ from affectbench.emotion_wheel import (
     parse_list,
     sentiment,
 )
-from affectbench.errors import ScoreError
+from affectbench.errors import AffectbenchError, ScoreError
 
 OFFICIAL = Path(__file__).resolve().parents[2] / "shared/data/emotion_wheel/wheel_mapping.json"
 GOLDEN = """
@@ -187,3 +190,56 @@ def test_what_is_no_wheel_or_does_not_pair_is_refused(tmp_path: Path, small: Whe
         hit_rate(small, ["a", "b"], [["a"]])
     with pytest.raises(ScoreError, match="finite"):
         sentiment([float("nan")], [1.0])
+
+
+ROWS = [
+    {"set": "one", "gold": "a", "answer": ["as"]},
+    {"set": "one", "gold": "b", "answer": "['a', 'n']"},
+    {"set": "two", "gold": "n", "answer": "It is n, she said."},
+    {"set": "two", "gold": "c", "answer": ""},
+]
+
+
+def wheels_of(tmp_path: Path, small: Wheels, rows: list[dict[str, object]], *more: str) -> Any:
+    """The command's result on rows; the small wheels are written out for it."""
+    answers, maps = tmp_path / "answers.jsonl", tmp_path / "maps.json"
+    answers.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    content = {
+        "format_mapping": small.forms, "raw_mapping": small.synonyms,
+        "wheel_map_whole": {f"wheel{place}": wheel for place, wheel in enumerate(small.clusters)},
+    }  # fmt: skip
+    maps.write_text(json.dumps(content))
+    options = ["--wheels", str(maps)] if "--no-wheels" not in more else []
+    kept = [each for each in more if each != "--no-wheels"]
+    return CliRunner().invoke(app, ["wheels", str(answers), "--format", "json", *options, *kept])
+
+
+def test_the_command_scores_each_set(tmp_path: Path, small: Wheels) -> None:
+    found = json.loads(wheels_of(tmp_path, small, ROWS).stdout)
+    assert found["one"]["wheels"] == [0.5, 1.0]
+    assert found["one"]["hit rate"] == 0.75
+    assert found["two"]["labels an answer"] == 0.5
+    assert found["two"]["closed-set UAR"] == 0.5
+    assert found["two"]["wheels"] == [0.0, None]  # Neither n nor c is in the second wheel.
+    rows = [{"gold": ["a"], "answer": ["a", "b"]}, {"gold": ["a", "b"], "answer": ["a"]}]
+    found = json.loads(wheels_of(tmp_path, small, rows, "--metric", "open").stdout)["answers"]
+    assert (found["F"], found["n"]) == (0.875, 2)
+    rows = [{"gold": gold, "answer": answer} for gold, answer in ((1.2, 1), (-0.4, 0), (0, 1), (0.8, -1))]
+    found = json.loads(wheels_of(tmp_path, small, rows, "--metric", "sentiment", "--no-wheels").stdout)[
+        "answers"
+    ]
+    assert found["weighted_f1"] == pytest.approx(2 / 3)
+
+
+def test_the_command_says_what_is_wrong_with_its_input(tmp_path: Path, small: Wheels) -> None:
+    for rows, more, message in (
+        (ROWS, ("--metric", "hits"), "metric 'hits' does not exist"),
+        (ROWS, ("--no-wheels",), "groups labels by emotion wheels"),
+        ([{"gold": "a"}], (), "expected `gold` and `answer`"),
+        ([], (), "holds no rows"),
+        ([{"gold": 3, "answer": "a"}], (), "expected a label, found 3"),
+        ([{"gold": "a", "answer": 1}], ("--metric", "sentiment"), "expected a number, found 'a'"),
+    ):
+        result = wheels_of(tmp_path, small, rows, *more)  # type: ignore[arg-type]
+        assert isinstance(result.exception, AffectbenchError)
+        assert message in result.exception.message

@@ -104,7 +104,8 @@ def test_names_in_harness_commands_exist(arguments: list[str], own: Path) -> Non
             if not arguments[place + 1].startswith("path/"):
                 registry.find(kind, arguments[place + 1])  # type: ignore[arg-type]
     if arguments[0] == "analyse":
-        known(arguments[1])
+        for name in arguments[1 : arguments.index("--model")]:
+            known(name)
     if arguments[0] == "verify-task":
         registry.find("benchmark", arguments[1])
     if arguments[0] == "run" and not arguments[1].startswith("--"):

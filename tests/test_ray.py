@@ -16,6 +16,7 @@ from e2e_content import (
 )
 from e2e_runs import ON_RAY, command, needs_ray, run
 
+from affectbench.analysing import inputs_of, planned
 from affectbench.dataset import load_benchmark
 from affectbench.errors import AffectbenchError
 from affectbench.placement import Order, planned_cells
@@ -91,3 +92,15 @@ def test_a_node_whose_files_differ_is_refused(bench: Bench, tmp_path: Path) -> N
         compare_content(bench.registry(tmp_path), replace(order, cells=(changed,)))
     with pytest.raises(AffectbenchError, match="there is no selector 'mine'"):
         compare_content(bench.registry(), order)
+
+
+def test_a_node_that_would_analyse_something_else_is_refused(bench: Bench) -> None:
+    registry, job = bench.registry(), bench.job("magnitude")
+    dataset = load_benchmark(job.benchmark, bench.root / "data", None)
+    inputs = inputs_of(registry, job, dataset, ())
+    asked = planned(registry, job, "direction-geometry", inputs)
+    compare_content(registry, Order(job, dataset, (), (), (asked,)))
+    code = asked.hashes.model_copy(update={"code": "another"})
+    other = Order(job, dataset, (), (), (replace(asked, hashes=code),))
+    with pytest.raises(AffectbenchError, match="would make the analysis direction-geometry of"):
+        compare_content(registry, other)

@@ -23,6 +23,8 @@ CANDIDATES = 64
 ITEMS = 25
 """Items of an emotion that features are traced on."""
 DRAWS = 1000
+NEAR = 10
+"""Features that a random one is drawn from to take the place of another."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,27 @@ def traced_study(study: Study, most: int = CANDIDATES) -> TracedStudy:
         causal.append(own[order][effects.causal[order]])
         found.append(effects)
     return TracedStudy(traced, tuple(found), scores, tuple(causal))
+
+
+def nearest_features(study: Study, unit: int, barred: UnitArray, count: int = NEAR) -> UnitArray:
+    """The `count` features of a feature's layer that fire as often and write as much, without those `barred`.
+
+    Distance in log firing rate and log (mean activation x norm of the decoder row), each divided by its
+    standard deviation over the layer's active features; means over emotions.
+    """
+    width = study.shape.width
+    layer, own = divmod(unit, width)
+    rate = study.evidence.rate[:, layer].mean(axis=0)
+    norms = study.writes(FEATURE, layer).norm(dim=-1).double().cpu().numpy()
+    written = study.evidence.mean[:, layer].mean(axis=0) * norms
+    alive = np.flatnonzero((rate > 0) & (written > 0))
+    place = np.log(np.stack([rate[alive], written[alive]]))
+    at = np.log(np.maximum([rate[own], written[own]], 1e-12))
+    spread = np.maximum(place.std(axis=1), 1e-12)
+    distance = (((place - at[:, None]) / spread[:, None]) ** 2).sum(axis=0)
+    ranked = layer * width + alive[np.argsort(distance, kind="stable")]
+    free = (ranked != unit) & ~np.isin(ranked, barred)
+    return np.asarray(ranked[free][:count], dtype=np.int64)
 
 
 def selection(study: Study, scores: FloatArray, units: Sequence[UnitArray]) -> Selection:

@@ -16,7 +16,14 @@ from tiny_models import LABELS, family, items, readout, tiny_qwen2
 from affectbench.causes import causal_features
 from affectbench.engine import Engine
 from affectbench.evidence import EvidencePass, requests_of
-from affectbench.features import candidates, first_items, margin_to_next, steering, traced_study
+from affectbench.features import (
+    candidates,
+    first_items,
+    margin_to_next,
+    nearest_features,
+    steering,
+    traced_study,
+)
 from affectbench.injection import Injection
 from affectbench.intervention import UNTOUCHED, add
 from affectbench.model import Model
@@ -225,6 +232,46 @@ def test_a_study_is_traced_on_the_first_items_and_the_best_candidates() -> None:
         assert set(causal) <= set(chosen[emotion])
         assert (np.diff(found.scores[emotion, causal]) <= 0).all()
         assert (found.scores[emotion, causal] > 0).all()
+
+
+def test_random_features_fire_as_often_and_write_as_much() -> None:
+    model = model_with_features()
+    study = study_of(Engine(model, 0), items(model, 30), frozenset({"mean", "rate"}))
+    rate, mean = study.evidence.rate.mean(axis=0), study.evidence.mean.mean(axis=0)
+    written = mean * np.stack([study.writes(FEATURE, layer).norm(dim=-1) for layer in range(len(rate))])
+    unit = FEATURES + int(np.flatnonzero(rate[1] > 0)[3])
+    alive = [each for each in range(FEATURES) if rate[1, each] > 0]
+    scales = [np.std([np.log(table[1, each]) for each in alive]) for table in (rate, written)]
+
+    def distance(each: int) -> float:
+        gaps = [np.log(table[1, each] / table[1, unit % FEATURES]) for table in (rate, written)]
+        return float(sum((gap / scale) ** 2 for gap, scale in zip(gaps, scales, strict=True)))
+
+    expected = [FEATURES + each for each in sorted(alive, key=distance) if FEATURES + each != unit]
+    assert nearest_features(study, unit, np.array([expected[1]]), 4).tolist() == [expected[0], *expected[2:5]]
+
+
+def test_a_dense_direction_is_as_long_as_features_are() -> None:
+    model = copy(tiny_qwen2())
+    engine, asked = Engine(model, 0), items(model, 30)
+    read = readout(model)
+    requests = requests_of({"mean", "rms"}, "residual", "answer")
+    found = EvidencePass(engine, asked, read, requests, correct_only=False).run()
+    study = Study(
+        evidence=found.evidence("residual", "answer"),
+        shuffled=found.evidence("residual", "answer", shuffled=True),
+        items=asked, readout=read, seed=0, ask=lambda edits: engine.predict(asked, read, edits),
+        engine=engine,
+    )  # fmt: skip
+    for budget in (1, 2):
+        selection = REGISTRY.selector("dense_direction")().select(study, budget)
+        assert selection.vectors is not None
+        for emotion, (units, row) in enumerate(zip(selection.units, selection.vectors, strict=True)):
+            assert np.linalg.norm(row) == pytest.approx(model.hidden_width**0.5)
+            mean = study.evidence.mean[:, units[0]]
+            away = mean[emotion] - mean.mean(axis=0)
+            first = row[: model.hidden_width]
+            assert first @ away / np.linalg.norm(first) == pytest.approx(np.linalg.norm(away))
 
 
 def steered_selection(model: Model, study: Study) -> Selection:

@@ -30,7 +30,9 @@ def modules(
     limit: Annotated[
         int | None, typer.Option(min=1, help="At most so many items of each label in each split.")
     ] = None,
-    rank: Annotated[int, typer.Option(min=1, help="Rank of the LoRA adaptations.")] = 8,
+    rank: Annotated[
+        int, typer.Option(min=0, help="Rank of the LoRA adaptations; 0 trains the weights themselves.")
+    ] = 8,
     rate: Annotated[
         list[float] | None,
         typer.Option(

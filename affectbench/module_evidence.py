@@ -183,7 +183,8 @@ class Evidence:
         return made
 
     def adaptation(self, store: Adaptations, everything: Trained, recipe: Recipe) -> Made:
-        """What types learn alone, at equal rank and with as many parameters as gate has."""
+        """What types learn alone, at equal rank and with as many parameters as gate has. Weights that are
+        trained themselves cannot be matched: there, at equal budget only."""
         told, session = self.told, store.session
         reference = known([GATE], self.modules).get(GATE, known(["up"], self.modules)["up"])
         equal = [everything] + [
@@ -192,7 +193,7 @@ class Evidence:
             if name != "all"
         ]
         matched = []
-        for each in equal:
+        for each in equal if recipe.rank else ():
             rank = matched_rank(self.modules, each.types, recipe.rank, reference)
             if rank == each.rank:
                 matched.append(each)

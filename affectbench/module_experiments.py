@@ -34,7 +34,8 @@ LEAST = 0.05
 
 @dataclass(frozen=True)
 class Recipe:
-    """How adaptations are made: rank of those at equal rank, learning rates to choose from, seeds."""
+    """How adaptations are made: rank of those at equal rank (0 trains the weights themselves), learning rates
+    to choose from, seeds."""
 
     rank: int = 8
     rates: tuple[float, ...] = (0.001, 0.003)
@@ -173,8 +174,9 @@ def train(
 
     rate = store.best_rate(types, rank, recipe.rates, 0, tell)
     found = [store.get(Plan(types, rank, rate, seed), tell) for seed in range(recipe.seeds)]
+    count = modules.lora_parameters(types, rank) if rank else modules.parameters(types)
     return Trained(
-        name, types, rank, rate, modules.lora_parameters(types, rank),
+        name, types, rank, rate, count,
         tuple(Pair(store.session.model, each.adapted) for each in found),
         tuple(each.recalls for each in found), found[0].steps,
     )  # fmt: skip

@@ -132,6 +132,21 @@ def test_damage_is_measured_on_the_task_and_on_what_must_stay(done: Path) -> Non
         assert parts[2] == pytest.approx(parts[0] - parts[1])
 
 
+def test_weights_themselves_are_adapted_at_rank_0(folder: Path, tmp_path: Path) -> None:
+    recipe = Recipe(0, (0.01,), 1, Budget(steps=1, batch=3, every=1))
+    ModuleRun(
+        Registry([folder], installed=False), request_of(folder, tmp_path, control=None, recipe=recipe)
+    ).run()
+    found = analyses(tmp_path)
+    table = rows(found["module-adaptation"], "adaptation")
+    assert set(table) == {"gate", "up", "k", "all", "all, labels shuffled"}
+    assert table["gate"]["parameters"] == 3 * 24 * 32
+    assert table["gate"]["of all, %"] == pytest.approx(
+        rows(found["module-change"], "change")["gate"]["share of weights, %"]
+    )
+    assert "Not tested, or nothing to test" in found["module-verdict"].findings[0].text
+
+
 def test_a_finished_run_is_not_made_again(done: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("affectbench.module_run.load_from", lambda *_: pytest.fail("the model was loaded"))
     registry = Registry([folder], installed=False)

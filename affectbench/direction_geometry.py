@@ -23,12 +23,14 @@ from affectbench.geometry import (
     similarity_intervals,
     similarity_of_emotions,
     similarity_of_sites,
+    without_groups,
 )
 from affectbench.score_models import Estimate
 from affectbench.sites import MIDDLE, RESIDUAL, FloatArray
 
 PLACES = (MIDDLE, RESIDUAL)
 """Places of a layer, in the order of depth: what lies behind its attention, and behind its MLP."""
+GROUPED = "What items of one cluster have in common was taken out: each holds every emotion equally often."
 LEAST = 2
 """Items of an emotion that a direction needs."""
 
@@ -59,7 +61,9 @@ def analyse(asked: Asked) -> Content:
         raise AffectbenchError(
             f"{few[0]!r} has fewer than {LEAST} usable items of identification", hint="use more items"
         )
-    found = separation(vectors, gold, clusters, draws=draws, seed=asked.seed)
+    centred = without_groups(vectors, gold, clusters)
+    apart = vectors if centred is None else centred
+    found = separation(apart, gold, clusters, draws=draws, seed=asked.seed, grouped=centred is not None)
     most = vectors[:, int(found.values.argmax())]
     interval = similarity_intervals(most, gold, clusters, draws=draws, seed=asked.seed)
     means = np.stack([vectors[gold == place].mean(axis=0, dtype=np.float64) for place in range(len(labels))])
@@ -70,6 +74,7 @@ def analyse(asked: Asked) -> Content:
         findings=findings(geometry),
         curves=curves(geometry),
         matrices=matrices(geometry),
+        notes=[] if centred is None else [GROUPED],
     )
 
 

@@ -49,19 +49,43 @@ class Separation(NamedTuple):
     onset_high: int
 
 
+def without_groups(vectors: npt.ArrayLike, gold: npt.ArrayLike, clusters: npt.ArrayLike) -> FloatArray | None:
+    """Item vectors (N, ...) minus the mean of their cluster, so that only what sets emotions apart within one
+    context is left; None where some cluster does not hold every emotion equally often."""
+    items, truth = np.asarray(vectors, dtype=np.float64), np.asarray(gold)
+    codes, count = cluster_codes(clusters)
+    labels, own = np.unique(truth, return_inverse=True)
+    numbers = np.zeros((count, len(labels)))
+    np.add.at(numbers, (codes, own), 1)
+    if (numbers != numbers[:, :1]).any():
+        return None
+    sums = np.zeros((count, *items.shape[1:]))
+    np.add.at(sums, codes, items)
+    sizes = numbers.sum(axis=1).reshape(-1, *[1] * (items.ndim - 1))
+    return np.asarray(items - (sums / sizes)[codes])
+
+
 def separation(
-    vectors: npt.ArrayLike, gold: npt.ArrayLike, clusters: npt.ArrayLike, *, draws: int, seed: int
+    vectors: npt.ArrayLike,
+    gold: npt.ArrayLike,
+    clusters: npt.ArrayLike,
+    *,
+    draws: int,
+    seed: int,
+    grouped: bool = False,
 ) -> Separation:
     """Share of the variance of item vectors (N, S, d) that lies between emotions, beyond what chance gives.
 
-    epsilon^2 = 1 - (1 - eta^2)(N - 1) / (N - E), eta^2 the between over the total sum of squares: 0 on
-    average where emotions do not differ, 1 where items of one emotion are equal. Intervals: jackknife over
-    clusters and Student's t, because resampled duplicates would look like separation; that of the onset:
-    percentiles over `draws` resamples of clusters, for which the same bias at all sites changes little.
+    epsilon^2 = 1 - (1 - eta^2)(N - G) / (N - G - E + 1), eta^2 the between over the total sum of squares, G
+    the number of means that were taken out: 1, or one a cluster where vectors are `grouped`. 0 on average
+    where emotions do not differ, 1 where items of one emotion are equal. Intervals: jackknife over clusters
+    and Student's t, because resampled duplicates would look like separation; that of the onset: percentiles
+    over `draws` resamples of clusters, for which the same bias at all sites changes little.
 
     Args:
         gold: (N,) numbers of emotions.
-        clusters: (N,) what makes items dependent; items of one group, if vectors have its mean taken out.
+        clusters: (N,) what makes items dependent.
+        grouped: whether vectors are `without_groups`.
 
     Raises:
         ScoreError: fewer than two emotions or two clusters.
@@ -79,7 +103,7 @@ def separation(
     weights = np.concatenate([np.ones((1, count)), kept, drawn])
     found = np.stack(
         [
-            _epsilon(weights, codes, own, items[:, site], (count, len(labels)))
+            _epsilon(weights, codes, own, items[:, site], (count, len(labels)), grouped)
             for site in range(items.shape[1])
         ],
         axis=1,
@@ -98,7 +122,12 @@ def onset(curve: FloatArray) -> int:
 
 
 def _epsilon(
-    weights: FloatArray, codes: IntArray, own: IntArray, vectors: FloatArray, size: tuple[int, int]
+    weights: FloatArray,
+    codes: IntArray,
+    own: IntArray,
+    vectors: FloatArray,
+    size: tuple[int, int],
+    grouped: bool,
 ) -> FloatArray:
     """epsilon^2 at one site for each row of cluster `weights` (D, C): (D,). `size`: clusters, emotions."""
     count, labels = size
@@ -117,8 +146,9 @@ def _epsilon(
     # A sum of squares that is rounding alone is none: all vectors of the site are equal.
     plain = total > 1e-12 * np.maximum(weights @ squares, 1e-300)
     eta = np.divide(between, total, out=np.zeros_like(total), where=plain)
-    present = (n > 0).sum(axis=1)
-    return np.asarray(1 - (1 - eta) * (total_n - 1) / np.maximum(total_n - present, 1))
+    free = total_n - (weights.sum(axis=1) if grouped else 1)
+    left = free - (n > 0).sum(axis=1) + 1
+    return np.asarray(1 - (1 - eta) * free / np.maximum(left, 1))
 
 
 def similarity_intervals(

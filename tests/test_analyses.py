@@ -18,10 +18,10 @@ from affectbench.analyses import Asked, Known
 from affectbench.analysis import Analysis, AnalysisStore
 from affectbench.answer_vectors import answer_vectors, sound
 from affectbench.dataset import load_benchmark
-from affectbench.direction_geometry import PLACES
+from affectbench.direction_geometry import GROUPED, PLACES
 from affectbench.direction_geometry import analyse as geometry_of
 from affectbench.errors import AffectbenchError
-from affectbench.geometry import separation, similarity_of_emotions
+from affectbench.geometry import separation, similarity_of_emotions, without_groups
 from affectbench.placement import Options, Order, Placement, content_hashes
 from affectbench.plan import Job, jobs_of_suite
 from affectbench.run import Run
@@ -204,7 +204,9 @@ class TestVectors:
         items = session.items("identification")
         points = [(place, layer) for layer in range(2) for place in PLACES]
         vectors = answer_vectors(session.engine, items, points).astype(np.float64)
-        expected = separation(vectors, items.gold, items.clusters, draws=0, seed=0)
+        centred = without_groups(vectors, items.gold, items.clusters)
+        assert centred is not None, "each person lives through every emotion twice"
+        expected = separation(centred, items.gold, items.clusters, draws=0, seed=0, grouped=True)
         content = geometry_of(Asked(session, 0, analyses.ANALYSES[GEOMETRY].settings))
         (curve, _), (emotions, sites) = content.curves, content.matrices
         assert curve.series[0].values == pytest.approx(expected.values.tolist())
@@ -215,6 +217,7 @@ class TestVectors:
         assert np.array(emotions.values) == pytest.approx(cosines, abs=1e-6)
         assert len(sites.rows) == 4
         assert content.n == {"items": len(items), "clusters": 4}
+        assert content.notes == [GROUPED]
 
     def test_items_that_failed_are_left_out_and_counted(
         self, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -14,6 +14,7 @@ from affectbench.geometry import (
     similarity_intervals,
     similarity_of_emotions,
     similarity_of_sites,
+    without_groups,
 )
 
 EMOTIONS, SITES, WIDTH = 4, 6, 16
@@ -93,6 +94,33 @@ class TestSeparation:
             inside.append(found.low[0] <= 0 <= found.high[0])
         assert abs(np.mean(values)) < 0.002
         assert np.mean(inside) > 0.8
+
+    def test_what_a_context_adds_is_taken_out_and_chance_is_still_0(self) -> None:
+        """Groups of one item an emotion, whose contexts differ far more than emotions do."""
+        values, inside = [], []
+        for seed in range(60):
+            vectors, gold, clusters = items(begin=SITES, n=80, seed=seed)
+            contexts = 20 * np.random.default_rng(seed).normal(size=(20, 1, WIDTH))
+            centred = without_groups((vectors + contexts[clusters])[:, :1], gold, clusters)
+            assert centred is not None
+            assert centred[clusters == 3].mean(axis=0) == pytest.approx(0, abs=1e-12)
+            found = separation(centred, gold, clusters, draws=0, seed=0, grouped=True)
+            values.append(found.values[0])
+            inside.append(found.low[0] <= 0 <= found.high[0])
+        assert abs(np.mean(values)) < 0.003
+        assert np.mean(inside) > 0.8
+        vectors, gold, clusters = items(begin=3, n=80)
+        moved = vectors + 20 * np.random.default_rng(0).normal(size=(20, 1, WIDTH))[clusters]
+        hidden = separation(moved, gold, clusters, draws=0, seed=0)
+        seen = separation(
+            without_groups(moved, gold, clusters), gold, clusters, draws=0, seed=0, grouped=True
+        )
+        assert hidden.values[4] < 0.05
+        assert seen.values[4] == pytest.approx(plainly(vectors[:, 4], gold), abs=0.12)
+
+    def test_groups_that_lack_an_emotion_are_left_as_they_are(self) -> None:
+        vectors, gold, clusters = items(n=40)
+        assert without_groups(vectors[1:], gold[1:], clusters[1:]) is None
 
     @pytest.mark.parametrize("begin", [1, 3, 5])
     def test_the_onset_is_where_it_was_planted(self, begin: int) -> None:

@@ -283,7 +283,8 @@ def crowd_envent(root: Path) -> None:
 
 
 BUILDERS: dict[str, Builder] = {
-    "carer": carer, "crema-d": crema_d, "crowd-envent": crowd_envent, "emodb": emodb,
+    "carer": carer, "crema-d": crema_d, "crowd-envent": crowd_envent,
+    "crowd-envent-anger-relief": crowd_envent, "crowd-envent-fear-pride": crowd_envent, "emodb": emodb,
     "empathetic-dialogues": empathetic_dialogues, "esd": esd, "esd-mandarin": esd, "goemotions": goemotions,
     "iemocap": iemocap, "isear": isear, "meld": meld, "meld-text": meld, "msp-podcast": msp_podcast,
     "ravdess": ravdess, "savee": savee, "semeval-2018": semeval_2018, "sev": sev,

@@ -7,6 +7,7 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from corpora import BUILDERS, DROPPED, EXPECTED
 from example_benchmarks import ROOT, shipped
@@ -135,6 +136,31 @@ def test_crowd_envent_as_it_was_published() -> None:
     assert first.label == "anger"
     assert str(first.text).endswith("...")
     assert "angry" not in str(first.text)
+    order = "anger boredom disgust fear guilt joy pride relief sadness shame surprise trust neutral"
+    assert list(task.labels) == order.split(), "the order of the feature dumps, not of the alphabet"
+    raw = pd.read_csv(DATA / "crowd_envent/generation.csv")
+    assert len(raw) == 6600
+    assert (raw["generated_text"] != raw["hidden_emo_text"]).sum() > 100
+    majority = max(found.values()) / len(items)
+    assert majority == pytest.approx(550 / 6600)
+
+
+def test_prompts_of_crowd_envent_differ_in_their_demonstrations_alone(corpora: Path) -> None:
+    """They end in "Answer:", list no options, and no label's answer begins as another's does."""
+    seen = {}
+    for name in ("crowd-envent", "crowd-envent-anger-relief", "crowd-envent-fear-pride"):
+        task = shipped(name)
+        item = load_benchmark(task, corpora).split("test")[0]
+        prompt = prompt_text(task, item)
+        before, *demonstrations, query = prompt.text.split(" Context: ")
+        assert query == f"{item.text} Answer:"
+        assert len(demonstrations) == 2
+        seen[name] = (before, item.id, tuple(part.split(" Answer: ")[1] for part in demonstrations))
+        assert len(set(prompt.answer_options)) == 13
+    assert len({(before, item) for before, item, _ in seen.values()}) == 1
+    assert [labels for _, _, labels in seen.values()] == [
+        ("joy", "sadness"), ("anger", "relief"), ("fear", "pride"),
+    ]  # fmt: skip
 
 
 def test_the_page_on_corpora_lists_each_with_its_classes_and_licence() -> None:

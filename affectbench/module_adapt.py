@@ -21,7 +21,7 @@ from affectbench.errors import AffectbenchError
 from affectbench.identity import digest_of
 from affectbench.intervention import UNTOUCHED, VALID
 from affectbench.model import Model
-from affectbench.module_edit import Adapted, FullWeights, LoraWeights
+from affectbench.module_edit import Adapted, FullWeights, LoraWeights, is_transposed
 from affectbench.module_types import Modules, modules_of
 from affectbench.readout import Codes, IntArray, Items, Readout
 from affectbench.session import Session
@@ -255,6 +255,7 @@ class _Lora(_Trainer):
         except ImportError as error:
             raise AffectbenchError("adapting with LoRA needs peft", hint="pip install peft") from error
         modules = [name.removesuffix(".weight") for name in names]
+        self._transposed = {name for name in names if is_transposed(model, name)}
         config = LoraConfig(r=rank, lora_alpha=ALPHA * rank, target_modules=modules, lora_dropout=0.0)
         self._wrapped: Any = get_peft_model(model.network, config).eval()
         network: Any = self._wrapped.base_model.model
@@ -272,7 +273,8 @@ class _Lora(_Trainer):
 
     def adapted(self, weights: dict[str, Tensor], plan: Plan) -> Adapted:
         factors = {
-            name: LowRank(weights[f"{name}/a"], weights[f"{name}/b"], float(ALPHA)) for name in self._layers
+            name: LowRank(weights[f"{name}/a"], weights[f"{name}/b"], float(ALPHA), name in self._transposed)
+            for name in self._layers
         }
         return LoraWeights(factors, _digest(weights))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -56,7 +56,11 @@ class LoraWeights:
         """Raises `AffectbenchError` where the adapter fits no weight of the model."""
         shapes = {name: tuple(value.shape) for name, value in model.network.named_parameters()}
         names = matched(adapter.factors, shapes, str(adapter.folder))
-        return cls({names[module]: pair for module, pair in adapter.factors.items()}, adapter.digest)
+        factors = {
+            names[module]: replace(pair, transposed=is_transposed(model, names[module]))
+            for module, pair in adapter.factors.items()
+        }
+        return cls(factors, adapter.digest)
 
     @property
     def names(self) -> Sequence[str]:
@@ -64,9 +68,15 @@ class LoraWeights:
 
     def read(self, name: str, before: Tensor) -> Tensor:
         change = self.factors[name].product().to(before.device)
-        change = change if change.shape == before.shape else change.T  # GPT-2 keeps (inputs, outputs).
         merged: Tensor = (before.float() + change).to(before.dtype)
         return merged
+
+
+def is_transposed(model: Model, name: str) -> bool:
+    """Whether a weight is kept as (inputs, outputs); a square one does not tell by its shape."""
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(model.network.get_submodule(name.rpartition(".")[0]), Conv1D)
 
 
 @dataclass(frozen=True)

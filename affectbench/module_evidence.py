@@ -23,6 +23,7 @@ from affectbench.module_experiments import (
     measure,
     shuffled,
     train,
+    trained_apart,
     transfer_conditions,
     whole,
 )
@@ -187,10 +188,10 @@ class Evidence:
         trained themselves cannot be matched: there, at equal budget only."""
         told, session = self.told, store.session
         reference = known([GATE], self.modules).get(GATE, known(["up"], self.modules)["up"])
+        named = {name: types for name, types in known(TRAINED, self.modules).items() if name != "all"}
+        fused = [name for name, types in named.items() if not trained_apart(self.modules, types)]
         equal = [everything] + [
-            train(store, name, recipe, self.modules, told=told)
-            for name in known(TRAINED, self.modules)
-            if name != "all"
+            train(store, name, recipe, self.modules, told=told) for name in named if name not in fused
         ]
         matched = []
         for each in equal if recipe.rank else ():
@@ -208,6 +209,8 @@ class Evidence:
             tables=[adaptation_table("Adapted alone", "adaptation", rows, scores)],
             curves=[adaptation_curve("Adapted alone at equal rank: validation", "curves", equal)],
         )
+        if fused:
+            made.notes.append(f"Fused with other types, so not trained alone: {', '.join(fused)}.")
         made.findings += self._lead(0, "adaptation", scores, "UAR when adapted alone at equal rank")
         alike = {each.name: scores[f"{each.name}, {MATCHED}"] for each in matched}
         made.findings += self._lead(0, "matched", alike, "UAR when adapted alone with equal parameters")

@@ -194,6 +194,12 @@ def shuffled(store: Adaptations, like: Trained, recipe: Recipe, told: Told | Non
     )  # fmt: skip
 
 
+def trained_apart(modules: Modules, types: Sequence[str]) -> bool:
+    """Whether these types can be trained without others: no parameter of theirs holds another type too."""
+    names = {piece.parameter for piece in modules.of(types)}
+    return all(piece.type in types for piece in modules.pieces if piece.parameter in names)
+
+
 def matched_rank(modules: Modules, types: Sequence[str], rank: int, reference: Sequence[str]) -> int:
     """The rank at which a LoRA on `types` has about as many parameters as one of `rank` on `reference`."""
     wanted = modules.lora_parameters(reference, rank)

@@ -100,19 +100,22 @@ def _check_complete(folder: Path, shapes: dict[str, tuple[int, ...]]) -> None:
 
 @dataclass(frozen=True)
 class LowRank:
-    """The factors of one module's change, ``scaling * b @ a``: a (r, inputs), b (outputs, r)."""
+    """The factors of one module's change, ``scaling * b @ a``: a (r, inputs), b (outputs, r). `transposed`:
+    the module keeps its weight as (inputs, outputs), as GPT-2's do."""
 
     a: Tensor
     b: Tensor
     scaling: float
+    transposed: bool = False
 
     @property
     def rank(self) -> int:
         return int(self.a.shape[0])
 
     def product(self) -> Tensor:
-        """The change (outputs, inputs), in float32."""
-        return self.scaling * (self.b.float() @ self.a.float())
+        """The change of the weight as its module keeps it, in float32."""
+        change = self.scaling * (self.b.float() @ self.a.float())
+        return change.T if self.transposed else change
 
 
 @dataclass(frozen=True)

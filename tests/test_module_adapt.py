@@ -19,7 +19,14 @@ from affectbench.errors import AffectbenchError
 from affectbench.model import Model
 from affectbench.module_adapt import Budget, Plan, adapt, answer_loss, average_recall
 from affectbench.module_edit import FullWeights, Overlay, Pair
-from affectbench.module_experiments import Recipe, changes_of_pair, matched_rank, shuffled, train
+from affectbench.module_experiments import (
+    Recipe,
+    changes_of_pair,
+    matched_rank,
+    shuffled,
+    train,
+    trained_apart,
+)
 from affectbench.module_store import Adaptations
 from affectbench.module_types import TYPES, modules_of
 from affectbench.registry import Registry
@@ -137,12 +144,36 @@ def test_test_items_are_never_looked_at(session: Session, monkeypatch: pytest.Mo
     assert set(asked) == {"identification", "validation"}
 
 
+@pytest.mark.usefixtures("rising")
+def test_square_transposed_weights_get_the_change_that_was_trained() -> None:
+    """GPT-2 keeps (inputs, outputs); its attention's output is square, so a shape cannot tell."""
+    words = tiny.byte_tokenizer()
+    kind = tiny.network_class("GPT2LMHeadModel")
+    network = tiny.random_network(kind, tiny.shrunk(kind.config_class, words, n_inner=24), 0)
+    session = session_of(family("causal_lm")(network, words, tiny_card("causal_lm", "tiny-gpt2"), None))
+    found = adapt(session, Plan(("o",), 2, 0.01), SHORT)
+    pair = Pair(session.model, found.adapted)
+    (name, *_) = found.adapted.names
+    factors = found.adapted.factors[name]  # type: ignore[attr-defined]
+    inputs = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
+    module = network.get_submodule(name.removesuffix(".weight"))
+    before = module(inputs)
+    with pair.overlaid(Overlay(("o",))):
+        after = module(inputs)
+    expected = factors.scaling * (inputs @ factors.a.T @ factors.b.T)
+    torch.testing.assert_close(after - before, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_fused_types_are_trained_together_or_refused() -> None:
     session = session_of(model_of("Phi3"))
     with pytest.raises(AffectbenchError, match=r"gate_up_proj.weight holds gate together with up"):
         adapt(session, Plan(("gate",), 2, 0.01), SHORT)
     found = adapt(session, Plan(("gate", "up"), 2, 0.01), SHORT)
     assert len(found.adapted.names) == 3
+    modules = modules_of(session.model)
+    assert trained_apart(modules, ("gate", "up"))
+    assert not trained_apart(modules, ("gate",))
+    assert trained_apart(modules, ("o",))
 
 
 def test_a_loss_that_is_not_finite_is_an_error_and_leaves_the_base(session: Session) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from affectbench.errors import AffectbenchError
 from affectbench.registry import Registry
 from affectbench.sae import SAE, LayerSAE, SAEError, load
 from affectbench.sae_card import SaeCard
@@ -390,3 +391,40 @@ def test_cards_are_found_in_models_and_in_included_folders(tmp_path: Path) -> No
     for entry in registry.entries("model"):
         wanted = registry.model(entry.name).dictionary
         assert wanted is None or registry.sae(wanted)
+
+
+def test_a_protocol_of_features_gets_the_saes_that_the_card_names() -> None:
+    from affectbench.dataset import load_benchmark
+    from affectbench.placement import dictionary_card, planned_cells
+    from affectbench.plan import job_of_names
+
+    registry = Registry(installed=False)
+
+    def cells(model: str, protocol: str) -> set[str]:
+        job = job_of_names(registry, model, None, ["random"], [protocol], 0)
+        dataset = load_benchmark(job.benchmark, None, 2)
+        return {each.hashes.dictionary for each in planned_cells(registry, job, dataset)}
+
+    named = registry.model("reference-text-emergent").dictionary
+    assert named is not None
+    assert cells("reference-text-emergent", "sae-ablate-steer") == {registry.sae(named).weights_digest}
+    assert cells("reference-text-emergent", "zero-gain") == {""}
+    job = job_of_names(registry, "reference-text-plain", None, ["random"], ["sae-ablate-steer"], 0)
+    with pytest.raises(AffectbenchError, match="model reference-text-plain has none"):
+        dictionary_card(registry, job)
+
+
+def test_what_is_planted_is_read_from_beside_the_card(tmp_path: Path) -> None:
+    made = SAE({1: layer_sae(6, 10)}, "tiny")
+    made.save(tmp_path / "sae.safetensors")
+    plain = card(tmp_path, "mine", "relu", "affectbench", "sae.safetensors")
+    assert load_card(plain).planted() is None
+    (tmp_path / "mine.yaml").write_text((tmp_path / "mine.yaml").read_text() + "planted: truth.json\n")
+    planted = load_as(tmp_path / "mine.yaml", SaeCard)
+    with pytest.raises(AffectbenchError, match=r"truth.json, which cannot be read"):
+        load_card(planted)
+    (tmp_path / "truth.json").write_text('{"planted": {"joy": [1]}, "decoys": {"joy": [2]}}')
+    assert load_card(planted).planted() == {"planted": {"joy": [1]}, "decoys": {"joy": [2]}}
+    digest = planted.weights_digest
+    (tmp_path / "truth.json").write_text('{"planted": {"joy": [3]}, "decoys": {"joy": [2]}}')
+    assert planted.weights_digest != digest

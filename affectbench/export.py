@@ -16,7 +16,8 @@ from typing import Any
 from uuid import UUID
 
 from affectbench.errors import AffectbenchError
-from affectbench.record import Record, canonical_json, cell_id, file_part, rows
+from affectbench.record import Record, canonical_json, cell_id, file_part
+from affectbench.record_rows import rows
 from affectbench.score_models import Estimate
 from affectbench.store import write_atomically
 from affectbench.yaml_loading import suggest

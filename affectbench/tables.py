@@ -15,7 +15,8 @@ from rich.table import Table
 
 from affectbench.errors import AffectbenchError
 from affectbench.readouts import flat, readout_rows, shown
-from affectbench.record import Record, rows
+from affectbench.record import Record
+from affectbench.record_rows import rows
 from affectbench.site_summary import summary_of
 from affectbench.store import Store
 from affectbench.yaml_loading import suggest

@@ -228,3 +228,17 @@ def test_another_judge_is_another_task(writer: Bench, tmp_path: Path) -> None:
     finally:
         path.write_bytes(kept)
     assert judge_digests(registry, task) == before
+
+
+def test_tables_tell_what_was_expressed_beside_prompting(record: Record) -> None:
+    from affectbench.record_rows import rows
+
+    assert record.expression is not None
+    found = rows(record)
+    shown = {(each.condition, each.dose): each for each in record.expression.conditions}
+    for row in found:
+        own = shown[row["arm"], row["dose"]]
+        assert own.accuracy is not None
+        assert (row["expressed"], row["expressed_low"]) == (own.accuracy.value, own.accuracy.low)
+        assert row["expressed_none"] == own.none.value
+        assert row["prompted"] == 1.0

@@ -19,7 +19,8 @@ from pydantic import ValidationError
 from affectbench import store as store_module
 from affectbench.errors import RecordError
 from affectbench.outcomes import ERROR, UNPARSED
-from affectbench.record import Record, canonical_json, cell_id, hash_of, rows
+from affectbench.record import Record, canonical_json, cell_id, hash_of
+from affectbench.record_rows import rows
 from affectbench.score import score_outcomes
 from affectbench.store import Store, read_record, write_atomically, write_schemas
 

@@ -180,6 +180,7 @@ def check_all(console: Console, results: Sequence[Path]) -> None:
     """Load all content, compare schemas with the shipped ones, validate records; raises on a defect."""
     import tempfile
 
+    from affectbench.analyses import known
     from affectbench.analysis import AnalysisStore
     from affectbench.tables import read_records
     from affectbench.task import write_task_schemas
@@ -192,6 +193,9 @@ def check_all(console: Console, results: Sequence[Path]) -> None:
     }.items():  # fmt: skip
         for entry in registry.entries(kind):  # type: ignore[arg-type]
             load(entry.name)
+    for entry in registry.entries("suite"):
+        for analysis in registry.suite(entry.name).analyses:
+            known(analysis)
     root = builtin_root()
     with tempfile.TemporaryDirectory() as scratch:
         here = _result_schemas(Path(scratch))

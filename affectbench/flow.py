@@ -117,8 +117,8 @@ def probe_confusion(
 ) -> IntArray:
     """Confusion of a logistic probe (C = 1) on items that it was not fitted on, by cluster: (C, E, E).
 
-    Features are divided by their standard deviation on the fitted items: their size grows with depth, and C
-    must mean the same at each layer.
+    Features are standardised by the fitted items: their size grows with depth, and C must mean the same at
+    each layer.
 
     Args:
         fit: z (N, F) and gold (N,) of the items that it is fitted on.
@@ -128,7 +128,7 @@ def probe_confusion(
     from sklearn.linear_model import LogisticRegression
 
     (z, gold), (unseen, truth, clusters) = fit, held_out
-    spread = z.std(axis=0)
+    middle, spread = z.mean(axis=0), z.std(axis=0)
     used = spread > 0
     codes, n_clusters = cluster_codes(clusters)
     found = np.zeros((n_clusters, labels, labels), dtype=np.int64)
@@ -136,8 +136,8 @@ def probe_confusion(
         answers = np.full(len(truth), np.bincount(gold).argmax())
     else:
         probe = LogisticRegression(C=1.0, max_iter=1000)
-        probe.fit(z[:, used] / spread[used], gold)
-        answers = probe.predict(unseen[:, used] / spread[used])
+        probe.fit((z - middle)[:, used] / spread[used], gold)
+        answers = probe.predict((unseen - middle)[:, used] / spread[used])
     np.add.at(found, (codes, truth, answers), 1)
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +15,9 @@ from e2e_expression import MODEL, PROTOCOL, TASK
 from affectbench.dataset import load_benchmark
 from affectbench.intervention import UNTOUCHED, scale
 from affectbench.journal import Journal
+from affectbench.judges.judgement import Judgement
 from affectbench.judges.loading import load_judge
-from affectbench.outcomes import UNPARSED, Outcomes
+from affectbench.outcomes import ERROR, UNPARSED, Outcomes
 from affectbench.placement import load_model
 from affectbench.plan import job_of_names
 from affectbench.prompts import plain_prompt, prompt_text
@@ -25,6 +26,7 @@ from affectbench.replies import Replies, read_replies
 from affectbench.selector import Selection
 from affectbench.session import Session
 from affectbench.store import Store
+from affectbench.targets import Dosing, Units
 from affectbench.task import ExpressionBenchmark
 
 LABELS = tuple(CUES)
@@ -242,3 +244,47 @@ def test_tables_tell_what_was_expressed_beside_prompting(record: Record) -> None
         assert (row["expressed"], row["expressed_low"]) == (own.accuracy.value, own.accuracy.low)
         assert row["expressed_none"] == own.none.value
         assert row["prompted"] == 1.0
+
+
+def joyful(text: str) -> bool:
+    return bool(set(CUES["joy"]) & set(text.split()))
+
+
+class Stumbling:
+    """A judge that cannot read joy, and says the first label of all else."""
+
+    name, digest = "stumbling", "0" * 16
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def judge(self, texts: Sequence[str]) -> list[Judgement]:
+        self.asked += texts
+        return [Judgement(ERROR, "parse", "joy") if joyful(text) else Judgement(0) for text in texts]
+
+
+def test_a_judge_that_fails_is_counted_and_asked_again_and_never_answers(writer: Bench) -> None:
+    here, judge = session(writer), Stumbling()
+    here.judge = judge
+    assert here.expressing is not None
+    items = here.items("test")
+    found = here.expressing.judged(items, [UNTOUCHED])
+    failed = np.array([joyful(text) for text in found.texts[0]])
+    assert 0 < failed.sum() < len(items)
+    assert (found.codes[0][failed] == ERROR).all()
+    assert (found.codes[0][~failed] == 0).all()
+    assert set(found.failures[0]) == {"parse", ""}
+    asked = len(judge.asked)
+    assert asked == len(set(judge.asked)), "no text is asked about twice"
+    here.expressing.judged(items, [UNTOUCHED])
+    again = judge.asked[asked:]
+    assert set(again) == set(found.texts[0][failed]), "but failures are"
+    shape = here.model.site_shape("neuron")
+    protocol = writer.registry().intervention(PROTOCOL)
+    target = (Units("neuron", shape, np.arange(4), np.zeros(4)),)
+    texts = here.expressing.replies(items, [target] * 3, Dosing(protocol, {}), [("suppress", 0.0)])
+    expression = here.expression_of(texts, 0, 0)
+    assert expression.failed
+    assert expression.prompting.n_parse == failed.sum()
+    assert expression.prompting.judged_share == pytest.approx(1 - failed.mean())
+    assert expression.prompting.accuracy_judged == pytest.approx((items.gold[~failed] == 0).mean())

@@ -60,7 +60,7 @@ def analyse(asked: Asked) -> Content:
     return Content(
         n=_counts(seen, readings, unseen),
         findings=findings(layers, parts),
-        curves=[curve(which, layers, flow, len(labels)) for which, _, flow in parts],
+        curves=[curve(which, layers, flow, reading, len(labels)) for which, reading, flow in parts],
         matrices=[common(labels, layers, readings["all"].means[-1], asked.number("shown_top"))],
         tables=[
             *(kinds(which, labels, reading, flow, asked) for which, reading, flow in parts),
@@ -197,11 +197,13 @@ def findings(layers: Sequence[int], parts: Sequence[tuple[str, Reading, Flow]]) 
     return told
 
 
-def curve(which: str, layers: Sequence[int], flow: Flow, labels: int) -> Curve:
-    """The three curves with both change points."""
+def curve(which: str, layers: Sequence[int], flow: Flow, reading: Reading, labels: int) -> Curve:
+    """The three curves with both change points, and beside them how many features are active at all."""
     series = [Series(label=name, values=numbers(row)) for name, row in zip(NAMES, flow.curves, strict=True)]
     low, high = (numbers(ends) for ends in flow.probe_interval)
     series[2] = series[2].model_copy(update={"low": low, "high": high})
+    active = [layer.active for layer in reading.layers]
+    series.append(Series(label="features that are ever active", values=numbers(active)))
     marks = []
     for place, phase in enumerate(("second phase", "third phase")):
         start, end = flow.interval(place)

@@ -161,12 +161,14 @@ class Sample:
 @dataclass(frozen=True)
 class LayerReading:
     """What is kept of one layer, observed (first) and for each resample: top features and the share that
-    separates emotions; of the probe, its confusions by cluster; `directions` (F, d) of the top ones."""
+    separates emotions; of the probe, its confusions by cluster; `directions` (F, d) of the top features; and
+    the share of features that are `active` on any item."""
 
     tops: tuple[IntArray, ...]
     shares: FloatArray
     confusions: IntArray
     directions: dict[int, FloatArray]
+    active: float
 
 
 def read_layer(
@@ -199,7 +201,8 @@ def read_layer(
     confusions = probe_confusion((z, sample.gold), (unseen, other.gold, other.clusters), labels)
     used = sorted({int(feature) for each in tops for feature in each})
     rows_of = {} if decoder is None else {feature: decoder[feature].astype(np.float64) for feature in used}
-    return LayerReading(tuple(tops), np.array(shares), confusions, rows_of)
+    active = float((z.max(axis=0) > 0).mean())
+    return LayerReading(tuple(tops), np.array(shares), confusions, rows_of, active)
 
 
 @dataclass(frozen=True)

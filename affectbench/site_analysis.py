@@ -109,12 +109,14 @@ def _at(series: Series, place: int) -> Cell:
 
 
 def _matrix_grid(matrix: Matrix) -> Grid:
+    known = [value for values in matrix.values for value in values if value is not None]
+    whole = all(value == int(value) for value in known)
     rows: list[list[Cell]] = []
     for row, label in enumerate(matrix.rows):
         cells = [Cell(label)]
         for column in range(len(matrix.columns)):
             ends = (matrix.low[row][column], matrix.high[row][column]) if matrix.low else None
-            cells.append(_numeric(matrix.values[row][column], ends))
+            cells.append(_numeric(matrix.values[row][column], ends, whole=whole))
         rows.append(cells)
     return Grid([matrix.row_label or "row", *matrix.columns], rows)
 
@@ -128,10 +130,12 @@ def _map_grid(found: Topography) -> Grid:
     return Grid(["point", *found.panels], rows)
 
 
-def _numeric(value: float | None, ends: tuple[float | None, float | None] | None) -> Cell:
+def _numeric(
+    value: float | None, ends: tuple[float | None, float | None] | None, *, whole: bool = False
+) -> Cell:
     if value is None:
         return Cell(MISSING)
-    text = digits(value)
+    text = general(value) if whole else digits(value)
     return Cell(text, "" if ends is None else _span(*ends), f"{value:.9g}")
 
 

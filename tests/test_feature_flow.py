@@ -102,9 +102,11 @@ def test_the_curves_are_those_of_the_arrays(session: Session, content: Content) 
     expected = flow_of(readings, least_cosine=0.7, seed=0)
     curve = content.curves[0]
     assert curve.x == [0.0, 2.0, 3.0]
-    for series, row in zip(curve.series, expected.curves, strict=True):
+    for series, row in zip(curve.series[:3], expected.curves, strict=True):
         values = np.array([np.nan if value is None else value for value in series.values])
         assert values == pytest.approx(row, nan_ok=True)
+    active = [(features(session, "identification", layer) > 0).any(axis=0).mean() for layer in (0, 2, 3)]
+    assert curve.series[3].values == pytest.approx(active)
     layers = (0, 2, 3)
     assert [mark.x for mark in curve.marks] == [layers[at] for at in expected.boundaries]
     assert content.n["items"] == len(seen) == 7 * LIMIT
@@ -165,7 +167,7 @@ def test_two_layers_are_refused(session: Session, monkeypatch: pytest.MonkeyPatc
 
 
 def test_findings_name_layers_and_not_places() -> None:
-    nothing = LayerReading((), np.zeros(1), np.zeros((1, 2, 2), dtype=int), {})
+    nothing = LayerReading((), np.zeros(1), np.zeros((1, 2, 2), dtype=int), {}, 1.0)
     sample = Sample(np.zeros(1, dtype=int), ("a",))
     reading = feature_flow.Reading(sample, sample, np.zeros(1, int), np.zeros(1, int), [nothing], [])
     curves = np.array([[np.nan, 0.1, 0.2, 0.3], [0.0, 0.0, 0.1, 0.3], [0.2, 0.2, 0.3, 0.9]])

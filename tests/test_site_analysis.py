@@ -79,6 +79,11 @@ class TestFigures:
         ]
         assert [group.findtext("text") for group in drawn.iter("g")] == ["1.00", "−0.50", "0.00", "–"]
 
+    def test_counts_are_written_as_such(self) -> None:
+        matrix = Matrix(name="m", title="t", rows=["a"], columns=["x", "y"], values=[[3.0, None]])
+        drawn = ElementTree.fromstring(matrix_figure("m", matrix))
+        assert [group.findtext("text") for group in drawn.iter("g")] == ["3", "–"]
+
     def test_a_wide_matrix_keeps_its_numbers_as_hints(self) -> None:
         names = [f"c{place}" for place in range(30)]
         matrix = Matrix(name="m", title="t", rows=["a"], columns=names, values=[[0.25] * 30])

@@ -11,6 +11,7 @@ from affectbench.analysis import Finding
 from affectbench.module_analysis import Made
 from affectbench.module_edit import Overlay, Pair
 from affectbench.module_experiments import (
+    SINGLE,
     TRAINED,
     Measured,
     Recipe,
@@ -97,7 +98,8 @@ class Evidence:
 
     def _lead(self, group: int, test: str, scores: Scores, what: str) -> list[Finding]:
         """The finding whether gate stands out in a test, which the verdict remembers."""
-        if not self.has_gate or GATE not in scores or not self.groups[group].learnt:
+        rivals = [kind for kind in SINGLE if kind in scores and kind != GATE]
+        if GATE not in scores or not rivals or not self.groups[group].learnt:
             return []
         name = test if group == 0 else f"control-{test}"
         self.leads[name] = margin(scores)

@@ -67,6 +67,14 @@ ANALYSES: Mapping[str, Known] = {
         {"split": "identification", "positions": "answer", "bootstrap_draws": 500},
         ("geometry", "answer_vectors", "directions"),
     ),
+    "feature-reconstruction": Known(
+        "Reconstruction alone",
+        "What replacing the stream by an SAE's reconstruction does to answers, before anything is ablated.",
+        "feature_reconstruction",
+        {"split": "test", "positions": "answer", "bootstrap_draws": 500},
+        ("label_free", "stats"),
+        features=True,
+    ),
     "feature-flow": Known(
         "Information flow over layers",
         "Where features of sparse autoencoders begin to tell emotions apart, and how many are of one alone.",

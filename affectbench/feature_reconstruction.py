@@ -1,0 +1,112 @@
+"""The analysis `feature-reconstruction`: what SAEs do to answers before any feature is touched.
+
+At the answer position the stream after one layer is replaced by what its SAE reconstructs; nothing is
+ablated. What that changes is no effect of features, and no effect of features has it: edits keep the error
+term.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from affectbench.analyses import Asked, Content
+from affectbench.analysis import Column, Finding, Table
+from affectbench.dictionary import LayerDictionary
+from affectbench.errors import AffectbenchError
+from affectbench.intervention import hooked
+from affectbench.label_free import macro_f1
+from affectbench.readout import FAILED, Codes, IntArray, codes_of, to_labels
+from affectbench.score_models import Estimate
+from affectbench.session import Session
+from affectbench.sites import RESIDUAL, FloatArray
+from affectbench.stats import bootstrap, cluster_codes
+
+COLUMNS = ("Layer", "Accuracy", "Change of accuracy", "Macro-F1", "Answers that change")
+
+
+def analyse(asked: Asked) -> Content:
+    """Raises `AffectbenchError` where an answer needs more than one pass."""
+    session = asked.session
+    items, dictionary = session.items("test"), session.model.dictionary
+    assert dictionary is not None, "analyses of features are given some"
+    if not session.readout.one_pass:
+        raise AffectbenchError(
+            "answers of several tokens, or generated ones, are not read here", hint="use single-token labels"
+        )
+    base = session.base(items)[0]
+    count = len(session.benchmark.labels)
+    rows: list[list[str | float | int | Estimate | None]] = [
+        ["none", float((base == items.gold).mean()), None, _f1(base, items.gold, count), None]
+    ]
+    changes = {}
+    for layer in dictionary.layers:
+        codes = reconstructed(session, dictionary.at(layer), layer, asked)
+        changes[layer] = _change(codes, base, items.gold, items.clusters, asked)
+        kept, moved = float((codes == items.gold).mean()), float((codes != base).mean())
+        rows.append([str(layer), kept, changes[layer], _f1(codes, items.gold, count), moved])
+    worst = min(changes, key=lambda layer: changes[layer].value)
+    told = Finding(
+        name="largest-loss",
+        text=f"Change of accuracy by reconstruction alone, where it is lowest, after layer {worst}:",
+        value=changes[worst],
+    )
+    table = Table(
+        name="layers",
+        title="The stream at the answer position replaced by its reconstruction, one layer at a time",
+        columns=[Column(name=name) for name in COLUMNS],
+        rows=rows,
+        note="Nothing is ablated here. Intervals are 95 %, over clusters.",
+    )
+    return Content(
+        n={"items": len(items), "clusters": len(set(items.clusters))}, findings=[told], tables=[table]
+    )
+
+
+def reconstructed(session: Session, features: LayerDictionary, layer: int, asked: Asked) -> Codes:
+    """(N,) codes of the test items with the stream after `layer` reconstructed at the answer position."""
+    engine, model, readout, items = session.engine, session.model, session.readout, session.items("test")
+    codes = np.full(len(items), FAILED, dtype=np.int8)
+
+    def replace(hidden: Tensor) -> Tensor:
+        changed = hidden.clone()
+        own = features.to(hidden.device)
+        z = own.encode(hidden[:, -1])
+        changed[:, -1] = (z @ own.decoder.float() + own.decoder_bias.float()).to(hidden.dtype)
+        return changed
+
+    for places in engine.batches(items.items):
+        with engine.taking(places, asked.progress) as tell:
+            batch = model.collate([items.items[place] for place in places])
+            with torch.no_grad(), hooked([(*model.site_module(RESIDUAL, layer), replace)]):
+                hidden = model.decode(batch, last=1)
+                scores = readout.first_scores(model.logits(hidden[:, -1])).cpu().numpy()
+            engine.spent(len(places))
+            orders = None if items.orders is None else items.orders[places]
+            codes[places] = codes_of(to_labels(scores, orders))
+            tell(len(places))
+    return codes
+
+
+def _f1(codes: Codes, gold: IntArray, labels: int) -> float:
+    confusion = np.zeros((labels, labels + 1))
+    np.add.at(confusion, (gold, np.where(codes >= 0, codes, labels)), 1)
+    return float(macro_f1(confusion))
+
+
+def _change(codes: Codes, base: Codes, gold: IntArray, clusters: tuple[str, ...], asked: Asked) -> Estimate:
+    """Change of accuracy, with its interval over resampled clusters where there are two."""
+    groups, count = cluster_codes(np.array(clusters))
+    table = np.zeros((count, 2))
+    np.add.at(table, groups, np.stack([(codes == gold) * 1.0 - (base == gold), np.ones(len(gold))], axis=1))
+
+    def mean(sums: FloatArray) -> FloatArray:
+        return np.asarray(sums[:, :1] / sums[:, 1:])
+
+    value = float(mean(table.sum(axis=0)[None])[0, 0])
+    if count < 2:
+        return Estimate(value=value)
+    found = bootstrap(table, mean, draws=asked.number("bootstrap_draws"), seed=asked.seed)
+    low, high = np.quantile(found, [0.025, 0.975])
+    return Estimate(value=value, low=float(low), high=float(high))

@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from affectbench import (
     __version__,
+    cli_alignment,
     cli_analysis,
     cli_judges,
     cli_models,
@@ -41,6 +42,7 @@ app.add_typer(cli_tasks.app)
 app.add_typer(cli_judges.app)
 app.add_typer(cli_sae.app)
 app.add_typer(cli_modules.app)
+app.add_typer(cli_alignment.app)
 app.add_typer(cli_submission.app)
 out = Console()
 RESULTS = Path("results/quickstart")

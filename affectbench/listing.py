@@ -23,6 +23,7 @@ KINDS: dict[str, Kind] = {
     "interventions": "intervention",
     "suites": "suite",
     "judges": "judge",
+    "alignments": "alignment",
 }
 
 ANALYSES = "analyses"

@@ -63,7 +63,7 @@ class RayExecutor:
         if first is None:  # Nothing to run: no cluster is started.
             return
         host.reporter.phase("starting Ray")
-        with self._cluster() as ray:
+        with self.cluster() as ray:
             room = self._room(ray.cluster_resources())
             if room < 1:
                 host.reporter.note(
@@ -77,7 +77,7 @@ class RayExecutor:
                     dispatcher.close()
 
     @contextmanager
-    def _cluster(self) -> Iterator[Any]:
+    def cluster(self) -> Iterator[Any]:
         """Ray, connected; on the way out only what was started or connected here is shut down."""
         ray = import_ray()
         if ray.is_initialized():

@@ -14,6 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Literal
 
+from affectbench.alignment_task import AlignmentTask
 from affectbench.content import (
     RegistryError,
     builtin_root,
@@ -31,7 +32,9 @@ from affectbench.yaml_loading import load_document, suggest
 
 __all__ = ["Entry", "Kind", "Registry", "RegistryError", "builtin_root", "source_digest"]
 
-Kind = Literal["model", "sae", "family", "benchmark", "intervention", "suite", "selector", "judge"]
+Kind = Literal[
+    "model", "sae", "family", "benchmark", "intervention", "suite", "selector", "judge", "alignment"
+]
 LAYOUT: dict[Kind, tuple[str, str]] = {
     "model": ("models", "*.yaml"),
     "sae": ("models/saes", "*.yaml"),
@@ -41,6 +44,7 @@ LAYOUT: dict[Kind, tuple[str, str]] = {
     "suite": ("tasks/suites", "*.yaml"),
     "selector": ("selectors", "*.py"),
     "judge": ("tasks/judges", "*.yaml"),
+    "alignment": ("tasks/alignments", "*.yaml"),
 }
 """Sub-folder and file pattern of each kind, in the built-ins and in any included folder."""
 FILED_AS: dict[str, Kind] = {"expression": "benchmark"}
@@ -132,6 +136,9 @@ class Registry:
     def judge(self, name: str) -> JudgeCard:
         """The card of a judge; the judge itself is not touched."""
         return load_as(self.find("judge", name).path, JudgeCard)
+
+    def alignment(self, name: str) -> AlignmentTask:
+        return load_as(self.find("alignment", name).path, AlignmentTask)
 
     def model(self, name: str) -> ModelCard:
         """The card of a checkpoint; its weights are not touched."""

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
+from affectbench.alignment_task import AlignmentTask
 from affectbench.benchmark import Benchmark, ExpressionBenchmark, RecognitionBenchmark
 from affectbench.judge_card import JudgeCard
 from affectbench.model_card import ModelCard, Placing
@@ -226,6 +227,7 @@ KINDS: dict[str, type[TaskFile]] = {
     "model": ModelCard,
     "sae": SaeCard,
     "judge": JudgeCard,
+    "alignment": AlignmentTask,
 }
 K = TypeVar("K", bound=TaskFile)
 

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 GUIDES = (
     "README.md",
     "CONTRIBUTING.md",
+    "docs/alignment.md",
     "docs/analyses.md",
     "docs/circuits.md",
     "docs/conformance.md",

@@ -102,4 +102,10 @@ def ranks(values: FloatArray) -> FloatArray:
 
     if np.isnan(values).any():
         return np.full(values.shape, np.nan)
-    return np.asarray(rankdata(values), dtype=np.float64)
+    order = np.argsort(values)
+    placed = values[order]
+    if (placed[1:] == placed[:-1]).any():
+        return np.asarray(rankdata(values), dtype=np.float64)
+    found = np.empty(values.shape)  # Without ties, several times as fast as scipy's.
+    found[order] = np.arange(1.0, values.size + 1)
+    return found

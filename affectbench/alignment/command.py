@@ -1,0 +1,305 @@
+"""What `align` does: an alignment task and its models become analyses in a results folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from affectbench.alignment.features import States
+from affectbench.alignment.record import TITLES, Made, made_from, record
+from affectbench.alignment.work import Workshop, closing
+from affectbench.alignment_task import AlignmentTask
+from affectbench.analysis import Analysis, AnalysisStore
+from affectbench.errors import AffectbenchError
+from affectbench.identity import digest_of
+from affectbench.registry import Registry
+from affectbench.yaml_loading import suggest
+
+if TYPE_CHECKING:
+    from affectbench.alignment.ground import Ground
+    from affectbench.alignment.story import Story
+    from affectbench.engine import Engine
+    from affectbench.ray_executor import RayExecutor
+
+RUNS = 200
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked: a task, the models (those of the task if none), which studies, and how it is run."""
+
+    task: str
+    models: tuple[str, ...] = ()
+    studies: tuple[str, ...] = ()
+    selector: str = "attribution"
+    runs: int = RUNS
+    seed: int = 0
+    include: tuple[Path, ...] = ()
+    output: Path | None = None
+    device: str = "cpu"
+    ray: RayExecutor | None = None
+    command: str = ""
+
+    def check(self) -> None:
+        """Raise `AffectbenchError` for a study that does not exist."""
+        for name in self.studies:
+            if name not in TITLES:
+                raise AffectbenchError(
+                    f"there is no study {name!r}{suggest(name, TITLES)}", hint=f"studies: {', '.join(TITLES)}"
+                )
+
+
+@dataclass
+class Aligning:
+    """A request on its way. What several studies need is made once; what is stored already is not made
+    again."""
+
+    request: Request
+    console: Console
+    registry: Registry = field(init=False)
+    task: AlignmentTask = field(init=False)
+    folder: Path = field(init=False)
+    _engines: dict[str, Any] = field(init=False, default_factory=dict)
+    _bars: Progress | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.request.check()
+        self.registry = Registry(self.request.include)
+        self.task = self.registry.alignment(self.request.task)
+        self.folder = self.request.output or Path("results") / self.task.name
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        found = self.request.models or self.task.models
+        if not found:
+            raise AffectbenchError(f"task {self.task.name} names no models", hint="add --model")
+        return found
+
+    def run(self) -> list[Analysis]:
+        """Make every analysis that is not stored; returns all, in order."""
+        found = []
+        with Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TimeRemainingColumn(), console=self.console, disable=not self.console.is_terminal,
+        ) as self._bars:  # fmt: skip
+            for study in self.request.studies or tuple(TITLES):
+                found += [self._made(made) for made in self._planned(study)]
+        return found
+
+    def _planned(self, study: str) -> list[Made]:
+        """The analyses of a study, before anything is computed."""
+        request, source = self.request, self.task.source
+        if study == "nulls":
+            return [made_from(study, "", "", {"runs": request.runs}, request.seed, {}, self._nulls)]
+        if study == "recovery":
+            inputs = {"model": self._model_digest(source.model), "story": digest_of([repr(source)])}
+            settings = {"runs": request.runs, "snr": source.snr}
+            return [
+                made_from(study, source.model, self.task.name, settings, request.seed, inputs, self._recovery)
+            ]
+        inputs = {"task": self.task.digest, "planted": self._model_digest(source.model)}
+        if study == "alignment":
+            models = {f"model-{place}": self._model_digest(m) for place, m in enumerate(self.models)}
+            asked = {"models": list(self.models), "metrics": list(self.task.metrics)}
+            one = self.models[0] if len(self.models) == 1 else ""
+            return [
+                made_from(study, one, self.task.name, asked, self.task.seed, inputs | models, self._alignment)
+            ]
+        return [self._planned_intervention(model, inputs) for model in self.models]
+
+    def _planned_intervention(self, model: str, inputs: dict[str, str]) -> Made:
+        from affectbench.alignment.listening import PROTOCOL
+        from affectbench.content import source_digest
+
+        selector = self.request.selector
+        inputs = inputs | {
+            "model": self._model_digest(model),
+            "selector": source_digest(self.registry.find("selector", selector).path),
+            "protocol": self.registry.intervention(PROTOCOL).digest,
+        }
+        settings = {"selector": selector, "protocol": PROTOCOL}
+
+        def parts(workshop: Workshop) -> dict[str, Any]:
+            return self._intervention(workshop, model)
+
+        return made_from(
+            "intervention", model, f"{self.task.name}-{selector}", settings, self.request.seed, inputs, parts
+        )
+
+    def _made(self, made: Made) -> Analysis:
+        """One analysis: the stored one where it is still right, else a new one, written whole."""
+        store = AnalysisStore(self.folder)
+        known = store.finished(made.name, made.hashes, made.settings)
+        if known is not None:
+            self._say(f"{made.name} was finished before and kept")
+            return known
+        started = time.monotonic(), time.process_time()
+        workshop = Workshop(
+            self.folder, f"{made.kind}-{made.name}", digest_of([made.name, repr(made.hashes),
+            repr(made.settings)]),
+            self._advance, self._say, self.request.ray,
+        )  # fmt: skip
+        with closing(workshop):
+            parts = made.parts(workshop)
+        analysis = record(made, parts, self.request.command, started, workshop)
+        store.write(analysis)
+        workshop.forget()
+        self._say(f"{made.name}: {made.title}")
+        for finding in analysis.findings:
+            value = "" if finding.value is None else f" {finding.value.value:.3f}"
+            self._say(f"  {finding.text}{value}" + ("" if finding.p is None else f" (p {finding.p:.4f})"))
+        return analysis
+
+    # The studies.
+
+    def _nulls(self, workshop: Workshop) -> dict[str, Any]:
+        from affectbench.alignment import study_nulls
+
+        return study_nulls.study(workshop, self.request.runs, self.request.seed)
+
+    def _recovery(self, workshop: Workshop) -> dict[str, Any]:
+        from affectbench.alignment import study_recovery
+        from affectbench.alignment.head import head_model
+
+        source = self.task.source
+        story = self.story
+        stage = study_recovery.staged(
+            story,
+            self._states(source.model, story.pieces, story.sounds),
+            head_model(source.montage),
+            source.snr,
+        )
+        return study_recovery.study(workshop, stage, self.request.runs, self.request.seed)
+
+    def _alignment(self, workshop: Workshop) -> dict[str, Any]:
+        from affectbench.alignment import study_alignment
+        from affectbench.alignment.comparison import compared, kept_pieces
+
+        ground = self.ground
+        kept = kept_pieces(ground, self.task)
+        pieces = [ground.pieces[place] for place in kept]
+        found = {}
+        for model in self.models:
+            states = self._states(model, pieces, ground.sounds, self.task.site)
+            comparison = compared(ground, self.task, kept, states)
+            found[model] = study_alignment.found(workshop, model, comparison, states[0].points)
+        return study_alignment.study(found, self.task.seed)
+
+    def _intervention(self, workshop: Workshop, model: str) -> dict[str, Any]:
+        from affectbench.alignment import study_intervention
+        from affectbench.alignment.comparison import compared, kept_pieces
+        from affectbench.alignment.listening import heard, selected
+        from affectbench.controls import layer_matched
+        from affectbench.intervention import UNTOUCHED, scale
+
+        ground, seed = self.ground, self.request.seed
+        kept = kept_pieces(ground, self.task)
+        pieces = [ground.pieces[place] for place in kept]
+        self._advance(f"selecting units of {model}", 0, 1)
+        engine, selection = selected(
+            self.registry, model, self.request.selector, seed, self.folder, self.request.device
+        )
+        self._advance(f"selecting units of {model}", 1, 1)
+        sets = [*selection.units, *layer_matched(selection, study_intervention.DRAWS, seed)]
+        edits = [UNTOUCHED, *(scale(selection.site, selection.shape, units, 0.0) for units in sets)]
+        states = heard(
+            engine, pieces, ground.sounds, "residual", edits,
+            lambda count: self._advance(f"{model} hears, edited", count, len(pieces)),
+        )  # fmt: skip
+        shared = study_intervention.conditions(
+            compared(ground, self.task, kept, states[0]), selection.labels, states
+        )
+        return study_intervention.study(workshop, shared, self.request.selector, seed)
+
+    # What they share.
+
+    @cached_property
+    def story(self) -> Story:
+        from affectbench.alignment.story import reference_story
+
+        return reference_story(self.task.source.sentences, seed=self.task.source.seed)
+
+    @cached_property
+    def ground(self) -> Ground:
+        """The recordings of the task. Raises `AffectbenchError` where there are none."""
+        from affectbench.alignment.ground import SimulatedGround
+        from affectbench.alignment.head import head_model
+        from affectbench.alignment.simulation import Plant
+
+        source, story = self.task.source, self.story
+        states = self._states(source.model, story.pieces, story.sounds)
+        if source.point >= len(states[0].points):
+            raise AffectbenchError(
+                f"task {self.task.name}: source.point {source.point}: {source.model} has "
+                f"{len(states[0].points)}"
+            )
+        plant = Plant(source.point, source.lag, source.snr)
+        return SimulatedGround(
+            story, states, plant, head_model(source.montage), source.subjects, source.rate, source.seed
+        )
+
+    def _engine(self, model: str) -> Engine:
+        from affectbench.engine import Engine
+        from affectbench.placement import load_from
+        from affectbench.plan import card_of, checkpoint_of
+
+        if model not in self._engines:
+            card = card_of(self.registry, model)
+            self._advance(f"loading {model}", 0, 1)
+            self._engines[model] = Engine(
+                load_from(self.registry, card, checkpoint_of(card), self.request.device)
+            )
+            self._advance(f"loading {model}", 1, 1)
+        return self._engines[model]  # type: ignore[no-any-return]
+
+    def _states(self, model: str, pieces: Sequence[Any], sounds: Any, site: str = "residual") -> list[States]:
+        from affectbench.alignment.listening import heard
+
+        tell: Callable[[int], None] = lambda count: self._advance(f"{model} hears", count, len(pieces))  # noqa: E731
+        return heard(self._engine(model), pieces, sounds, site, progress=tell)[0]
+
+    def _model_digest(self, model: str) -> str:
+        from affectbench.placement import weights_digest
+        from affectbench.plan import card_of, checkpoint_of
+
+        card = card_of(self.registry, model)
+        source = checkpoint_of(card)
+        weights = weights_digest(card, source) if Path(source).is_dir() else f"{source} {card.revision}"
+        return digest_of([weights, card.dtype])
+
+    def _advance(self, what: str, done: int, total: int) -> None:
+        if self._bars is None:
+            return
+        known = {task.description: task.id for task in self._bars.tasks}
+        place = known.get(what)
+        if place is None:
+            place = self._bars.add_task(what, total=total)
+        self._bars.update(place, completed=done, total=total)
+
+    def _say(self, text: str) -> None:
+        self.console.print(escape(text), highlight=False, soft_wrap=True)
+
+
+def align(console: Console, request: Request) -> None:
+    """Make the analyses of a request and say where to look."""
+    aligning = Aligning(request, console)
+    aligning.run()
+    console.print(
+        f"Site:  python harness.py leaderboard --results {escape(str(aligning.folder))}",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip

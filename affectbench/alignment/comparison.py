@@ -1,0 +1,125 @@
+"""One subject against all layers of one model: the work that is done once a subject, here or on a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from affectbench.alignment.acoustics import gridded_acoustics
+from affectbench.alignment.features import States
+from affectbench.alignment.grid import COMPONENTS, epochs, lag_grid
+from affectbench.alignment.ground import Ground, word_means
+from affectbench.alignment.metrics import MEASURES, measure
+from affectbench.alignment.rdm import FloatArray
+from affectbench.alignment.scoring import Reference, reference, scores
+from affectbench.alignment.series import Reduction, Timing, cleaned, cut, gridded
+from affectbench.alignment.speech import Piece
+from affectbench.alignment.work import Arrays
+from affectbench.alignment_task import AlignmentTask
+from affectbench.errors import AffectbenchError
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What all subjects share: the ground, how time is cut, each measure's states, the states of words
+    (points, words, components) and the acoustics of each piece (m,)."""
+
+    ground: Ground
+    task: AlignmentTask
+    timing: Timing
+    kept: tuple[int, ...]
+    references: tuple[Reference, ...]
+    words: FloatArray
+    acoustics: tuple[FloatArray, ...]
+
+    @property
+    def pieces(self) -> list[Piece]:
+        return [self.ground.pieces[place] for place in self.kept]
+
+
+def kept_pieces(ground: Ground, task: AlignmentTask) -> tuple[int, ...]:
+    """Places of the pieces that last as long as the task asks. Raises `AffectbenchError` where none does."""
+    least, most = task.seconds
+    found = tuple(place for place, piece in enumerate(ground.pieces) if least <= piece.seconds <= most)
+    if not found:
+        raise AffectbenchError(
+            f"task {task.name}: none of {len(ground.pieces)} pieces lasts {least:g}-{most:g} s",
+            hint="change `seconds`",
+        )
+    return found
+
+
+def compared(
+    ground: Ground, task: AlignmentTask, kept: tuple[int, ...], states: Sequence[States]
+) -> Comparison:
+    """Prepare the `states` of the kept pieces for all subjects."""
+    pieces = [ground.pieces[place] for place in kept]
+    timing = Timing.of(pieces, task.grid, lag_grid(task.lags.until, task.lags.step))
+    reduction = Reduction.fitted(states, task.components)
+    reduced = gridded(states, reduction, timing)
+    references = tuple(
+        reference(measure(name, "debiased"), reduced, timing, seed=task.seed, distance=task.distance)
+        for name in task.metrics
+    )
+    side = MEASURES["debiased"]["rsa_spearman"].side
+    assert side is not None, "RSA is an inner product"
+    acoustics = tuple(
+        side(gridded_acoustics(piece.sound(ground.sounds[piece.segment]), count, task.grid), "euclidean")
+        for piece, count in zip(pieces, timing.lengths, strict=True)
+    )
+    words = reduction(word_means(states, pieces))
+    return Comparison(ground, task, timing, kept, references, words, acoustics)
+
+
+def one_subject(shared: Comparison, subject: int) -> Arrays:
+    """All that is kept of a subject.
+
+    `scores` (measures, 2, pieces, lags, points) of `scoring.scores`; `acoustics` (pieces, lags), RSA of the
+    sound's acoustics and the EEG; `topography` (windows, channels, points) and `windows` (windows, points),
+    partial RSA over words of single electrodes and of all, locked to word onsets; `side` (m,), the EEG's RSA
+    side at the middle lag of all pieces, for the noise ceiling.
+    """
+    eeg = cleaned(shared.ground.recording(subject), shared.task.band)
+    series = cut(eeg, shared.pieces, shared.timing)
+    found = np.stack([scores(each, series) for each in shared.references])
+    side = MEASURES["debiased"]["rsa_spearman"].side
+    assert side is not None, "RSA is an inner product"
+    heard = [np.stack([side(lagged, shared.task.distance) for lagged in piece]) for piece in series]
+    topography, windows = _word_locked(shared, eeg.data, eeg.rate)
+    middle = len(shared.timing.lags) // 2
+    return {
+        "scores": found,
+        "acoustics": np.stack([h @ a for h, a in zip(heard, shared.acoustics, strict=True)]),
+        "topography": topography,
+        "windows": windows,
+        "side": np.concatenate([piece[middle] for piece in heard]).astype(np.float32),
+    }
+
+
+def _word_locked(shared: Comparison, data: FloatArray, rate: float) -> tuple[FloatArray, FloatArray]:
+    """Partial RSA over words, time between words taken out, in each window after word onset: of single
+    electrodes (windows, channels, points), and of all together (windows, points)."""
+    partial = MEASURES["debiased"]["rsa_lag_partial"].side
+    assert partial is not None, "partial RSA is an inner product"
+    onsets = [word.onset for piece in shared.pieces for word in piece.words]
+    single, together = [], []
+    for window in COMPONENTS:
+        means, kept = epochs(data, rate, onsets, window)
+        states = np.stack([partial(point[kept], shared.task.distance) for point in shared.words])
+        electrodes = np.stack([partial(means[:, [place]], "euclidean") for place in range(means.shape[1])])
+        single.append(electrodes @ states.T)
+        together.append(states @ partial(means, shared.task.distance))
+    return np.stack(single), np.stack(together)
+
+
+def model_acoustics(shared: Comparison) -> FloatArray:
+    """RSA of the sound's acoustics and the states, (pieces, points)."""
+    by_name = {each.measure.name: each for each in shared.references}
+    if "rsa_spearman" not in by_name:
+        raise AffectbenchError(
+            f"task {shared.task.name}: consensus needs the metric rsa_spearman", hint="add it to `metrics`"
+        )
+    match = by_name["rsa_spearman"].match
+    return np.stack([m @ a for m, a in zip(match, shared.acoustics, strict=True)])

@@ -1,0 +1,120 @@
+"""The two sides that are compared: hidden states and EEG of the same pieces of speech, on one grid of
+time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from affectbench.alignment.features import States
+from affectbench.alignment.grid import cells, interval_means, token_means
+from affectbench.alignment.rdm import FloatArray
+from affectbench.alignment.recording import (
+    Recording,
+    average_referenced,
+    bad_channels,
+    band_passed,
+    low_passed,
+    notched,
+    repaired,
+)
+from affectbench.alignment.speech import Piece
+from affectbench.errors import AffectbenchError
+
+OTHERS = 8
+"""Every piece is compared with at least so many others: the longest are cut to the length of one that is."""
+ANTI_ALIAS = 0.4
+"""EEG is low-passed at this share of the grid's rate before its cells are averaged."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How time is cut: `grid` cells a second, EEG `lags` in seconds, and the cells of each piece."""
+
+    grid: float
+    lags: FloatArray
+    lengths: tuple[int, ...]
+
+    @classmethod
+    def of(cls, pieces: Sequence[Piece], grid: float, lags: FloatArray, others: int = OTHERS) -> Timing:
+        """Raises `AffectbenchError` where there are too few pieces for a mismatch."""
+        if len(pieces) <= others:
+            raise AffectbenchError(
+                f"{len(pieces)} pieces: each needs {others} others that last as long",
+                hint="use more sentences",
+            )
+        counts = [cells(piece.seconds, grid) for piece in pieces]
+        longest = sorted(counts)[-others - 1]
+        return cls(grid, lags, tuple(min(count, longest) for count in counts))
+
+    def mismatched(self, piece: int, most: int, seed: int) -> list[int]:
+        """Other pieces that last at least as long, at most so many of them, in an order of `seed`."""
+        order = np.random.default_rng([seed, piece, 17]).permutation(len(self.lengths)).tolist()
+        found = [other for other in order if other != piece and self.lengths[other] >= self.lengths[piece]]
+        return found[:most]
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """A projection on principal components of each point: `centres` (points, d), `axes` (points, d, k)."""
+
+    centres: FloatArray
+    axes: FloatArray
+
+    @classmethod
+    def fitted(cls, states: Sequence[States], components: int) -> Reduction:
+        """Components over the tokens of all pieces. No EEG is seen, and they are not whitened."""
+        centres, axes = [], []
+        for point in range(len(states[0].points)):
+            stacked = np.concatenate([each.values[point] for each in states])
+            centre = stacked.mean(axis=0)
+            # The right singular vectors, from the smaller of the two Gram matrices.
+            _, vectors = np.linalg.eigh((stacked - centre).T @ (stacked - centre))
+            centres.append(centre)
+            axes.append(vectors[:, ::-1][:, :components])
+        return cls(np.stack(centres), np.stack(axes))
+
+    def __call__(self, values: FloatArray) -> FloatArray:
+        """States (points, tokens, d) as components (points, tokens, k)."""
+        return np.asarray((values - self.centres[:, None]) @ self.axes)
+
+
+def gridded(states: Sequence[States], reduction: Reduction, timing: Timing) -> list[FloatArray]:
+    """Components of each piece on the grid, (points, cells, k)."""
+    found = []
+    for each, count in zip(states, timing.lengths, strict=True):
+        reduced = reduction(each.values)
+        found.append(np.stack([token_means(point, each.spans, 0.0, count, timing.grid) for point in reduced]))
+    return found
+
+
+def cleaned(
+    recording: Recording, band: tuple[float, float], *, notch: bool = True, repair: bool = True
+) -> Recording:
+    """The declared EEG channels, without hum, band-passed, bad channels repaired, average reference."""
+    eeg = recording.eeg()
+    data = eeg.data
+    if notch and eeg.line is not None and eeg.line < eeg.rate / 2 and eeg.line > band[1] / 1.5:
+        data = notched(data, eeg.rate, eeg.line)
+    data = band_passed(data, eeg.rate, *band)
+    found = Recording(data, eeg.rate, eeg.names, eeg.types, eeg.positions, eeg.line)
+    return average_referenced(repaired(found, bad_channels(data)) if repair else found)
+
+
+def cut(recording: Recording, pieces: Sequence[Piece], timing: Timing) -> list[FloatArray]:
+    """Cleaned EEG of each piece on the grid at each lag, (lags, cells, channels).
+
+    A lag of 0.2 s reads the EEG from 0.2 s after the sound. Raises `AffectbenchError` where a piece and its
+    lags leave the recording.
+    """
+    smooth = low_passed(recording.data, recording.rate, ANTI_ALIAS * timing.grid)
+    found = []
+    for piece, count in zip(pieces, timing.lengths, strict=True):
+        series = [
+            interval_means(smooth, recording.rate, piece.start + float(lag), count, timing.grid)
+            for lag in timing.lags
+        ]
+        found.append(np.stack(series))
+    return found

@@ -1,0 +1,314 @@
+"""How models align with the EEG of a task: by measure, layer, lag, electrode and affect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from affectbench.alignment.acoustics import weak_affect
+from affectbench.alignment.comparison import Comparison, model_acoustics, one_subject
+from affectbench.alignment.consensus import consensus
+from affectbench.alignment.grid import COMPONENTS
+from affectbench.alignment.group import (
+    interval,
+    kendall_w,
+    noise_ceiling,
+    over_subjects,
+    peak,
+    rank_agreement,
+)
+from affectbench.alignment.head import projected
+from affectbench.alignment.rdm import FloatArray
+from affectbench.alignment.work import Task, Workshop
+from affectbench.analysis import Column, Curve, Finding, Matrix, Series, Table, Topography, grid, numbers
+from affectbench.score_models import Estimate
+
+
+@dataclass(frozen=True)
+class Found:
+    """One model's results: `effects` (subjects, measures, lags, points) of match minus mismatch, and the same
+    by piece (subjects, measures, pieces, lags, points); what `one_subject` kept beside them."""
+
+    comparison: Comparison
+    points: tuple[str, ...]
+    pieces: FloatArray
+    kept: Mapping[str, FloatArray]
+
+    @property
+    def effects(self) -> FloatArray:
+        return np.asarray(np.nanmean(self.pieces, axis=2))
+
+    def at_peak(self, measure: int) -> tuple[Any, FloatArray]:
+        """For each subject the (lag, point) where the mean of the others is highest, (2, subjects), and the
+        subject's own effect there, (subjects,)."""
+        effects = self.effects[:, measure]
+        places, heights = peak(effects.reshape(len(effects), -1))
+        return np.unravel_index(places, effects.shape[1:]), heights
+
+
+def found(workshop: Workshop, model: str, comparison: Comparison, points: tuple[str, ...]) -> Found:
+    """Compare all subjects with one model."""
+    subjects = range(len(comparison.ground.subjects))
+    tasks = [Task(f"alignment {model} {subject}", (subject,)) for subject in subjects]
+    done = workshop.each(f"subjects with {model}", one_subject, comparison, tasks)
+    stacked = {key: np.stack([each[key] for each in done]) for key in done[0]}
+    scores = stacked.pop("scores")
+    return Found(comparison, points, scores[:, :, 0] - scores[:, :, 1], stacked)
+
+
+def study(results: Mapping[str, Found], seed: int) -> dict[str, Any]:
+    """The parts of the analysis ``eeg-alignment`` of all models."""
+    first = next(iter(results.values()))
+    comparison, task = first.comparison, first.comparison.task
+    measures = [each.measure for each in comparison.references]
+    heights = np.stack(
+        [[each.at_peak(place)[1] for place in range(len(measures))] for each in results.values()]
+    )  # (models, measures, subjects)
+    test = over_subjects(np.moveaxis(heights, -1, 0), seed=seed, correction=task.correction)
+    spread = interval(np.moveaxis(heights, -1, 0), seed=seed)
+    lower, upper = noise_ceiling(_pieces_apart(first))
+    agreement, w = _agreement(results, seed)
+    titles = [measure.title for measure in measures]
+    curves, matrices = [], []
+    for name, each in results.items():
+        tag = _tag(name)
+        curves.append(_layer_curve(each, titles, f"layers-{tag}", f"Layers of {name}", seed))
+        curves.append(_lag_curve(each, titles, f"lags-{tag}", f"Lags, {name}", seed))
+        matrices.append(_lag_by_layer(each, f"lag-layer-{tag}", f"{titles[0]}: lag and layer of {name}"))
+        matrices.append(_windows(each, f"windows-{tag}", f"Word-locked windows, {name}"))
+    matrices.append(
+        Matrix(
+            name="agreement", title="Do measures rank layers and models alike?", rows=titles, columns=titles,
+            values=grid(agreement[0]), low=grid(agreement[1]), high=grid(agreement[2]), scale="diverging",
+            note="Spearman correlation over all layers of all models, 95 % bootstrap over subjects.",
+        )
+    )  # fmt: skip
+    return {
+        "n": {
+            "models": len(results),
+            "subjects": len(comparison.ground.subjects),
+            "pieces": len(comparison.kept),
+        },
+        "findings": [
+            Finding(
+                name="strongest",
+                text=f"{titles[0]} of {next(iter(results))} at its cross-validated lag and layer, match "
+                f"minus "
+                "mismatch.",
+                value=_estimate(spread[:, 0, 0]), p=float(test.corrected[0, 0]),
+            ),
+            Finding(
+                name="noise-ceiling",
+                text="Between subjects, RSA of EEG with the mean of the others (upper bound: with the "
+                "mean of all, "
+                f"{upper.mean():.3f}) is the most that a model may reach.",
+                value=_estimate(interval(lower, seed=seed)),
+            ),
+            Finding(
+                name="concordance",
+                text=f"Kendall's W of {len(measures)} measures over all layers of {len(results)} "
+                f"model(s): 1 where "
+                "all rank them alike.",
+                value=Estimate(value=w) if np.isfinite(w) else None,
+            ),
+        ],
+        "curves": curves,
+        "matrices": matrices,
+        "maps": [_map(each, name) for name, each in results.items()],
+        "tables": [_table(results, measures, spread, test.corrected), *_affect_tables(results, seed)],
+        "notes": [
+            "The effect is match minus the mean mismatch of other speech of the same length; p by sign "
+            "flips over "
+            f"subjects, corrected ({task.correction}) for all models and measures.",
+            "Lag and layer of each subject are where the mean of the others is highest: no height is "
+            "the best of "
+            "many. All lags are in the curves.",
+            "Principal components of the states are fitted over all pieces of the story, without EEG.",
+        ],
+    }  # fmt: skip
+
+
+def _pieces_apart(found: Found) -> FloatArray:
+    """Sides (subjects, m) of all pieces, each at length one over all, for the ceiling."""
+    sides = found.kept["side"].astype(np.float64)
+    return np.asarray(sides / np.linalg.norm(sides, axis=1, keepdims=True))
+
+
+def _estimate(values: FloatArray) -> Estimate:
+    value, low, high = (float(each) for each in np.ravel(values))
+    return Estimate(value=value, low=low, high=high)
+
+
+def _tag(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in name.lower()).strip("-")
+
+
+def _agreement(results: Mapping[str, Found], seed: int) -> tuple[FloatArray, float]:
+    """Rank agreement of the measures over all layers of all models, each at its mean over lags."""
+    rows = [each.effects.mean(axis=2) for each in results.values()]  # (subjects, measures, points)
+    table = np.concatenate(rows, axis=2)
+    return rank_agreement(table, seed=seed), kendall_w(table.mean(axis=0))
+
+
+def _cross_validated(found: Found, measure: int) -> tuple[FloatArray, FloatArray]:
+    """Effects over layers at each subject's lag (subjects, points), and over lags at its layer (subjects,
+    lags)."""
+    effects = found.effects[:, measure]
+    (lags, points), _ = found.at_peak(measure)
+    rows = np.arange(len(effects))
+    return effects[rows, lags], effects[rows, :, points]
+
+
+def _series(label: str, values: FloatArray, seed: int) -> Series:
+    mean, low, high = interval(values, seed=seed)
+    return Series(label=label, values=numbers(mean), low=numbers(low), high=numbers(high))
+
+
+def _layer_curve(found: Found, titles: Sequence[str], name: str, title: str, seed: int) -> Curve:
+    depth = np.arange(len(found.points)) / max(1, len(found.points) - 1)
+    return Curve(
+        name=name, title=title, x_label="relative depth", y_label="match minus mismatch", x=depth.tolist(),
+        series=[_series(t, _cross_validated(found, place)[0], seed) for place, t in enumerate(titles)],
+        reference=0.0, note="0 is what enters the decoder; bands are 95 % bootstraps over subjects.",
+    )  # fmt: skip
+
+
+def _lag_curve(found: Found, titles: Sequence[str], name: str, title: str, seed: int) -> Curve:
+    return Curve(
+        name=name, title=title, x_label="lag of the EEG, s", y_label="match minus mismatch",
+        x=[round(float(lag), 6) for lag in found.comparison.timing.lags],
+        series=[_series(t, _cross_validated(found, place)[1], seed) for place, t in enumerate(titles)],
+        reference=0.0,
+    )  # fmt: skip
+
+
+def _lag_by_layer(found: Found, name: str, title: str) -> Matrix:
+    return Matrix(
+        name=name, title=title, row_label="lag", column_label="layer",
+        rows=[f"{1000 * lag:.0f} ms" for lag in found.comparison.timing.lags], columns=list(found.points),
+        values=grid(found.effects[:, 0].mean(axis=0)), scale="diverging", note="Mean over subjects.",
+    )  # fmt: skip
+
+
+def _windows(found: Found, name: str, title: str) -> Matrix:
+    return Matrix(
+        name=name, title=title, row_label="window after word onset", column_label="layer",
+        rows=_window_names(), columns=list(found.points), values=grid(found.kept["windows"].mean(axis=0)),
+        scale="diverging", note="Partial RSA over words, the time between words taken out; mean over "
+        "subjects.",
+    )  # fmt: skip
+
+
+def _window_names() -> list[str]:
+    return [f"{each.name}, {1000 * each.start:.0f}-{1000 * each.end:.0f} ms" for each in COMPONENTS]
+
+
+def _map(found: Found, model: str) -> Topography:
+    """Electrodes by window, at the layer with the highest mean over windows of all electrodes together."""
+    best = int(found.kept["windows"].mean(axis=(0, 1)).argmax())
+    recording = found.comparison.ground.recording(0).eeg()
+    places = projected(recording.positions)
+    return Topography(
+        name=f"electrodes-{_tag(model)}", title=f"Electrodes by window, {model}, {found.points[best]}",
+        points=list(recording.names), x=places[:, 0].tolist(), y=places[:, 1].tolist(),
+        panels=_window_names(),
+        values=grid(found.kept["topography"][..., best].mean(axis=0)),
+        note="Partial RSA over words of single electrodes, mean over subjects.",
+    )  # fmt: skip
+
+
+def _table(results: Mapping[str, Found], measures: Sequence[Any], spread: FloatArray, p: FloatArray) -> Table:
+    rows: list[list[Any]] = []
+    for model, (name, each) in enumerate(results.items()):
+        for place, measure in enumerate(measures):
+            (lags, points), _ = each.at_peak(place)
+            lag = float(np.median(each.comparison.timing.lags[lags]))
+            rows.append(
+                [
+                    f"{name}: {measure.title}", measure.family, _estimate(spread[:, model, place]),
+                    float(p[model, place]), lag, each.points[int(np.median(points))],
+                ]
+            )  # fmt: skip
+    columns = ["model and measure", "family", "match - mismatch", "p, corrected", "lag, s", "layer"]
+    return Table(
+        name="models", title="Models by measure", rows=rows,
+        columns=[Column(name=name, digits=4 if name == "p, corrected" else 3) for name in columns],
+        note="At each subject's cross-validated lag and layer; lag and layer are medians over subjects.",
+    )  # fmt: skip
+
+
+def _affect_tables(results: Mapping[str, Found], seed: int) -> list[Table]:
+    """Affective against other pieces, by measure: standardised differences of a piece's effect."""
+    comparison = next(iter(results.values())).comparison
+    pieces = comparison.pieces
+    sounds = [piece.sound(comparison.ground.sounds[piece.segment]) for piece in pieces]
+    sentiment = weak_affect(sounds)[:, 2]
+    low, high = np.quantile(sentiment, [1 / 3, 2 / 3])
+    contrasts = {"weak affect, lowest against highest third": (sentiment <= low, sentiment >= high)}
+    labels = np.array([piece.label for piece in pieces])
+    base = labels == comparison.task.baseline
+    if comparison.task.baseline and base.any() and not base.all():
+        contrasts = {f"labels, all against {comparison.task.baseline}": (~base, base), **contrasts}
+    tables = []
+    for place, (title, (one, other)) in enumerate(contrasts.items()):
+        rows = [row for name, each in results.items() for row in _affect_rows(name, each, one, other, seed)]
+        tables.append(
+            Table(
+                name=f"affect-{place + 1}", title=f"Affect: {title}", rows=rows,
+                columns=[Column(name=c) for c in ("model and measure", "family", "standardised difference")],
+                note=f"{int(one.sum())} against {int(other.sum())} pieces; Hedges' g of match minus "
+                f"mismatch within "
+                "each subject, at its cross-validated lag and layer.",
+            )
+        )  # fmt: skip
+    return tables
+
+
+def _affect_rows(name: str, found: Found, one: np.ndarray, other: np.ndarray, seed: int) -> list[list[Any]]:
+    rows: list[list[Any]] = []
+    subjects = np.arange(len(found.pieces))
+    families: dict[str, list[FloatArray]] = {}
+    for place, reference in enumerate(found.comparison.references):
+        (lags, points), _ = found.at_peak(place)
+        effects = found.pieces[subjects, place, :, lags, points]
+        sizes = hedges_g(effects, one, other)
+        families.setdefault(reference.measure.family, []).append(sizes)
+        rows.append(
+            [
+                f"{name}: {reference.measure.title}",
+                reference.measure.family,
+                _estimate(interval(sizes, seed=seed)),
+            ]
+        )
+    for family, found_sizes in families.items():
+        rows.append(
+            [f"{name}: all {family}", family, _estimate(interval(np.mean(found_sizes, axis=0), seed=seed))]
+        )
+    rows.append([f"{name}: three-way consensus", "consensus", _estimate(_consensus(found, one, other, seed))])
+    return rows
+
+
+def _consensus(found: Found, one: np.ndarray, other: np.ndarray, seed: int) -> FloatArray:
+    place = [each.measure.name for each in found.comparison.references].index("rsa_spearman")
+    (lags, points), _ = found.at_peak(place)
+    subjects = np.arange(len(found.pieces))
+    acoustics_model = model_acoustics(found.comparison)[:, points].T
+    values = consensus(
+        found.kept["acoustics"][subjects, :, lags], acoustics_model,
+        found.pieces[subjects, place, :, lags, points], found.comparison.task.consensus,
+    )  # fmt: skip
+    return interval(hedges_g(values, one, other), seed=seed)
+
+
+def hedges_g(values: FloatArray, one: np.ndarray, other: np.ndarray) -> FloatArray:
+    """Standardised difference (rows,) of `values` (rows, items) between two groups of items, corrected for
+    small groups; 0 where nothing varies."""
+    first, second = values[:, one], values[:, other]
+    degrees = first.shape[1] + second.shape[1] - 2
+    pooled = np.sqrt((first.var(axis=1) * first.shape[1] + second.var(axis=1) * second.shape[1]) / degrees)
+    difference = first.mean(axis=1) - second.mean(axis=1)
+    found = np.divide(difference, pooled, out=np.zeros_like(difference), where=pooled > 0)
+    return np.asarray(found * (1 - 3 / (4 * degrees - 1)))

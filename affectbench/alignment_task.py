@@ -1,0 +1,79 @@
+"""What an alignment task says: whose EEG is compared with which models' states, how, and against what."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from affectbench.task_file import TaskFile
+from affectbench.task_parts import Count, Frozen, Name, Number, Seed, Text
+from affectbench.yaml_loading import reject
+
+Positive = Annotated[Number, Field(gt=0)]
+
+
+class SimulatedEeg(Frozen):
+    """Simulated listeners of a story of reference-speech clips, in whom one layer of a model is heard.
+
+    `point`: which of the model's states are planted, 0 for what enters the decoder; `lag` in seconds; `snr`:
+    variance of the signal over that of the noise at the electrodes, in 0.5-20 Hz; `rate` of the EEG in Hz.
+    """
+
+    reader: Literal["simulated"]
+    model: Name
+    point: Annotated[int, Field(strict=True, ge=0)]
+    lag: Annotated[Number, Field(ge=0, le=1)]
+    snr: Annotated[Number, Field(ge=0)]
+    sentences: Annotated[int, Field(strict=True, ge=10)] = 24
+    subjects: Annotated[int, Field(strict=True, ge=2)] = 8
+    montage: Literal["easycap-M10", "biosemi128"] = "easycap-M10"
+    rate: Positive = 100.0
+    seed: Seed = 0
+
+
+class Lags(Frozen):
+    """EEG is read from 0 to `until` seconds after the sound, every `step` seconds; all lags are reported."""
+
+    until: Annotated[Number, Field(ge=0, le=2)] = 0.6
+    step: Positive = 0.05
+
+
+class AlignmentTask(TaskFile):
+    """Recordings, pieces of speech, and how they are compared with hidden states.
+
+    `band`: Hz of the band pass. `seconds`: pieces (a sentence within one sound file) that last so long are
+    compared. `grid`: cells of time a second. `components`: principal components of the states. `models` are
+    those that are run unless others are named; `baseline` names the affect without which others are
+    contrasted. `mode` ``paper`` computes what the released code of arXiv 2601.16540 does.
+    """
+
+    digest_without: ClassVar[frozenset[str]] = frozenset({"models"})
+
+    kind: Literal["alignment"]
+    mode: Literal["sound", "paper"] = "sound"
+    licence: Text
+    citation: str = ""
+    obtain: str = ""
+    source: SimulatedEeg
+    models: tuple[Name, ...] = ()
+    site: Literal["residual", "middle", "neuron", "gate", "head"] = "residual"
+    band: tuple[Positive, Positive] = (0.5, 20.0)
+    seconds: tuple[Positive, Positive] = (2.0, 15.0)
+    grid: Positive = 12.5
+    lags: Lags = Lags()
+    components: Count = 20
+    distance: Literal["correlation", "euclidean", "cosine"] = "correlation"
+    metrics: Annotated[tuple[Text, ...], Field(min_length=1)]
+    consensus: Literal["geometric", "min", "mean"] = "geometric"
+    correction: Literal["fdr", "max_t"] = "fdr"
+    baseline: str = ""
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _pairs_ascend(self) -> AlignmentTask:
+        for key in ("band", "seconds"):
+            pair: Any = getattr(self, key)
+            if pair[0] >= pair[1]:
+                reject(key, f"expected a lower and an upper value, found {list(pair)}")
+        return self

@@ -179,10 +179,10 @@ class Evidence:
                 damage_matrix(f"Drop in UAR, {group.label}", f"drops{tag}", scores, self.modules)
             )
             made.findings += self._lead(place, "necessity", drops(scores, "reset"), "drop when reset to base")
-            specific = specificities(scores, kept, "zero")
-            made.findings += self._lead(
-                place, "specificity", specific, "drop when zeroed, less the capability's"
-            )
+            # Without gate, up or down an MLP gives nothing, so zeroing cannot tell them apart.
+            specific = specificities(scores, kept, "noise")
+            what = "drop when the change is noise, less the capability's"
+            made.findings += self._lead(place, "specificity", specific, what)
         return made
 
     def adaptation(self, store: Adaptations, everything: Trained, recipe: Recipe) -> Made:

@@ -272,7 +272,7 @@ TESTS = {
     "change": "Change (relative)",
     "transfer": "Transfer",
     "necessity": "Necessity (reset)",
-    "specificity": "Specificity (zeroed, beside the capability)",
+    "specificity": "Specificity (noise, beside the capability)",
     "adaptation": "Adaptation at equal rank",
     "matched": "Adaptation with equal parameters",
 }

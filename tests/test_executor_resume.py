@@ -231,7 +231,7 @@ def test_a_node_that_does_not_see_the_folder_works_without_pieces(
     host = SimpleNamespace(reporter=log, options=options, registry=registry)
     dispatcher = _Dispatcher(ray, RayExecutor(), host, 1, "marker")  # type: ignore[arg-type]
     for _ in range(3):
-        dispatcher._loaded(_Work(order, deque(cells)), loaded)
+        dispatcher._loaded(_Work(order, deque(cells), deque()), loaded)
     assert len(log.notes) == 1
     assert f"does not share {tmp_path / 'out'} with this one" in log.notes[0]
 

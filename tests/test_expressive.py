@@ -144,7 +144,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     second = expressive_nudges.train
     monkeypatch.setattr(expressive_nudges, "train", lambda *rest: second(*rest, steps=2))
     monkeypatch.setattr(
-        expressive, "new_model", lambda *rest: expressive_training.new_model(*rest, Size(32, 3, 4, 24))
+        expressive, "new_model", lambda *rest: expressive_training.new_model(*rest, Size(32, 6, 4, 24))
     )
     monkeypatch.setattr(
         expressive, "make_pools", lambda *rest: expressive_data.make_pools(*rest, n_rows=60, n_documents=20)

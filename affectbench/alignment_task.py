@@ -45,13 +45,12 @@ class AlignmentTask(TaskFile):
     `band`: Hz of the band pass. `seconds`: pieces (a sentence within one sound file) that last so long are
     compared. `grid`: cells of time a second. `components`: principal components of the states. `models` are
     those that are run unless others are named; `baseline` names the affect without which others are
-    contrasted. `mode` ``paper`` computes what the released code of arXiv 2601.16540 does.
+    contrasted.
     """
 
     digest_without: ClassVar[frozenset[str]] = frozenset({"models"})
 
     kind: Literal["alignment"]
-    mode: Literal["sound", "paper"] = "sound"
     licence: Text
     citation: str = ""
     obtain: str = ""

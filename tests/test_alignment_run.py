@@ -210,6 +210,19 @@ class TestCommand:
         assert code != 0
         assert message in complaint
 
+    def test_a_mode_that_nothing_computes_is_no_key(
+        self,
+        run_cli: Callable[..., Outcome],  # noqa: F811
+        tmp_path: Path,
+    ) -> None:
+        content = yaml.safe_load((ROOT / "tasks/alignments/reference-eeg.yaml").read_text())
+        path = tmp_path / "tasks" / "alignments" / "mine.yaml"
+        path.parent.mkdir(parents=True)
+        path.write_text(yaml.safe_dump(content | {"name": "mine", "mode": "paper"}))
+        code, _, complaint = run_cli("align", "mine", "--include", tmp_path, "--output", tmp_path / "out")
+        assert code != 0
+        assert "mode: unknown key" in complaint
+
     def test_a_task_that_contradicts_itself_says_where(
         self,
         run_cli: Callable[..., Outcome],  # noqa: F811

@@ -130,7 +130,7 @@ def _findings(rates: list[list[Estimate]]) -> list[Finding]:
                 name=f"invalid-{tag}",
                 text=f"Permuting time labels calls {bad.value:.0%} of independent series aligned at "
                 f"AR({phi}); "
-                "5 % would be right. It is not valid, and is run in mode `paper` alone.",
+                "5 % would be right. It is not valid: it is shown to warn, and no alignment is tested by it.",
                 value=bad,
             )
         )

@@ -6,6 +6,7 @@ most validation items. Test items are never looked at.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -187,22 +188,22 @@ def answer_loss(
     )
 
 
-class _Trainer:
+class _Trainer(ABC):
     """Makes some weights of a network trainable, and puts everything back."""
 
     parameters: list[nn.Parameter]
 
+    @abstractmethod
     def weights(self) -> dict[str, Tensor]:
         """A copy of what is trained, as it is now."""
-        raise NotImplementedError
 
+    @abstractmethod
     def adapted(self, weights: dict[str, Tensor], plan: Plan) -> Adapted:
         """The adaptation that a copy of the weights is."""
-        raise NotImplementedError
 
+    @abstractmethod
     def remove(self) -> None:
         """Leave the network as it was."""
-        raise NotImplementedError
 
 
 def _trainer(model: Model, modules: Modules, plan: Plan) -> _Trainer:

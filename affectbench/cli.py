@@ -21,6 +21,7 @@ from affectbench import (
     cli_submission,
     cli_tasks,
 )
+from affectbench.cli_options import Data, Device, Include, Limit, TrustCode
 from affectbench.errors import AffectbenchError
 
 app = typer.Typer(
@@ -48,10 +49,6 @@ out = Console()
 RESULTS = Path("results/quickstart")
 COMPARE, RUN_SUITE = "Compare with a baseline", "How to run --suite"
 
-Include = Annotated[
-    list[Path] | None,
-    typer.Option("--include", help="Folder with selectors, model cards or tasks of your own (repeatable)."),
-]
 Results = Annotated[
     Path, typer.Option("--results", "-r", help="Folder of records, as `run --output` wrote it.")
 ]
@@ -110,21 +107,14 @@ def run(
         list[str] | None, typer.Option(help="An intervention protocol (repeatable). Default: zero-gain.")
     ] = None,
     include: Include = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Directory that holds the benchmark's data folder.", envvar="AFFECTBENCH_DATA"),
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many items of each label in each split.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    data: Data = None,
+    limit: Limit = None,
+    device: Device = "cpu",
     device_map: Annotated[
         str | None,
         typer.Option(help="Spread a model that is larger than one GPU: auto, balanced or sequential."),
     ] = None,
-    trust_code: Annotated[
-        bool, typer.Option("--trust-code", help="Run the code that comes with a checkpoint: read it first.")
-    ] = False,
+    trust_code: TrustCode = False,
     seed: Annotated[int | None, typer.Option(min=0, help="Default: the suite's, or 0.")] = None,
     tokens: Annotated[int, typer.Option(min=0, help="Tokens in one forward pass; 0 chooses by device.")] = 0,
     threads: Annotated[

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from affectbench.cli_options import Include
+
 app = typer.Typer()
 out = Console()
 RAY = "With --ray"
@@ -28,10 +30,7 @@ def align(
     ),
     runs: Annotated[int, typer.Option(min=10, help="Simulated runs of recovery and nulls.")] = 200,
     seed: Annotated[int, typer.Option(min=0, help="Of selection, random units and simulated runs.")] = 0,
-    include: Annotated[
-        list[Path] | None,
-        typer.Option("--include", help="Folder with models or tasks of your own (repeatable)."),
-    ] = None,
+    include: Include = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of results. Default: results/TASK.")
     ] = None,

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from affectbench.cli_options import Data, Device, Include, Limit, Threads, TrustCode
+
 app = typer.Typer()
 out = Console()
 
@@ -17,24 +19,14 @@ def analyse(
     names: Annotated[list[str], typer.Argument(help="Analyses by name: see `list analyses`.")],
     model: Annotated[str, typer.Option(help="A model card, a folder of a checkpoint, or a hub id.")],
     task: Annotated[str | None, typer.Option(help="A benchmark. Default: the card's.")] = None,
-    include: Annotated[
-        list[Path] | None,
-        typer.Option("--include", help="Folder with model cards or tasks of your own (repeatable)."),
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Directory that holds the benchmark's data folder.", envvar="AFFECTBENCH_DATA"),
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many items of each label in each split.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    include: Include = None,
+    data: Data = None,
+    limit: Limit = None,
+    device: Device = "cpu",
     tokens: Annotated[int, typer.Option(min=0, help="Tokens in one forward pass; 0 chooses by device.")] = 0,
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's choice.")] = 0,
+    threads: Threads = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of whatever is drawn at random.")] = 0,
-    trust_code: Annotated[
-        bool, typer.Option("--trust-code", help="Run the code that comes with a checkpoint: read it first.")
-    ] = False,
+    trust_code: TrustCode = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Results folder. Default: results/MODEL-TASK.")
     ] = None,

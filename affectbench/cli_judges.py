@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from affectbench.cli_options import Data
+
 app = typer.Typer()
 out = Console()
 KEYS = "Keys of the files"
@@ -26,9 +28,7 @@ def train_judge(
     on: Annotated[
         list[str] | None, typer.Option(help="A task whose test texts it is measured on (repeatable).")
     ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Directory with the data of tasks.", envvar="AFFECTBENCH_DATA")
-    ] = None,
+    data: Data = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to --include afterwards.")] = Path(
         "judges"
     ),

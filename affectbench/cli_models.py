@@ -8,13 +8,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from affectbench.cli_options import Device, Include, TrustCode
+
 app = typer.Typer()
 out = Console()
-
-Include = Annotated[
-    list[Path] | None,
-    typer.Option("--include", help="Folder with model cards, families or tasks of your own (repeatable)."),
-]
 
 
 @app.command()
@@ -78,11 +75,9 @@ def verify_model(
         list[str] | None, typer.Option(help="Only this check, after those it needs (repeatable).")
     ] = None,
     include: Include = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    device: Device = "cpu",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the tiny instance's weights.")] = 0,
-    trust_code: Annotated[
-        bool, typer.Option("--trust-code", help="Run the code that comes with a checkpoint: read it first.")
-    ] = False,
+    trust_code: TrustCode = False,
     format: Annotated[str, typer.Option("--format", "-f", help="text or json.")] = "text",
     output: Annotated[
         Path | None,

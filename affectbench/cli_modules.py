@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from affectbench.cli_options import Data, Device, Include, Limit, Threads, TrustCode
+
 app = typer.Typer()
 out = Console()
 
@@ -19,17 +21,9 @@ def modules(
     control: Annotated[
         str | None, typer.Option(help="A benchmark without emotion, to which the base is adapted as well.")
     ] = None,
-    include: Annotated[
-        list[Path] | None,
-        typer.Option("--include", help="Folder with cards or tasks of your own (repeatable)."),
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Directory that holds the benchmarks' data folders.", envvar="AFFECTBENCH_DATA"),
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many items of each label in each split.")
-    ] = None,
+    include: Include = None,
+    data: Data = None,
+    limit: Limit = None,
     rank: Annotated[
         int, typer.Option(min=0, help="Rank of the LoRA adaptations; 0 trains the weights themselves.")
     ] = 8,
@@ -43,11 +37,9 @@ def modules(
     steps: Annotated[int, typer.Option(min=1, help="Updates of each adaptation.")] = 80,
     batch: Annotated[int, typer.Option(min=1, help="Items of an update.")] = 16,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's choice.")] = 0,
-    trust_code: Annotated[
-        bool, typer.Option("--trust-code", help="Run the code that comes with a checkpoint: read it first.")
-    ] = False,
+    device: Device = "cpu",
+    threads: Threads = 0,
+    trust_code: TrustCode = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Results folder. Default: results/modules-NAME.")
     ] = None,

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from affectbench.cli_options import Data, Device, Include, Limit, TrustCode
+
 app = typer.Typer()
 out = Console()
 
@@ -32,22 +34,13 @@ def train_sae(
         list[Path] | None,
         typer.Option(help="Neutral text, JSON lines with a key `text`, instead of the task's (repeatable)."),
     ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Directory that holds the benchmark's data folder.", envvar="AFFECTBENCH_DATA"),
-    ] = None,
-    include: Annotated[
-        list[Path] | None, typer.Option("--include", help="Folder with models or tasks (repeatable).")
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many items of each label in each split.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    data: Data = None,
+    include: Include = None,
+    limit: Limit = None,
+    device: Device = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads; another count gives a sibling.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of weights, and of the order of texts.")] = 0,
-    trust_code: Annotated[
-        bool, typer.Option("--trust-code", help="Run the code that comes with a checkpoint: read it first.")
-    ] = False,
+    trust_code: TrustCode = False,
 ) -> None:
     """Train sparse autoencoders on a model's residual stream, one for each layer.
 

@@ -8,20 +8,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from affectbench.cli_options import Data, Device, Include
+
 app = typer.Typer()
 new_app = typer.Typer(no_args_is_help=True, help="Write the files of something new, ready to fill in.")
 app.add_typer(new_app, name="new")
 out = Console()
 
-Include = Annotated[
-    list[Path] | None,
-    typer.Option("--include", help="Folder with models, tasks or suites of your own (repeatable)."),
-]
-Data = Annotated[
-    Path | None,
-    typer.Option(help="Directory that holds the benchmarks' data folders.", envvar="AFFECTBENCH_DATA"),
-]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")]
 Trust = Annotated[
     bool,
     typer.Option(

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from affectbench.cli_options import Data, Include
+
 app = typer.Typer()
 out = Console()
 BEFORE = "Compare with what was sent before"
@@ -16,14 +18,8 @@ BEFORE = "Compare with what was sent before"
 @app.command("verify-task")
 def verify_task(
     task: Annotated[str, typer.Argument(help="A benchmark, or the path of its YAML.")],
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Directory that holds the benchmark's data folder.", envvar="AFFECTBENCH_DATA"),
-    ] = None,
-    include: Annotated[
-        list[Path] | None,
-        typer.Option("--include", help="Folder with tasks or models of your own (repeatable)."),
-    ] = None,
+    data: Data = None,
+    include: Include = None,
     format: Annotated[str, typer.Option("--format", "-f", help="text or json.")] = "text",
     model: Annotated[
         str | None,

@@ -205,14 +205,16 @@ def heard(model: Model) -> tuple[Items, tuple[Sound, ...]]:
 
 @cache
 def case_of(name: str) -> Case:
+    """A family's case, on a model of its own: which tokens end its answers is changed."""
     if name in REMOTE_FAMILIES:
-        model = tiny_remote(name)
+        model = tiny_remote.__wrapped__(name)
         data, sounds = heard(model)
     elif name in AUDIO_FAMILIES:
-        model = tiny_audio(name, seed=5 if name == "gemma4" else 0)  # Rows end at different steps.
+        seed = 5 if name == "gemma4" else 0  # Rows end at different steps.
+        model = tiny_audio.__wrapped__(name, seed=seed)
         data, sounds = heard(model)
     else:
-        model = tiny_dense(name)
+        model = tiny_dense.__wrapped__(name)
         data, sounds = items(model, count=5), (None,) * 5
     case = Case(name, model, data, sounds)
     # A checkpoint may name several tokens that end an answer.

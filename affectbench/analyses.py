@@ -193,8 +193,8 @@ def run_analysis(
     Raises:
         AffectbenchError: it cannot be made of this model and benchmark, or it failed.
     """
-    from affectbench.cell import now_iso
     from affectbench.memory import peak_memory_mib
+    from affectbench.record import now_iso
 
     found, card = known(planned.kind), session.model.card
     started, clocks = now_iso(), (time.monotonic(), time.process_time())

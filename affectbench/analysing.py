@@ -8,11 +8,12 @@ from affectbench.analyses import PlannedAnalysis, known, planned_analysis, run_a
 from affectbench.analysis import Analysis
 from affectbench.dataset import Dataset
 from affectbench.errors import AffectbenchError
-from affectbench.placement import Placement, PlannedCell, content_hashes
+from affectbench.placement import Placement, content_hashes
 from affectbench.plan import Job
 from affectbench.registry import Registry
 from affectbench.sae_card import SaeCard
 from affectbench.task import ModelCard
+from affectbench.transfer import PlannedCell
 
 
 def inputs_of(registry: Registry, job: Job, dataset: Dataset, cells: Sequence[PlannedCell]) -> dict[str, str]:

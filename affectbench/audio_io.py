@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 
 from affectbench.errors import AffectbenchError
-from affectbench.examples import SAMPLE_RATE, Waveform
+
+Waveform = npt.NDArray[np.float32]
+SAMPLE_RATE = 16_000
 
 MIN_SAMPLES = 160
 """10 ms at 16 kHz: less holds no analysis frame."""

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from affectbench import tiny
 from affectbench.adapters import attach_adapter, heard, switch_adapter
+from affectbench.audio_io import SAMPLE_RATE
 from affectbench.batch import Batch, Prefix
 from affectbench.checkpoint import chat_template_of, load_checkpoint
 from affectbench.errors import AffectbenchError
-from affectbench.examples import SAMPLE_RATE
 from affectbench.model import Model
 
 if TYPE_CHECKING:

@@ -31,6 +31,7 @@ from affectbench.record import (
     Record,
     SelectionInfo,
     TaskInfo,
+    now_iso,
 )
 from affectbench.recovery import recovery
 from affectbench.replies import Replies
@@ -393,8 +394,3 @@ class CellRun:
             ),
         }
         return Record.model_validate({key: value for key, value in (content | parts).items() if value != ""})
-
-
-def now_iso() -> str:
-    """The time in UTC, ISO 8601."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())

@@ -29,7 +29,6 @@ from affectbench import (
     conformance_sites,
     conformance_stream,
 )
-from affectbench.cell import now_iso
 from affectbench.conformance_report import Conformance, Outcome
 from affectbench.conformance_subject import Check, Subject, examine
 from affectbench.content import source_digest
@@ -39,6 +38,7 @@ from affectbench.memory import peak_memory_mib
 from affectbench.model import Model
 from affectbench.placement import library_versions, load_from, weights_digest
 from affectbench.plan import card_of, checkpoint_of
+from affectbench.record import now_iso
 from affectbench.registry import Registry
 from affectbench.sites import SiteShape
 from affectbench.task import ModelCard, load_as

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from affectbench.audio_io import SAMPLE_RATE
 from affectbench.conformance_subject import Check, Failed, Result, Subject, clip_of, same_bits
-from affectbench.examples import SAMPLE_RATE
 
 
 def audio_heard(subject: Subject) -> Result:

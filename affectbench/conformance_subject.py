@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from affectbench.audio_io import SAMPLE_RATE, Waveform
 from affectbench.batch import Prepared
 from affectbench.conformance_report import Outcome, Status
 from affectbench.engine import Engine
 from affectbench.errors import AffectbenchError
-from affectbench.examples import SAMPLE_RATE, Example, RenderedPrompt, Waveform
+from affectbench.examples import Example, RenderedPrompt
 from affectbench.intervention import UNTOUCHED, Intervention
 from affectbench.model import Model
 from affectbench.readout import Items, Readout, Scores

@@ -16,15 +16,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from affectbench.audio_io import AudioError, read_waveform, sound_digest
+from affectbench.audio_io import SAMPLE_RATE, AudioError, Waveform, read_waveform, sound_digest
 from affectbench.examples import (
-    SAMPLE_RATE,
     DatasetError,
     Example,
     ItemError,
     MissingDataError,
     RenderedPrompt,
-    Waveform,
 )
 from affectbench.identity import digest_of, file_digest
 from affectbench.prompts import parse_answer, prompt_text

@@ -6,13 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
+from affectbench.audio_io import Waveform, read_waveform
 from affectbench.errors import AffectbenchError
-
-Waveform = npt.NDArray[np.float32]
-SAMPLE_RATE = 16_000
 
 
 class DatasetError(AffectbenchError):
@@ -39,8 +34,6 @@ class Example:
         if self.audio is None:
             raise DatasetError(f"item {self.id} has no audio", hint="use a benchmark of modality audio")
         if isinstance(self.audio, Path):
-            from affectbench.audio_io import read_waveform
-
             return read_waveform(self.audio)
         return self.audio()
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from affectbench.audio_io import AudioError, read_waveform
-from affectbench.examples import DatasetError, MissingDataError, Waveform
+from affectbench.audio_io import AudioError, Waveform, read_waveform
+from affectbench.examples import DatasetError, MissingDataError
 from affectbench.sources import HubSource
 from affectbench.table_rows import Cells
 from affectbench.yaml_loading import suggest

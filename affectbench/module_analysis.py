@@ -17,9 +17,9 @@ from affectbench.analysis import (
     Settings,
     Table,
 )
-from affectbench.cell import now_iso
 from affectbench.memory import peak_memory_mib
 from affectbench.model_card import ModelCard
+from affectbench.record import now_iso
 
 TITLES = {
     "module-change": ("Where the adaptation changed weights", "Change of each module type, base to adapted."),

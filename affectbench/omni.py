@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from affectbench.audio_io import SAMPLE_RATE
 from affectbench.audio_language import AudioLanguageModel, Inputs
-from affectbench.examples import SAMPLE_RATE
 
 UNSEEN = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
 """How the config calls the tokens of images, which a tiny instance must never say."""

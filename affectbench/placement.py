@@ -35,7 +35,7 @@ from affectbench.sae_card import SaeCard
 from affectbench.score_models import ARMS
 from affectbench.sites import FEATURE
 from affectbench.task import Benchmark, InterventionProtocol, ModelCard, Placing
-from affectbench.transfer import Carried
+from affectbench.transfer import PlannedCell
 
 if TYPE_CHECKING:
     from affectbench.cell import CellRun
@@ -56,17 +56,6 @@ class Options:
     tokens: int = 0
     command: str = ""
     device_map: Placing | None = None
-
-
-@dataclass(frozen=True)
-class PlannedCell:
-    """A cell before anything is loaded: what its names stand for, the hashes known by then, and what it
-    takes over where its units were identified on another benchmark."""
-
-    cell: Cell
-    protocol: InterventionProtocol
-    hashes: Hashes
-    carried: Carried | None = None
 
 
 @dataclass(frozen=True)
@@ -284,7 +273,7 @@ class Placement:
         """What a record made now says of this process."""
         import torch
 
-        from affectbench.cell import now_iso
+        from affectbench.record import now_iso
 
         now = now_iso()
         return Provenance(

@@ -25,10 +25,11 @@ from affectbench.analysis import Analysis
 from affectbench.cell_result import CellResult
 from affectbench.errors import AffectbenchError
 from affectbench.executor import Host
-from affectbench.placement import Order, PlannedCell
+from affectbench.placement import Order
 from affectbench.ray_worker import Event, Loaded, Worker
 from affectbench.record import Cell
 from affectbench.resume import marking
+from affectbench.transfer import PlannedCell
 
 TRIES = 3
 """How often a cell, or the loading of a model, may take its worker down before it is given up."""

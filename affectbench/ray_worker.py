@@ -17,10 +17,11 @@ from affectbench.analysing import inputs_of, planned
 from affectbench.analysis import Analysis
 from affectbench.errors import AffectbenchError
 from affectbench.journal import Journal
-from affectbench.placement import Options, Order, PlannedCell, planned_cells
+from affectbench.placement import Options, Order, planned_cells
 from affectbench.record import Cell, Record
 from affectbench.registry import Registry
 from affectbench.resume import Passage, open_journal, sees
+from affectbench.transfer import PlannedCell
 
 if TYPE_CHECKING:
     from affectbench.cell_result import CellResult

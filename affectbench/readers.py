@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from affectbench.examples import DatasetError, Waveform
+from affectbench.audio_io import Waveform
+from affectbench.examples import DatasetError
 from affectbench.scenarios import VALENCES, read_scenarios
 from affectbench.sources import (
     CELL,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -201,6 +202,11 @@ class Cost(Part):
     halvings: int
     """How often memory ran out and a batch was halved."""
     peak_memory_mib: float
+
+
+def now_iso() -> str:
+    """The time in UTC, ISO 8601."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
 
 
 class Provenance(Part):

@@ -17,10 +17,11 @@ from affectbench.analysing import made
 from affectbench.analysis import Analysis
 from affectbench.identity import code_digest, digest_of
 from affectbench.journal import Journal, marked, remove_pieces
-from affectbench.placement import Options, Order, Placement, PlannedCell, library_versions
+from affectbench.placement import Options, Order, Placement, library_versions
 from affectbench.plan import Job
 from affectbench.record import Cell, cell_id
 from affectbench.registry import Registry
+from affectbench.transfer import PlannedCell
 
 if TYPE_CHECKING:
     from affectbench.cell_result import CellResult

@@ -17,14 +17,14 @@ from affectbench.dataset import Dataset, load_benchmark
 from affectbench.errors import AffectbenchError, RecordError
 from affectbench.executor import Executor, LocalExecutor, Reporter
 from affectbench.outcomes import content_digest
-from affectbench.placement import Options, Order, PlannedCell, planned_cells
+from affectbench.placement import Options, Order, planned_cells
 from affectbench.plan import Job
 from affectbench.record import Hashes, Record, cell_id
 from affectbench.registry import Registry
 from affectbench.replies import read_replies
 from affectbench.resume import forget
 from affectbench.store import Damaged, Store, read_record, set_aside
-from affectbench.transfer import with_carried, with_ratio
+from affectbench.transfer import PlannedCell, with_carried, with_ratio
 
 if TYPE_CHECKING:
     from affectbench.cell_result import CellResult

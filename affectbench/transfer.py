@@ -21,10 +21,10 @@ from affectbench.plan import Job, shared_labels
 from affectbench.record import Cell, Hashes, Operating, Record, cell_id
 from affectbench.score_models import TransferRatio
 from affectbench.store import Damaged, Store, read_record
+from affectbench.task import InterventionProtocol
 from affectbench.transfer_score import transfer_ratio
 
 if TYPE_CHECKING:
-    from affectbench.placement import PlannedCell
     from affectbench.selector import Selection
 
 SHARED = ("model", "protocol", "selector")
@@ -45,6 +45,17 @@ class Carried:
     items: int
     reason: str = ""
     error: bool = False
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """A cell before anything is loaded: what its names stand for, the hashes known by then, and what it
+    takes over where its units were identified on another benchmark."""
+
+    cell: Cell
+    protocol: InterventionProtocol
+    hashes: Hashes
+    carried: Carried | None = None
 
 
 def home(cell: Cell) -> Cell:

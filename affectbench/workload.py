@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from affectbench.answer_words import answer_word_items
+from affectbench.audio_io import SAMPLE_RATE
 from affectbench.dataset import Dataset, load_benchmark, prompt_text
-from affectbench.examples import SAMPLE_RATE, Example, RenderedPrompt
+from affectbench.examples import Example, RenderedPrompt
 from affectbench.pieces import ITEMS_A_BATCH
 from affectbench.placement import Options, Order, further_interventions
 from affectbench.preservation_items import choice_items, neutral_texts

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from affectbench import tiny
+from affectbench.audio_io import SAMPLE_RATE
 from affectbench.audio_language import AudioLanguageModel, Inputs
-from affectbench.examples import SAMPLE_RATE
 
 
 class Gemma4(AudioLanguageModel):

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from affectbench import tiny
+from affectbench.audio_io import SAMPLE_RATE
 from affectbench.audio_language import AudioLanguageModel, Inputs
 from affectbench.errors import AffectbenchError
-from affectbench.examples import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from affectbench.task import ModelCard

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor, nn
 
+from affectbench.audio_io import SAMPLE_RATE
 from affectbench.audio_language import AudioLanguageModel
 from affectbench.checkpoint import check_consent, load_checkpoint, weights_of
 from affectbench.errors import AffectbenchError
-from affectbench.examples import SAMPLE_RATE
 from affectbench.remote_audio import no_tiny, require_remote_code
 
 if TYPE_CHECKING:

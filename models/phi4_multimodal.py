@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 from torch.nn.functional import gelu
 
+from affectbench.audio_io import SAMPLE_RATE
 from affectbench.audio_language import AudioLanguageModel, Inputs
-from affectbench.examples import SAMPLE_RATE
 
 
 class Phi4Multimodal(AudioLanguageModel):

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from affectbench.audio_io import SAMPLE_RATE
 from affectbench.audio_language import AudioLanguageModel, Inputs
-from affectbench.examples import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from affectbench.task import ModelCard

@@ -22,9 +22,9 @@ from affectbench.alignment.simulation import BAND, Plant, drive, simulated
 from affectbench.alignment.story import Story, reference_story
 from affectbench.alignment.work import Arrays, Task, Workshop
 from affectbench.analysis import AnalysisStore, read_analysis
+from affectbench.audio_io import SAMPLE_RATE
 from affectbench.engine import Engine
 from affectbench.errors import AffectbenchError
-from affectbench.examples import SAMPLE_RATE
 from affectbench.placement import load_from
 from affectbench.plan import checkpoint_of
 from affectbench.registry import Registry

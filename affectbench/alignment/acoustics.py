@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from affectbench.alignment.grid import token_means
 from affectbench.alignment.rdm import FloatArray
-from affectbench.examples import SAMPLE_RATE, Waveform
+from affectbench.audio_io import SAMPLE_RATE, Waveform
 
 FRAME, HOP = 512, 160
 LOWEST, HIGHEST = 75.0, 500.0

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from affectbench.alignment.grid import Spans
 from affectbench.alignment.rdm import FloatArray
+from affectbench.audio_io import SAMPLE_RATE, Waveform
 from affectbench.errors import AffectbenchError
-from affectbench.examples import SAMPLE_RATE, Example, RenderedPrompt, Waveform
+from affectbench.examples import Example, RenderedPrompt
 from affectbench.intervention import AUDIO, UNTOUCHED, Intervention, hooked
 from affectbench.passes import watching
 

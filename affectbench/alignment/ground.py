@@ -15,7 +15,7 @@ from affectbench.alignment.recording import Recording
 from affectbench.alignment.simulation import Plant, drive, simulated
 from affectbench.alignment.speech import Piece
 from affectbench.alignment.story import Story
-from affectbench.examples import Waveform
+from affectbench.audio_io import Waveform
 
 
 class Ground(Protocol):

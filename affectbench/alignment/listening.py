@@ -15,8 +15,8 @@ from affectbench.intervention import UNTOUCHED, Intervention
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from affectbench.audio_io import Waveform
     from affectbench.engine import Engine
-    from affectbench.examples import Waveform
     from affectbench.registry import Registry
     from affectbench.selector import Selection
 

@@ -17,7 +17,7 @@ from affectbench.alignment.head import Head
 from affectbench.alignment.rdm import FloatArray
 from affectbench.alignment.recording import Recording, band_passed
 from affectbench.alignment.story import Story
-from affectbench.examples import SAMPLE_RATE
+from affectbench.audio_io import SAMPLE_RATE
 
 BAND = (0.5, 20.0)
 NOISE_SOURCES = 40

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from affectbench.audio_io import SAMPLE_RATE, Waveform
 from affectbench.errors import AffectbenchError
-from affectbench.examples import SAMPLE_RATE, Waveform
 
 
 @dataclass(frozen=True)

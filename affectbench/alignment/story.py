@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from affectbench.alignment.speech import Piece, Word, pieces
-from affectbench.examples import SAMPLE_RATE, Waveform
+from affectbench.audio_io import SAMPLE_RATE, Waveform
 from affectbench.generators import speech
 
 PAUSE, LEAD, GAP = 0.5, 3.5, 2.0

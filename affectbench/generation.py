@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from affectbench.batch import Batch, Prefix, select_rows
+from affectbench.decoding import Rules
 from affectbench.intervention import ANSWER, VALID, PackedEdits
 from affectbench.model import Model
 from affectbench.readout import FAILED
@@ -21,12 +22,18 @@ Spent = Callable[[int], None]
 
 @torch.no_grad()
 def generate(
-    model: Model, rows: Batch, edits: PackedEdits, prefix: Prefix | None, max_new_tokens: int, spent: Spent
+    model: Model,
+    rows: Batch,
+    edits: PackedEdits,
+    prefix: Prefix | None,
+    max_new_tokens: int,
+    spent: Spent,
+    rules: Rules | None = None,
 ) -> Tensor:
     """Greedy continuation (rows, max_new_tokens) of every row under its edits, up to a stop token.
 
     -1 stands after a row's end, `FAILED` where its logits were not finite. `prefix` brings the keys and
-    values of the layers below it.
+    values of the layers below it. `rules` change logits before the best token is taken.
     """
     hidden, cache = _prefill(model, rows, prefix)
     spent(rows.embeds.shape[0])
@@ -38,7 +45,10 @@ def generate(
     for column in range(max_new_tokens):
         logits = model.logits(hidden[:, -1])
         broken = ~torch.isfinite(logits).all(-1)
-        token = logits.nan_to_num().argmax(-1)
+        logits = logits.nan_to_num()
+        if rules is not None:
+            logits = rules(logits, alive, written[alive, :column])
+        token = logits.argmax(-1)
         ended = broken | torch.isin(token, model.stops)
         written[alive, column] = torch.where(broken, FAILED, torch.where(ended, -1, token))
         going = (~ended).nonzero().squeeze(1)

@@ -12,6 +12,7 @@ import numpy as np
 from affectbench.answer_words import answer_word_items
 from affectbench.batch import Prepared
 from affectbench.dataset import Dataset, load_benchmark, parse_answer, prompt_text
+from affectbench.decoding import Decoding
 from affectbench.engine import Engine
 from affectbench.errors import AffectbenchError
 from affectbench.evidence import EvidencePass, Key
@@ -91,7 +92,7 @@ class Session:
             return None
         if self.judge is None:
             raise AffectbenchError(f"replies to {task.name} have to be judged, and there is no judge")
-        writer = Writer(self.engine, task.readout.max_new_tokens)
+        writer = Writer(self.engine, Decoding.of(task.readout))
         return Expressing(task, self.dataset, writer, self.judge)
 
     def expression_of(self, replies: Replies, identified: int, seed: int) -> Expression:

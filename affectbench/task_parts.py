@@ -168,11 +168,26 @@ class GenerateReadout(Frozen):
 
 
 class JudgeReadout(Frozen):
-    """The answer is greedily generated text, and `judge` says which label it expresses, or none."""
+    """The answer is greedily generated text, and `judge` says which label it expresses, or none.
+
+    The last three are as in transformers' ``generate``; they hold for the untouched model and under every
+    intervention alike.
+    """
+
+    later = frozenset({"min_new_tokens", "repetition_penalty", "no_repeat_ngram_size"})
 
     kind: Literal["judge"]
     judge: Name
     max_new_tokens: Count = 100
+    min_new_tokens: Annotated[int, Field(ge=0)] = 0
+    repetition_penalty: Annotated[float, Field(ge=1.0)] = 1.0
+    no_repeat_ngram_size: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _ends_after_it_begins(self) -> JudgeReadout:
+        if self.min_new_tokens > self.max_new_tokens:
+            reject("min_new_tokens", f"at most max_new_tokens ({self.max_new_tokens})")
+        return self
 
 
 Readout = Annotated[LabelsReadout | LettersReadout | GenerateReadout, Field(discriminator="kind")]

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from affectbench.batch import Batch, Prefix
+from affectbench.decoding import Decoding
 from affectbench.engine import Engine
 from affectbench.generation import generate
 from affectbench.identity import digest_of
@@ -21,18 +22,18 @@ from affectbench.readout import IntArray, Items
 
 @dataclass
 class Writer:
-    """Continuations of at most `most` tokens. What was written under an intervention is not written again."""
+    """Continuations by one way of decoding. What was written under an intervention is not written again."""
 
     engine: Engine
-    most: int
+    decoding: Decoding
     _known: dict[tuple[str, str], IntArray] = field(init=False, default_factory=dict)
 
     def write(
         self, items: Items, interventions: Sequence[Intervention], progress: Progress | None = None
     ) -> IntArray:
-        """Token ids (K, N, most) of each item's continuation under each intervention, as `generate` has them:
-        -1 after the end, `FAILED` where the model's numbers were not finite. `progress` is told of (item,
-        intervention) pairs."""
+        """Token ids (K, N, `decoding.most`) of each item's continuation under each intervention, as
+        `generate` has them: -1 after the end, `FAILED` where the model's numbers were not finite. `progress`
+        is told of (item, intervention) pairs."""
         fresh = {
             each.digest: each for each in interventions if (items.digest, each.digest) not in self._known
         }
@@ -44,9 +45,14 @@ class Writer:
 
     def _run(self, items: Items, interventions: list[Intervention], progress: Progress | None) -> IntArray:
         times = len(interventions)
-        written = np.full((times, len(items), self.most), -1, dtype=np.int64)
-        about = "writings", items.digest, str(self.most), digest_of(each.digest for each in interventions)
-        for places in self.engine.batches(items.items, self.most, times=times):
+        written = np.full((times, len(items), self.decoding.most), -1, dtype=np.int64)
+        about = (
+            "writings",
+            items.digest,
+            repr(self.decoding),
+            digest_of(each.digest for each in interventions),
+        )
+        for places in self.engine.batches(items.items, self.decoding.most, times=times):
             work = partial(self._batch, items, places, interventions)
             found = self.engine.piece(about, places, work, progress, answers=times * len(places))
             if found is not None:
@@ -57,14 +63,16 @@ class Writer:
         self, items: Items, places: list[int], interventions: list[Intervention], tell: Progress
     ) -> Arrays:
         """`tokens` (K, B, most) of one batch of items."""
-        engine = self.engine
-        written = np.full((len(interventions), len(places), self.most), -1, dtype=np.int32)
+        engine, most = self.engine, self.decoding.most
+        written = np.full((len(interventions), len(places), most), -1, dtype=np.int32)
+        prompts = [items.items[place] for place in places]
+        rules = self.decoding.rules(prompts, engine.model.stops)
 
         def read(rows: Batch, edits: PackedEdits, prefix: Prefix | None) -> Tensor:
-            return generate(engine.model, rows, edits, prefix, self.most, engine.spent)
+            return generate(engine.model, rows, edits, prefix, most, engine.spent, rules)
 
-        batch = engine.model.collate([items.items[place] for place in places])
-        for chosen, tokens in engine.sweep(batch, interventions, read, last=1, grow=self.most):
-            written[chosen] = tokens.cpu().numpy().reshape(len(chosen), len(places), self.most)
+        batch = engine.model.collate(prompts)
+        for chosen, tokens in engine.sweep(batch, interventions, read, last=1, grow=most):
+            written[chosen] = tokens.cpu().numpy().reshape(len(chosen), len(places), most)
             tell(len(chosen) * len(places))
         return {"tokens": written}

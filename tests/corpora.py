@@ -287,7 +287,7 @@ BUILDERS: dict[str, Builder] = {
     "crowd-envent-anger-relief": crowd_envent, "crowd-envent-fear-pride": crowd_envent, "emodb": emodb,
     "empathetic-dialogues": empathetic_dialogues, "esd": esd, "esd-mandarin": esd, "goemotions": goemotions,
     "iemocap": iemocap, "isear": isear, "meld": meld, "meld-text": meld, "msp-podcast": msp_podcast,
-    "ravdess": ravdess, "savee": savee, "semeval-2018": semeval_2018, "sev": sev,
+    "ravdess": ravdess, "savee": savee, "semeval-2018": semeval_2018, "sev": sev, "sev-paper": sev,
 }  # fmt: skip
 
 EKMAN7 = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
@@ -318,6 +318,7 @@ EXPECTED: dict[str, Counts] = {
     "savee": (each(EKMAN7, 2), each(EKMAN7, 1), each(EKMAN7, 1)),
     "semeval-2018": (each(TWEETS, 1), each(TWEETS, 1), each(TWEETS, 1)),
     "sev": (each(SIX_OF_SEV, 24), each(SIX_OF_SEV, 6), each(SIX_OF_SEV, 15)),
+    "sev-paper": (each(SIX_OF_SEV, 24), each(SIX_OF_SEV, 6), each(SIX_OF_SEV, 15)),
 }
 """Items of each label in identification, validation and test. crowd-envent is shared out text by text."""
 

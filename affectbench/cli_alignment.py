@@ -17,19 +17,30 @@ RAY = "With --ray"
 
 @app.command()
 def align(
-    task: Annotated[str, typer.Argument(help="An alignment task: a file of tasks/alignments.")],
+    task: Annotated[str, typer.Argument(help="An alignment task or suite: a file of tasks/alignments.")],
     model: Annotated[
-        list[str] | None, typer.Option("--model", "-m", help="Model card (repeatable). Default: the task's.")
+        list[str] | None,
+        typer.Option("--model", "-m", help="Model card (repeatable). Default: the suite's or the task's."),
     ] = None,
     study: Annotated[
         list[str] | None,
-        typer.Option(help="alignment, intervention, recovery or nulls (repeatable). Default: all."),
+        typer.Option(
+            help="alignment, intervention, recovery or nulls (repeatable). Default: the suite's, else all."
+        ),
     ] = None,
-    selector: Annotated[str, typer.Option(help="Whose units are switched off by the study intervention.")] = (
-        "attribution"
-    ),
+    selector: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Whose units are switched off (repeatable). Default: the suite's, else attribution."
+        ),
+    ] = None,
     runs: Annotated[int, typer.Option(min=10, help="Simulated runs of recovery and nulls.")] = 200,
-    seed: Annotated[int, typer.Option(min=0, help="Of selection, random units and simulated runs.")] = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Of selection, random units and simulated runs. Default: the suite's, else 0."
+        ),
+    ] = None,
     include: Include = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of results. Default: results/TASK.")
@@ -54,6 +65,8 @@ def align(
         python harness.py align reference-eeg
 
         python harness.py align reference-eeg --study nulls --runs 400
+
+        python harness.py align reference-eeg-units
     """
     from affectbench.alignment.command import Request
     from affectbench.alignment.command import align as run
@@ -61,8 +74,8 @@ def align(
     from affectbench.run import command_line
 
     request = Request(
-        task, tuple(model or ()), tuple(study or ()), selector, runs, seed, tuple(include or ()), output,
-        device,
+        task, tuple(model or ()), tuple(study or ()), tuple(selector or ()), runs, seed,
+        tuple(include or ()), output, device,
         RayExecutor(ray_address, workers) if ray else None, command_line(),
     )  # fmt: skip
     try:

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, PrivateAttr, model_validator
 
 from affectbench.task_file import Modality, TaskFile
-from affectbench.task_parts import Count, Frozen, Name, Text
+from affectbench.task_parts import Count, Frozen, Name, Seed, Text
 from affectbench.yaml_loading import reject
 
 Placing = Literal["auto", "balanced", "balanced_low_0", "sequential"]
@@ -41,7 +41,8 @@ class ModelCard(TaskFile):
     instance is checked. `dictionary`: the SAE card whose features are this model's units at the site
     `feature`. `adapter`: the folder (relative to the card) of a PEFT LoRA that is merged into the
     checkpoint. `base`: the card, or the folder, of the model that the checkpoint was adapted from. With one
-    of the two, the card is a pair: `modules` compares both sides.
+    of the two, the card is a pair: `modules` compares both sides. `shuffled`: a control; the entries of each
+    weight are permuted by this seed after loading, so that sizes and statistics are all that is left.
 
     For people and for `list models`: `gated` checkpoints are given to accounts that accepted a licence (of
     the checkpoint that it names, where that is another); `requires` names further packages, with versions
@@ -55,7 +56,7 @@ class ModelCard(TaskFile):
             *("architecture", "base"),
         }
     )
-    later = frozenset({"base", "adapter"})
+    later = frozenset({"base", "adapter", "shuffled"})
 
     kind: Literal["model"]
     family: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -82,6 +83,7 @@ class ModelCard(TaskFile):
     offload_folder: Text | None = None
     base: Text | None = None
     adapter: Text | None = None
+    shuffled: Seed | None = None
 
     _trusted: bool = PrivateAttr(default=False)
 
@@ -91,6 +93,10 @@ class ModelCard(TaskFile):
             reject("instrument_note", "missing: an instrument must say what was built into it")
         if self.base is not None and self.adapter is not None:
             reject("base", "a card with an `adapter` has its `checkpoint` as base: leave one of them out")
+        if self.shuffled is not None and (self.planted is not None or self.device_map is not None):
+            reject(
+                "shuffled", "shuffled weights hold no `planted` units, and lie on one device: no `device_map`"
+            )
         return self
 
     @property
@@ -102,6 +108,12 @@ class ModelCard(TaskFile):
     def _beside(self, name: str) -> Path:
         """A path that is relative to the card."""
         return (self.path.parent if self.path is not None else Path()) / name
+
+    @property
+    def loaded_from(self) -> str:
+        """What is loaded where no file of it may be read: the source, its commit, what is done to it."""
+        shuffled = "" if self.shuffled is None else f" shuffled {self.shuffled}"
+        return f"{self.folder or self.checkpoint} {self.revision}{shuffled}"
 
     @property
     def adapter_folder(self) -> Path | None:

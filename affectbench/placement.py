@@ -107,7 +107,7 @@ def content_hashes(
     digests = [each for found in benchmarks for each in (found.digest, generator_digest(found))]
     digests += judge_digests(registry, job.benchmark)
     local = read_weights and Path(job.source).is_dir()
-    weights = weights_digest(job.card, job.source) if local else f"{job.source} {job.card.revision}"
+    weights = weights_digest(job.card, job.source) if local else job.card.loaded_from
     family = source_digest(registry.find("family", job.card.family).path)
     return digest_of([*digests, dataset.digest_items]), digest_of([weights, job.card.dtype, family])
 
@@ -296,8 +296,10 @@ def load_model(registry: Registry, job: Job, device: str) -> Model:
 
 
 def weights_digest(card: ModelCard, folder: str) -> str:
-    """Hash of a card's checkpoint in `folder`, and of the adapter that is merged into it."""
+    """Hash of a card's checkpoint in `folder`, of the adapter that is merged into it, and of the shuffle."""
     weights = checkpoint_digest(Path(folder))
+    if card.shuffled is not None:
+        weights = digest_of([weights, f"shuffled {card.shuffled}"])
     if card.adapter_folder is None:
         return weights
     from affectbench.stored_weights import adapter_digest
@@ -306,7 +308,8 @@ def weights_digest(card: ModelCard, folder: str) -> str:
 
 
 def load_from(registry: Registry, card: ModelCard, source: str, device: str) -> Model:
-    """Load the checkpoint at `source` through the card's family, with the card's adapter merged into it.
+    """Load the checkpoint at `source` through the card's family, with the card's adapter merged into it and
+    its weights shuffled where it says so.
 
     Raises `AffectbenchError` where it cannot, whatever the family raises: damaged weights, a tokenizer that
     is missing, a device that is full.
@@ -327,6 +330,10 @@ def load_from(registry: Registry, card: ModelCard, source: str, device: str) -> 
             from affectbench.module_edit import merge_adapter
 
             merge_adapter(model, card.adapter_folder)
+        if card.shuffled is not None:
+            from affectbench.shuffled_weights import shuffle_weights
+
+            shuffle_weights(model.network, card.shuffled)
         return model
     except AffectbenchError:
         raise

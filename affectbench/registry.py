@@ -14,6 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Literal
 
+from affectbench.alignment_suite import AlignmentSuite
 from affectbench.alignment_task import AlignmentTask
 from affectbench.content import (
     RegistryError,
@@ -27,7 +28,7 @@ from affectbench.content import (
 from affectbench.errors import AffectbenchError
 from affectbench.sae_card import SaeCard
 from affectbench.sites import CHANNEL_SITES, SITES
-from affectbench.task import Benchmark, InterventionProtocol, JudgeCard, ModelCard, Suite, load_as
+from affectbench.task import Benchmark, InterventionProtocol, JudgeCard, ModelCard, Suite, load_as, load_file
 from affectbench.yaml_loading import load_document, suggest
 
 __all__ = ["Entry", "Kind", "Registry", "RegistryError", "builtin_root", "source_digest"]
@@ -47,7 +48,7 @@ LAYOUT: dict[Kind, tuple[str, str]] = {
     "alignment": ("tasks/alignments", "*.yaml"),
 }
 """Sub-folder and file pattern of each kind, in the built-ins and in any included folder."""
-FILED_AS: dict[str, Kind] = {"expression": "benchmark"}
+FILED_AS: dict[str, Kind] = {"expression": "benchmark", "alignment-suite": "alignment"}
 """Kinds of YAML that lie among those of another kind."""
 
 FOLDER_GROUPS = ("affectbench.models", "affectbench.tasks")
@@ -139,6 +140,11 @@ class Registry:
 
     def alignment(self, name: str) -> AlignmentTask:
         return load_as(self.find("alignment", name).path, AlignmentTask)
+
+    def alignment_suite(self, name: str) -> AlignmentSuite | None:
+        """The alignment suite of that name; None where it names a task."""
+        found = load_file(self.find("alignment", name).path)
+        return found if isinstance(found, AlignmentSuite) else None
 
     def model(self, name: str) -> ModelCard:
         """The card of a checkpoint; its weights are not touched."""

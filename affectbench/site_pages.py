@@ -13,6 +13,7 @@ from affectbench import __version__
 from affectbench.analysis import Analysis
 from affectbench.conformance_report import Conformance
 from affectbench.figures_board import Mark, Overlap, overlap_bars, pareto
+from affectbench.site_alignment import RULE, aligned_models, intervention_boards
 from affectbench.site_analysis import FIRST, by_kind, whole_or_digits
 from affectbench.site_analysis import shown as shown_analysis
 from affectbench.site_board import Board, boards_script, cells_board, overall_board
@@ -125,6 +126,13 @@ def board_files(environment: Environment, contents: Contents) -> Files:
     yield _page(environment, "readouts", "readouts.html", readouts)
     found = {"root": "", "found": identified_board(contents.records), "n_records": len(contents.records)}
     yield _page(environment, "identification", "identification.html", found)
+    aligned = {
+        "root": "",
+        "boards": intervention_boards(contents.analyses),
+        "models": aligned_models(contents.analyses),
+        "rule": RULE,
+    }
+    yield _page(environment, "alignment", "alignment.html", aligned)
     yield from _analyses(environment, contents)
     for group in contents.groups:
         yield from _comparison(environment, contents, group)

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
+from affectbench.alignment_suite import AlignmentSuite
 from affectbench.alignment_task import AlignmentTask
 from affectbench.benchmark import Benchmark, ExpressionBenchmark, RecognitionBenchmark
 from affectbench.judge_card import JudgeCard
@@ -228,6 +229,7 @@ KINDS: dict[str, type[TaskFile]] = {
     "sae": SaeCard,
     "judge": JudgeCard,
     "alignment": AlignmentTask,
+    "alignment-suite": AlignmentSuite,
 }
 K = TypeVar("K", bound=TaskFile)
 

@@ -239,7 +239,7 @@ def test_check_and_schemas(results: Path, tmp_path: Path, run_cli: Cli) -> None:
     assert code == 0
     written = [Path(line) for line in out.splitlines()]
     written_kinds = {path.name.removesuffix(".schema.json") for path in written}
-    tasks = {"alignment", "benchmark", "expression", "intervention", "suite"}
+    tasks = {"alignment", "alignment-suite", "benchmark", "expression", "intervention", "suite"}
     contributed = {"judge", "model", "sae", "submission"}
     assert written_kinds == tasks | contributed | {"analysis", "conformance", "record", "verification"}
     assert all(json.loads(path.read_text())["type"] == "object" for path in written)

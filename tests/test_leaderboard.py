@@ -181,11 +181,18 @@ def test_names_that_hold_markup_are_shown_as_text(tmp_path: Path) -> None:
     many = [renamed(Record.model_validate(record), identification=origin) for origin in origins]
     build_site(many, tmp_path / "site", damaged=[Damaged(Path("a") / f"{evil}.json", evil)])
     pages = list((tmp_path / "site").rglob("*.html"))
-    boards = 6  # Index, guide, transfer, readouts, identification, analyses; and method, model and task.
+    boards = (
+        7  # Index, guide, transfer, readouts, identification, alignment, analyses; and method, model, task.
+    )
     assert len(pages) == boards + len(many) + len(many) + 3
     for path in pages:
         page = read(path)
-        assert evil in page.text or path.name in ("guide.html", "analyses.html", "readouts.html")
+        assert evil in page.text or path.name in (
+            "guide.html",
+            "alignment.html",
+            "analyses.html",
+            "readouts.html",
+        )
         sources = [str(attrs["src"]) for _, attrs in page.tags if "src" in attrs]
         assert all(re.match(r"(\.\./)?(assets|comparisons|overlap)/", source) for source in sources), path
         assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)

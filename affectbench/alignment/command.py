@@ -21,8 +21,10 @@ from rich.progress import (
 )
 
 from affectbench.alignment.features import States
-from affectbench.alignment.record import TITLES, Made, made_from, record
+from affectbench.alignment.intervening import Intervening
+from affectbench.alignment.record import TITLES, Made, failed, made_from, record
 from affectbench.alignment.work import Workshop, closing
+from affectbench.alignment_suite import AlignmentSuite
 from affectbench.alignment_task import AlignmentTask
 from affectbench.analysis import Analysis, AnalysisStore
 from affectbench.errors import AffectbenchError
@@ -37,18 +39,21 @@ if TYPE_CHECKING:
     from affectbench.ray_executor import RayExecutor
 
 RUNS = 200
+SELECTOR, DRAWS = "attribution", 20
+"""What is switched off, and beside how many draws, where no suite says it."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked: a task, the models (those of the task if none), which studies, and how it is run."""
+    """What is asked: a task or a suite of them, the models, studies, selectors and seed where other than
+    those that it names, and how it is run."""
 
     task: str
     models: tuple[str, ...] = ()
     studies: tuple[str, ...] = ()
-    selector: str = "attribution"
+    selectors: tuple[str, ...] = ()
     runs: int = RUNS
-    seed: int = 0
+    seed: int | None = None
     include: tuple[Path, ...] = ()
     output: Path | None = None
     device: str = "cpu"
@@ -72,20 +77,38 @@ class Aligning:
     request: Request
     console: Console
     registry: Registry = field(init=False)
+    suite: AlignmentSuite | None = field(init=False)
     task: AlignmentTask = field(init=False)
     folder: Path = field(init=False)
+    seed: int = field(init=False)
     _engines: dict[str, Any] = field(init=False, default_factory=dict)
     _bars: Progress | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.request.check()
         self.registry = Registry(self.request.include)
-        self.task = self.registry.alignment(self.request.task)
-        self.folder = self.request.output or Path("results") / self.task.name
+        self.suite = self.registry.alignment_suite(self.request.task)
+        self.task = self.registry.alignment(self.suite.task if self.suite else self.request.task)
+        self.folder = self.request.output or Path("results") / self.request.task
+        own = self.suite.seed if self.suite else 0
+        self.seed = own if self.request.seed is None else self.request.seed
+
+    @property
+    def studies(self) -> tuple[str, ...]:
+        return self.request.studies or (self.suite.studies if self.suite else tuple(TITLES))
+
+    @property
+    def selectors(self) -> tuple[str, ...]:
+        named = (*self.suite.selectors, *self.suite.controls) if self.suite else (SELECTOR,)
+        return tuple(dict.fromkeys(self.request.selectors or named))
+
+    @property
+    def draws(self) -> int:
+        return self.suite.draws if self.suite else DRAWS
 
     @property
     def models(self) -> tuple[str, ...]:
-        found = self.request.models or self.task.models
+        found = self.request.models or (self.suite.models if self.suite else ()) or self.task.models
         if not found:
             raise AffectbenchError(f"task {self.task.name} names no models", hint="add --model")
         return found
@@ -97,7 +120,7 @@ class Aligning:
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
             TimeRemainingColumn(), console=self.console, disable=not self.console.is_terminal,
         ) as self._bars:  # fmt: skip
-            for study in self.request.studies or tuple(TITLES):
+            for study in self.studies:
                 found += [self._made(made) for made in self._planned(study)]
         return found
 
@@ -105,54 +128,36 @@ class Aligning:
         """The analyses of a study, before anything is computed."""
         request, source = self.request, self.task.source
         if study == "nulls":
-            return [made_from(study, "", "", {"runs": request.runs}, request.seed, {}, self._nulls)]
+            return [made_from(study, "", "", {"runs": request.runs}, self.seed, {}, self._nulls)]
         if study == "recovery":
-            inputs = {"model": self._model_digest(source.model), "story": digest_of([repr(source)])}
+            inputs = {"model": self.model_digest(source.model), "story": digest_of([repr(source)])}
             settings = {"runs": request.runs, "snr": source.snr}
             return [
-                made_from(study, source.model, self.task.name, settings, request.seed, inputs, self._recovery)
+                made_from(study, source.model, self.task.name, settings, self.seed, inputs, self._recovery)
             ]
-        inputs = {"task": self.task.digest, "planted": self._model_digest(source.model)}
+        inputs = {"task": self.task.digest, "planted": self.model_digest(source.model)}
         if study == "alignment":
-            models = {f"model-{place}": self._model_digest(m) for place, m in enumerate(self.models)}
+            models = {f"model-{place}": self.model_digest(m) for place, m in enumerate(self.models)}
             asked = {"models": list(self.models), "metrics": list(self.task.metrics)}
             one = self.models[0] if len(self.models) == 1 else ""
             return [
                 made_from(study, one, self.task.name, asked, self.task.seed, inputs | models, self._alignment)
             ]
-        return [self._planned_intervention(model, inputs) for model in self.models]
-
-    def _planned_intervention(self, model: str, inputs: dict[str, str]) -> Made:
-        from affectbench.alignment.listening import PROTOCOL
-        from affectbench.content import source_digest
-
-        selector = self.request.selector
-        inputs = inputs | {
-            "model": self._model_digest(model),
-            "selector": source_digest(self.registry.find("selector", selector).path),
-            "protocol": self.registry.intervention(PROTOCOL).digest,
-        }
-        settings = {"selector": selector, "protocol": PROTOCOL}
-
-        def parts(workshop: Workshop) -> dict[str, Any]:
-            return self._intervention(workshop, model)
-
-        return made_from(
-            "intervention", model, f"{self.task.name}-{selector}", settings, self.request.seed, inputs, parts
-        )
+        intervening = Intervening(self)
+        return [made for model in self.models for made in intervening.planned(model, inputs)]
 
     def _made(self, made: Made) -> Analysis:
         """One analysis: the stored one where it is still right, else a new one, written whole."""
         store = AnalysisStore(self.folder)
         known = store.finished(made.name, made.hashes, made.settings)
-        if known is not None:
+        if known is not None and not failed(known):
             self._say(f"{made.name} was finished before and kept")
             return known
         started = time.monotonic(), time.process_time()
         workshop = Workshop(
             self.folder, f"{made.kind}-{made.name}", digest_of([made.name, repr(made.hashes),
             repr(made.settings)]),
-            self._advance, self._say, self.request.ray,
+            self.advance, self._say, self.request.ray,
         )  # fmt: skip
         with closing(workshop):
             parts = made.parts(workshop)
@@ -170,7 +175,7 @@ class Aligning:
     def _nulls(self, workshop: Workshop) -> dict[str, Any]:
         from affectbench.alignment import study_nulls
 
-        return study_nulls.study(workshop, self.request.runs, self.request.seed)
+        return study_nulls.study(workshop, self.request.runs, self.seed)
 
     def _recovery(self, workshop: Workshop) -> dict[str, Any]:
         from affectbench.alignment import study_recovery
@@ -180,11 +185,11 @@ class Aligning:
         story = self.story
         stage = study_recovery.staged(
             story,
-            self._states(source.model, story.pieces, story.sounds),
+            self.states(source.model, story.pieces, story.sounds),
             head_model(source.montage),
             source.snr,
         )
-        return study_recovery.study(workshop, stage, self.request.runs, self.request.seed)
+        return study_recovery.study(workshop, stage, self.request.runs, self.seed)
 
     def _alignment(self, workshop: Workshop) -> dict[str, Any]:
         from affectbench.alignment import study_alignment
@@ -195,36 +200,10 @@ class Aligning:
         pieces = [ground.pieces[place] for place in kept]
         found = {}
         for model in self.models:
-            states = self._states(model, pieces, ground.sounds, self.task.site)
+            states = self.states(model, pieces, ground.sounds, self.task.site)
             comparison = compared(ground, self.task, kept, states)
             found[model] = study_alignment.found(workshop, model, comparison, states[0].points)
         return study_alignment.study(found, self.task.seed)
-
-    def _intervention(self, workshop: Workshop, model: str) -> dict[str, Any]:
-        from affectbench.alignment import study_intervention
-        from affectbench.alignment.comparison import compared, kept_pieces
-        from affectbench.alignment.listening import heard, selected
-        from affectbench.controls import layer_matched
-        from affectbench.intervention import UNTOUCHED, scale
-
-        ground, seed = self.ground, self.request.seed
-        kept = kept_pieces(ground, self.task)
-        pieces = [ground.pieces[place] for place in kept]
-        self._advance(f"selecting units of {model}", 0, 1)
-        engine, selection = selected(
-            self.registry, model, self.request.selector, seed, self.folder, self.request.device
-        )
-        self._advance(f"selecting units of {model}", 1, 1)
-        sets = [*selection.units, *layer_matched(selection, study_intervention.DRAWS, seed)]
-        edits = [UNTOUCHED, *(scale(selection.site, selection.shape, units, 0.0) for units in sets)]
-        states = heard(
-            engine, pieces, ground.sounds, "residual", edits,
-            lambda count: self._advance(f"{model} hears, edited", count, len(pieces)),
-        )  # fmt: skip
-        shared = study_intervention.conditions(
-            compared(ground, self.task, kept, states[0]), selection.labels, states
-        )
-        return study_intervention.study(workshop, shared, self.request.selector, seed)
 
     # What they share.
 
@@ -242,7 +221,7 @@ class Aligning:
         from affectbench.alignment.simulation import Plant
 
         source, story = self.task.source, self.story
-        states = self._states(source.model, story.pieces, story.sounds)
+        states = self.states(source.model, story.pieces, story.sounds)
         if source.point >= len(states[0].points):
             raise AffectbenchError(
                 f"task {self.task.name}: source.point {source.point}: {source.model} has "
@@ -253,36 +232,36 @@ class Aligning:
             story, states, plant, head_model(source.montage), source.subjects, source.rate, source.seed
         )
 
-    def _engine(self, model: str) -> Engine:
+    def engine(self, model: str) -> Engine:
         from affectbench.engine import Engine
         from affectbench.placement import load_from
         from affectbench.plan import card_of, checkpoint_of
 
         if model not in self._engines:
             card = card_of(self.registry, model)
-            self._advance(f"loading {model}", 0, 1)
+            self.advance(f"loading {model}", 0, 1)
             self._engines[model] = Engine(
                 load_from(self.registry, card, checkpoint_of(card), self.request.device)
             )
-            self._advance(f"loading {model}", 1, 1)
+            self.advance(f"loading {model}", 1, 1)
         return self._engines[model]  # type: ignore[no-any-return]
 
-    def _states(self, model: str, pieces: Sequence[Any], sounds: Any, site: str = "residual") -> list[States]:
+    def states(self, model: str, pieces: Sequence[Any], sounds: Any, site: str = "residual") -> list[States]:
         from affectbench.alignment.listening import heard
 
-        tell: Callable[[int], None] = lambda count: self._advance(f"{model} hears", count, len(pieces))  # noqa: E731
-        return heard(self._engine(model), pieces, sounds, site, progress=tell)[0]
+        tell: Callable[[int], None] = lambda count: self.advance(f"{model} hears", count, len(pieces))  # noqa: E731
+        return heard(self.engine(model), pieces, sounds, site, progress=tell)[0]
 
-    def _model_digest(self, model: str) -> str:
+    def model_digest(self, model: str) -> str:
         from affectbench.placement import weights_digest
         from affectbench.plan import card_of, checkpoint_of
 
         card = card_of(self.registry, model)
         source = checkpoint_of(card)
-        weights = weights_digest(card, source) if Path(source).is_dir() else f"{source} {card.revision}"
+        weights = weights_digest(card, source) if Path(source).is_dir() else card.loaded_from
         return digest_of([weights, card.dtype])
 
-    def _advance(self, what: str, done: int, total: int) -> None:
+    def advance(self, what: str, done: int, total: int) -> None:
         if self._bars is None:
             return
         known = {task.description: task.id for task in self._bars.tasks}

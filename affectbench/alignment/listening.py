@@ -4,7 +4,7 @@ it."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from affectbench.alignment.features import States, hidden_states, prepared
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
     from affectbench.audio_io import Waveform
     from affectbench.engine import Engine
+    from affectbench.identifying import CellPlan
     from affectbench.registry import Registry
     from affectbench.selector import Selection
+    from affectbench.session import Session
 
 TOGETHER = 8
 """Interventions that share a forward pass."""
@@ -32,8 +34,10 @@ def heard(
     site: str,
     interventions: Sequence[Intervention] = (UNTOUCHED,),
     progress: Callable[[int], None] = lambda count: None,
+    kept: Callable[[States], States] = lambda states: states,
 ) -> list[list[States]]:
-    """States of each piece under each intervention, (interventions, pieces).
+    """States of each piece under each intervention, (interventions, pieces). `kept` says what of them is held
+    in memory: all, or what a study needs.
 
     Raises `AffectbenchError` for a model that takes no sound.
     """
@@ -49,33 +53,54 @@ def heard(
         for start in range(0, len(interventions), TOGETHER):
             chosen = interventions[start : start + TOGETHER]
             for place, states in enumerate(hidden_states(engine, item, len(sound), chosen, site)):
-                found[start + place].append(states)
+                found[start + place].append(kept(states))
         progress(done + 1)
     return found
 
 
-def selected(
-    registry: Registry, model: str, selector: str, seed: int, output: Path, device: str
-) -> tuple[Engine, Selection]:
-    """A model, loaded, and the units that a selector finds for it on its default task, in the ordinary
-    way."""
-    from affectbench.dataset import load_benchmark
-    from affectbench.identifying import CellPlan, Identifying
-    from affectbench.placement import Options, Order, Placement, planned_cells
-    from affectbench.plan import job_of_names
-    from affectbench.selector import usable_selector
+@dataclass(frozen=True)
+class Selecting:
+    """Selectors of a model's units on its default task, in the ordinary way; one evidence pass serves all."""
 
-    job = job_of_names(registry, model, None, [selector], [PROTOCOL], seed)
-    dataset = load_benchmark(job.benchmark, None, None)
-    cells = planned_cells(registry, job, dataset)
-    order = Order(job, dataset, cells, cells)
-    placement = Placement(registry, order, Options(output, device), lambda text: None)
-    first = cells[0]
-    plan = CellPlan(first.cell, first.protocol, usable_selector(selector, registry.selector), first.hashes)
-    identifying = Identifying(placement.session, plan, plan.requests)
-    study = identifying.study(identifying.collected()[0])
-    reason = identifying.too_few(study)
-    if reason:
-        raise AffectbenchError(f"{selector} on {job.benchmark.name}: {reason}")
-    budget = max(1, round(first.cell.fraction * study.shape.units))
-    return placement.session.engine, plan.selector.select(study, budget)
+    session: Session
+    plans: Mapping[str, CellPlan]
+    fractions: Mapping[str, float]
+
+    @classmethod
+    def of(cls, registry: Registry, engine: Engine, selectors: Sequence[str], seed: int) -> Selecting:
+        """Raises `AffectbenchError` for a selector that is not there, or a model without a default task."""
+        from affectbench.dataset import load_benchmark
+        from affectbench.identifying import CellPlan
+        from affectbench.placement import planned_cells
+        from affectbench.plan import job_of_names
+        from affectbench.selector import usable_selector
+        from affectbench.session import Session
+
+        job = job_of_names(registry, engine.model.card.name, None, selectors, [PROTOCOL], seed)
+        dataset = load_benchmark(job.benchmark, None, None)
+        plans, fractions = {}, {}
+        for each in planned_cells(registry, job, dataset):
+            name = each.cell.selector
+            usable = usable_selector(name, registry.selector)
+            plans[name] = CellPlan(each.cell, each.protocol, usable, each.hashes)
+            fractions[name] = each.cell.fraction
+        return cls(Session(engine.model, job.benchmark, dataset, registry.benchmark), plans, fractions)
+
+    def selection(self, selector: str) -> Selection:
+        """The units that a selector finds. Raises `AffectbenchError` where it finds none, whatever it raised
+        itself."""
+        from affectbench.identifying import Identifying, all_requests
+
+        plan = self.plans[selector]
+        identifying = Identifying(self.session, plan, all_requests(list(self.plans.values())))
+        study = identifying.study(identifying.collected()[0])
+        reason = identifying.too_few(study)
+        if reason:
+            raise AffectbenchError(f"{selector} on {self.session.benchmark.name}: {reason}")
+        budget = max(1, round(self.fractions[selector] * study.shape.units))
+        try:
+            return plan.selector.select(study, budget)
+        except AffectbenchError:
+            raise
+        except Exception as error:  # Somebody else's code.
+            raise AffectbenchError(f"{selector}: {type(error).__name__}: {error}") from error

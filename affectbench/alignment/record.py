@@ -36,6 +36,8 @@ TOLD = {
     "recovery": "How often the layer and the lag that were planted in simulated EEG are found again.",
     "nulls": "How often each null calls independent, smooth series aligned.",
 }
+ERROR = "error"
+"""The finding that says why there is no other."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,18 @@ def made_from(
     seed: int,
     inputs: dict[str, str],
     parts: Callable[[Workshop], dict[str, Any]],
+    *further: str,
 ) -> Made:
-    """An analysis of a study, named after what it is of."""
+    """An analysis of a study, named after what it is of: model, task, and `further` names."""
     kind = f"eeg-{study}"
     hashes = AnalysisHashes(inputs=inputs, code=_code())
-    return Made(kind, analysis_name(kind, model, task, seed=seed), model, task, settings, seed, hashes, parts)
+    name = analysis_name(kind, model, task, *further, seed=seed)
+    return Made(kind, name, model, task, settings, seed, hashes, parts)
+
+
+def failed(analysis: Analysis) -> bool:
+    """Whether an analysis says no more than why it could not be made; it is then made again."""
+    return any(finding.name == ERROR for finding in analysis.findings)
 
 
 def record(

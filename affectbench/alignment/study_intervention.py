@@ -2,216 +2,296 @@
 affective?
 
 The units of an emotion are switched off while the model hears the story; its states are compared with the
-same
-EEG as before. The drop is that of the untouched model less what is left. It is compared with random units of
-the same layers, and between pieces of that emotion and neutral ones.
+same EEG as before. The drop is that of the untouched model less what is left, at the lag and layer where the
+untouched model's mean effect is highest. It is compared with random units of the same layers, with random
+units that are as loud, and between pieces of that emotion and neutral ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from affectbench.alignment.comparison import Comparison
+from affectbench.alignment.drops import KINDS, LAYERS, LOUDNESS, Parted, among, parted
 from affectbench.alignment.features import States
+from affectbench.alignment.grid import lag_grid, token_means
+from affectbench.alignment.ground import Ground
 from affectbench.alignment.group import interval, over_subjects
 from affectbench.alignment.metrics import measure
 from affectbench.alignment.rdm import FloatArray
-from affectbench.alignment.scoring import Reference, reference, scores
-from affectbench.alignment.series import Reduction, cleaned, cut, gridded
+from affectbench.alignment.scoring import Reference, effects, reference, scores
+from affectbench.alignment.series import Reduction, Timing, cleaned, cut, gridded
+from affectbench.alignment.speech import Piece
 from affectbench.alignment.work import Arrays, Task, Workshop
+from affectbench.alignment_task import AlignmentTask
 from affectbench.analysis import Column, Curve, Finding, Series, Table, numbers
 from affectbench.errors import AffectbenchError
 from affectbench.score_models import Estimate
 
 MEASURES = ("cka_linear", "rsa_spearman")
 DRAWS = 20
-OWN, OTHERS, RANDOM = "its own units", "units of other emotions", "random units"
+"""Of each kind of random units."""
+SUMMARY = "summary"
+"""The table of one row that the board is made of; its columns are `COLUMNS`."""
+COLUMNS = (
+    "measure", "untouched", "own, affective", "own, neutral", "random, affective", "random, neutral",
+    "as loud, affective", "as loud, neutral", "beyond random", "p, subjects", "p, draws", "beyond as loud",
+    "p, as loud",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Conditions:
-    """What is compared: one reference a measure and condition. Conditions: untouched, the units of each of
-    `emotions`, and `draws` sets of random units."""
+class Scene:
+    """What is heard and how it is compared: the ground, the task, the places of the pieces that are kept, how
+    time is cut, and one reference a measure."""
 
-    comparison: Comparison
+    ground: Ground
+    task: AlignmentTask
+    kept: tuple[int, ...]
+    timing: Timing
+    references: tuple[Reference, ...]
+
+    @property
+    def pieces(self) -> list[Piece]:
+        return [self.ground.pieces[place] for place in self.kept]
+
+
+@dataclass(frozen=True)
+class Untouched:
+    """The model as it is: its scene, over all lags and points, and the projection of its states."""
+
+    scene: Scene
+    reduction: Reduction
+
+
+@dataclass(frozen=True)
+class Edited:
+    """The model under each condition, at one lag and one point a measure: untouched, the units of each of
+    `emotions`, then `draws` of each kind."""
+
+    scene: Scene
+    lags: tuple[float, ...]
     emotions: tuple[str, ...]
-    draws: int
-    references: tuple[tuple[Reference, ...], ...]
+    draws: Mapping[str, int]
 
 
-def conditions(
-    comparison: Comparison, emotions: Sequence[str], states: Sequence[Sequence[States]]
-) -> Conditions:
-    """Prepare the `states` of all pieces under each condition, (conditions, pieces). The components are
-    those of the untouched model."""
-    reduction = Reduction.fitted(states[0], comparison.task.components)
-    reduced = [gridded(each, reduction, comparison.timing) for each in states]
-    found = tuple(
-        tuple(
-            reference(measure(name, "debiased"), each, comparison.timing, seed=comparison.task.seed)
-            for each in reduced
-        )
-        for name in MEASURES
-    )
-    return Conditions(comparison, tuple(emotions), len(states) - 1 - len(emotions), found)
-
-
-def one_subject(shared: Conditions, subject: int) -> Arrays:
-    """`effects` (measures, conditions, pieces, lags, points): match minus mismatch."""
-    comparison = shared.comparison
-    eeg = cut(
-        cleaned(comparison.ground.recording(subject), comparison.task.band),
-        comparison.pieces,
-        comparison.timing,
-    )
-    found = np.stack([[scores(each, eeg) for each in row] for row in shared.references])
-    return {"effects": found[:, :, 0] - found[:, :, 1]}
-
-
-def study(workshop: Workshop, shared: Conditions, selector: str, seed: int) -> dict[str, Any]:
-    """The parts of the analysis ``eeg-intervention``."""
-    comparison = shared.comparison
-    labels = np.array([piece.label for piece in comparison.pieces])
-    neutral = labels == comparison.task.baseline
-    if not neutral.any():
+def untouched(
+    ground: Ground, task: AlignmentTask, kept: tuple[int, ...], states: Sequence[States]
+) -> Untouched:
+    """Prepare the `states` of the kept pieces. Raises `AffectbenchError` where none of them is neutral."""
+    pieces = [ground.pieces[place] for place in kept]
+    if not any(piece.label == task.baseline for piece in pieces):
         raise AffectbenchError(
-            f"task {comparison.task.name}: no piece is labelled {comparison.task.baseline!r}",
+            f"task {task.name}: no piece is labelled {task.baseline!r}",
             hint="`baseline` names the affect that others are contrasted with",
         )
-    tasks = [Task(f"intervention {s}", (s,)) for s in range(len(comparison.ground.subjects))]
-    done = workshop.each("subjects under intervention", one_subject, shared, tasks)
-    effects = np.stack([each["effects"] for each in done])
-    tables, curves, findings = [], [], []
+    timing = Timing.of(pieces, task.grid, lag_grid(task.lags.until, task.lags.step))
+    reduction = Reduction.fitted(states, task.components)
+    reduced = gridded(states, reduction, timing)
+    return Untouched(
+        Scene(ground, task, kept, timing, _references([reduced] * len(MEASURES), task, timing)), reduction
+    )
+
+
+def peaks(workshop: Workshop, found: Untouched) -> list[tuple[int, int]]:
+    """For each measure the places of the (lag, point) where the mean effect over subjects is highest."""
+    tasks = [Task(f"untouched {s}", (s,)) for s in range(len(found.scene.ground.subjects))]
+    done = workshop.each("subjects, model untouched", subject_untouched, found.scene, tasks)
+    means = np.mean([each["effects"] for each in done], axis=0)
+    places = [np.unravel_index(int(mean.argmax()), mean.shape) for mean in means]
+    return [(int(lag), int(point)) for lag, point in places]
+
+
+def at_points(found: Untouched, places: Sequence[tuple[int, int]], states: States) -> States:
+    """What is kept of edited states: the components of the untouched model at each measure's point."""
+    points = [point for _, point in places]
+    part = Reduction(found.reduction.centres[points], found.reduction.axes[points])
+    return States(tuple(states.points[point] for point in points), part(states.values[points]), states.spans)
+
+
+def edited(
+    found: Untouched,
+    places: Sequence[tuple[int, int]],
+    emotions: Sequence[str],
+    draws: Mapping[str, int],
+    states: Sequence[Sequence[States]],
+) -> Edited:
+    """Prepare the `states` of all pieces under each condition, (conditions, pieces), as `at_points` keeps
+    them."""
+    scene = found.scene
+    timing = scene.timing
+    heard = [
+        [
+            np.stack([token_means(s.values[place], s.spans, 0.0, count, timing.grid) for s in each])
+            for count, each in zip(timing.lengths, zip(*states, strict=True), strict=True)
+        ]
+        for place in range(len(MEASURES))
+    ]
+    references = _references(heard, scene.task, timing)
+    lags = tuple(float(timing.lags[lag]) for lag, _ in places)
+    return Edited(
+        Scene(scene.ground, scene.task, scene.kept, timing, references), lags, tuple(emotions), draws
+    )
+
+
+def _references(
+    states: Sequence[Sequence[FloatArray]], task: AlignmentTask, timing: Timing
+) -> tuple[Reference, ...]:
+    return tuple(
+        reference(measure(name, "debiased"), each, timing, seed=task.seed, distance=task.distance)
+        for name, each in zip(MEASURES, states, strict=True)
+    )
+
+
+def subject_untouched(scene: Scene, subject: int) -> Arrays:
+    """`effects` (measures, lags, points): match minus mismatch, mean over pieces."""
+    eeg = cut(cleaned(scene.ground.recording(subject), scene.task.band), scene.pieces, scene.timing)
+    return {"effects": np.stack([effects(scores(each, eeg)) for each in scene.references])}
+
+
+def subject_edited(shared: Edited, subject: int) -> Arrays:
+    """`effects` (measures, conditions, pieces): match minus mismatch at each measure's lag and point."""
+    scene = shared.scene
+    eeg = cleaned(scene.ground.recording(subject), scene.task.band)
+    found = []
+    for lag, each in zip(shared.lags, scene.references, strict=True):
+        series = cut(eeg, scene.pieces, Timing(scene.timing.grid, np.array([lag]), scene.timing.lengths))
+        match, mismatch = scores(each, series)[:, :, 0]
+        found.append((match - mismatch).T)
+    return {"effects": np.stack(found)}
+
+
+def study(workshop: Workshop, shared: Edited, selector: str, seed: int) -> dict[str, Any]:
+    """The parts of the analysis ``eeg-intervention``."""
+    scene = shared.scene
+    labels = np.array([piece.label for piece in scene.pieces])
+    tasks = [Task(f"edited {s}", (s,)) for s in range(len(scene.ground.subjects))]
+    done = workshop.each("subjects, units off", subject_edited, shared, tasks)
+    found = np.stack([each["effects"] for each in done])
+    rows, tables, curves, findings = [], [], [], []
     for place, name in enumerate(MEASURES):
-        drops, base = _drops(effects[:, place])
-        parted = _parted(drops, shared, labels, neutral)
-        title = measure(name, "debiased").title
-        tables.append(_table(name, title, parted, base, seed))
+        parts = parted(found[:, place], shared.emotions, shared.draws, labels, scene.task.baseline)
+        title, base = measure(name, "debiased").title, found[:, place, 0].mean(axis=1)
+        rows.append(_summary_row(parts, title, base, seed))
+        tables.append(_subjects_table(name, title, parts, base, scene.ground.subjects))
         if place == 0:
-            curves.append(_curve(parted, seed))
-            findings = _findings(parted, title, selector, seed)
+            curves = [_curve(parts, seed), _curve(parts, seed, contrast=True)]
+            findings = _findings(parts, title, selector, seed)
     return {
         "n": {
-            "subjects": len(done), "pieces": len(labels), "affective": int((~neutral).sum()),
-            "draws": shared.draws,
+            "subjects": len(done), "pieces": len(labels),
+            "affective": int((labels != scene.task.baseline).sum()), "draws": shared.draws[LAYERS],
         },
-        "findings": findings, "tables": tables, "curves": curves,
+        "findings": findings,
+        "tables": [
+            Table(
+                name=SUMMARY, title="Alignment lost when units are switched off", rows=rows,
+                columns=[Column(name=name, digits=5) for name in COLUMNS],
+                note="Drops of match minus mismatch; p, subjects by sign flips, two-sided; p of draws "
+                "one-sided, how many of them have the contrast of affective and neutral pieces.",
+            ),
+            *tables,
+        ],
+        "curves": curves,
         "notes": [
-            "The drop of a piece is its effect (match minus mismatch) in the untouched model less that "
-            "with the "
-            "units switched off, at the lag and layer where the untouched model's mean effect is "
-            "highest. The EEG "
-            "is the same, so its noise is in both.",
-            "Random units have the layers of the selected ones; each draw serves all emotions.",
-            "The listeners are simulated from the untouched model's states: what is found shows what "
-            "the instrument "
-            "can see, and nothing of brains.",
+            "The drop of a piece is its effect (match minus mismatch) in the untouched model less that with "
+            "the units switched off, at the lag and layer where the untouched model's mean effect is "
+            "highest. The EEG is the same, so its noise is in both.",
+            "Each draw of random units serves all emotions. Those as loud have the root mean square, while "
+            "this speech is heard, of the units that they stand in for.",
+            "Signs of subjects tell whether other listeners would show it; draws, whether other units would.",
         ],
     }  # fmt: skip
 
 
-def _drops(effects: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Drops (subjects, conditions - 1, pieces) and the untouched effects (subjects, pieces) at the place
-    where the untouched effect (subjects, conditions, pieces, lags, points) is highest on average."""
-    mean = effects[:, 0].mean(axis=(0, 1))
-    lag, point = np.unravel_index(int(mean.argmax()), mean.shape)
-    there = effects[..., lag, point]
-    return there[:, :1] - there[:, 1:], there[:, 0]
-
-
-@dataclass(frozen=True)
-class _Parted:
-    """Mean drops by subject: `own`, `others` (subjects,) and `random` (draws, subjects), in affective
-    pieces and in neutral ones."""
-
-    affective: dict[str, FloatArray]
-    neutral: dict[str, FloatArray]
-
-
-def _parted(drops: FloatArray, shared: Conditions, labels: np.ndarray, neutral: np.ndarray) -> _Parted:
-    emotions = len(shared.emotions)
-    selected, random = drops[:, :emotions], drops[:, emotions:]
-    own, others, drawn, still = [], [], [], []
-    for place, emotion in enumerate(shared.emotions):
-        here = labels == emotion
-        if emotion == shared.comparison.task.baseline or not here.any():
-            continue
-        own.append(selected[:, place, here].mean(axis=1))
-        rest = [other for other in range(emotions) if other != place]
-        others.append(selected[:, rest][:, :, here].mean(axis=(1, 2)))
-        drawn.append(random[:, :, here].mean(axis=2))
-        still.append(selected[:, place][:, neutral].mean(axis=1))
-    affective = {
-        OWN: np.mean(own, axis=0), OTHERS: np.mean(others, axis=0), RANDOM: np.mean(drawn, axis=0).T,
-    }  # fmt: skip
-    return _Parted(affective, {OWN: np.mean(still, axis=0), RANDOM: random[:, :, neutral].mean(axis=2).T})
-
-
-def _findings(parted: _Parted, title: str, selector: str, seed: int) -> list[Finding]:
-    more = parted.affective[OWN] - parted.affective[RANDOM].mean(axis=0)
-    still = parted.neutral[OWN] - parted.neutral[RANDOM].mean(axis=0)
-    found = []
-    for name, text, values in (
-        ("more-than-random", "in pieces of its emotion, beyond random units", more),
-        ("neutral", "in neutral pieces, beyond random units", still),
-        (
-            "affective-more-than-neutral",
-            "in pieces of its emotion, beyond neutral ones and random units",
-            more - still,
-        ),
-    ):
-        p = float(over_subjects(values, seed=seed).p)
-        found.append(
-            Finding(
-                name=name,
-                text=f"Units of {selector} switched off: drop of {title} {text}; p by sign flips over "
-                "subjects.",
-                value=_estimate(values, seed),
-                p=p,
-           
-            )
-        )  # fmt: skip
-    draws = parted.affective[RANDOM].mean(axis=1)
-    above = int((draws >= parted.affective[OWN].mean()).sum())
-    found.append(
+def _findings(parts: Parted, title: str, selector: str, seed: int) -> list[Finding]:
+    more = parts.own - parts.drawn[LAYERS].mean(axis=0)
+    still = parts.still - parts.drawn_still[LAYERS].mean(axis=0)
+    found = [
         Finding(
-            name="among-draws",
-            text=f"{above} of {len(draws)} random draws lower alignment in pieces of its emotion as much.",
-            p=(above + 1) / (len(draws) + 1),
+            name=name,
+            text=f"Units of {selector} switched off: drop of {title} {text}; p by sign flips over subjects.",
+            value=_estimate(values, seed), p=float(over_subjects(values, seed=seed).p),
         )
-    )
+        for name, text, values in (
+            ("more-than-random", "in pieces of its emotion, beyond random units", more),
+            ("neutral", "in neutral pieces, beyond random units", still),
+            ("affective-more-than-neutral", "in pieces of its emotion, beyond neutral ones and random units",
+             more - still),
+        )
+    ]  # fmt: skip
+    for kind, tag in zip(KINDS, ("among-draws", "among-loud-draws"), strict=True):
+        above, p = among(float(parts.own.mean()), parts.drawn[kind].mean(axis=1))
+        further, q = among(float(parts.contrast.mean()), parts.drawn_contrast(kind).mean(axis=1))
+        count = len(parts.drawn[kind])
+        found += [
+            Finding(
+                name=tag, p=p,
+                text=f"{above} of {count} draws of {kind} lower alignment in pieces of its emotion as much.",
+            ),
+            Finding(
+                name=f"contrast-{tag}", p=q,
+                text=f"{further} of {count} draws of {kind} do so in affective pieces more than in neutral "
+                "ones as much.",
+            ),
+        ]  # fmt: skip
     return found
 
 
-def _table(name: str, title: str, parted: _Parted, base: FloatArray, seed: int) -> Table:
-    rows: list[list[Any]] = [["untouched, all pieces: effect", _estimate(base.mean(axis=1), seed)]]
-    for where, values in (("pieces of the emotion", parted.affective), ("neutral pieces", parted.neutral)):
-        for what, each in values.items():
-            flat = each.mean(axis=0) if each.ndim == 2 else each
-            rows.append([f"{what} off, {where}: drop", _estimate(flat, seed)])
-    columns = [Column(name="condition"), Column(name="match - mismatch", digits=4)]
+def _summary_row(parts: Parted, title: str, base: FloatArray, seed: int) -> list[Any]:
+    row: list[Any] = [title, _estimate(base, seed), _estimate(parts.own, seed), _estimate(parts.still, seed)]
+    for kind in KINDS:
+        row += [
+            _estimate(parts.drawn[kind].mean(axis=0), seed),
+            _estimate(parts.drawn_still[kind].mean(axis=0), seed),
+        ]
+    for kind in KINDS:
+        _, p = among(float(parts.contrast.mean()), parts.drawn_contrast(kind).mean(axis=1))
+        row.append(_estimate(parts.beyond(kind), seed))
+        if kind == LAYERS:
+            row.append(float(over_subjects(parts.beyond(), seed=seed).p))
+        row.append(p)
+    return row
+
+
+def _subjects_table(name: str, title: str, parts: Parted, base: FloatArray, subjects: Sequence[str]) -> Table:
+    """The numbers of each subject, for whoever wants to pair rows of the board."""
+    columns = {
+        "untouched": base, "own, affective": parts.own, "other emotions, affective": parts.others,
+        "own, neutral": parts.still, "random, affective": parts.drawn[LAYERS].mean(axis=0),
+        "random, neutral": parts.drawn_still[LAYERS].mean(axis=0),
+        "as loud, affective": parts.drawn[LOUDNESS].mean(axis=0),
+        "as loud, neutral": parts.drawn_still[LOUDNESS].mean(axis=0), "beyond random": parts.beyond(),
+    }  # fmt: skip
+    rows: list[list[Any]] = [
+        [who, *(float(each[place]) for each in columns.values())] for place, who in enumerate(subjects)
+    ]
     return Table(
-        name=f"drops-{name.replace('_', '-')}", title=f"Alignment lost: {title}", columns=columns, rows=rows
-    )
+        name=f"subjects-{name.replace('_', '-')}", title=f"Drops by subject: {title}", rows=rows,
+        columns=[Column(name="subject"), *(Column(name=key, digits=5) for key in columns)],
+    )  # fmt: skip
 
 
-def _curve(parted: _Parted, seed: int) -> Curve:
-    """The drops of all random draws beside that of the emotion's own units, in order."""
-    draws = np.sort(parted.affective[RANDOM].mean(axis=1))
-    own = interval(parted.affective[OWN], seed=seed)
-    size = len(draws)
+def _curve(parts: Parted, seed: int, *, contrast: bool = False) -> Curve:
+    """The drops, or their contrasts, of all random draws beside that of the emotion's own units, in order."""
+    own = interval(parts.contrast if contrast else parts.own, seed=seed)
+    drawn = {
+        kind: np.sort((parts.drawn_contrast(kind) if contrast else parts.drawn[kind]).mean(axis=1))
+        for kind in KINDS
+    }
+    size = len(drawn[LAYERS])
+    level = [numbers([each] * size) for each in own]
+    what = "drop in affective pieces less that in neutral ones" if contrast else "drop in affective pieces"
     return Curve(
-        name="draws", title="Drop of alignment: own units beside each random draw", x_label="random "
-        "draws, sorted",
-        y_label="drop of match minus mismatch", x=[float(place + 1) for place in range(size)],
+        name="contrasts" if contrast else "draws", x_label="random draws, sorted",
+        y_label="match minus mismatch", title=f"Own units beside each random draw: {what}",
+        x=[float(place + 1) for place in range(size)],
         series=[
-            Series(label=RANDOM, values=numbers(draws)),
-            Series(label=OWN, values=[float(own[0])] * size, low=[float(own[1])] * size,
-            high=[float(own[2])] * size),
+            *(Series(label=kind, values=numbers(each)) for kind, each in drawn.items()),
+            Series(label="its own units", values=level[0], low=level[1], high=level[2]),
         ],
         reference=0.0,
     )  # fmt: skip

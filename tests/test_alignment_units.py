@@ -1,0 +1,398 @@
+"""Units switched off under EEG: drops, the controls beside them, the suite, and the board made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from e2e_content import Outcome, run_cli  # noqa: F401
+from example_analyses import example_analysis
+from scipy.stats import false_discovery_control
+
+from affectbench.alignment.drops import KINDS, LAYERS, LOUDNESS, among, parted
+from affectbench.alignment.features import States
+from affectbench.alignment.ground import SimulatedGround
+from affectbench.alignment.matched import NEAREST, activation_matched, loudness
+from affectbench.alignment.metrics import measure
+from affectbench.alignment.simulation import Plant
+from affectbench.alignment.story import Story, reference_story
+from affectbench.alignment_suite import AlignmentSuite
+from affectbench.alignment_task import AlignmentTask
+from affectbench.analysis import Analysis, AnalysisStore, Column, Finding, Table, analysis_name
+from affectbench.errors import AffectbenchError
+from affectbench.leaderboard import build_site
+from affectbench.model_card import ModelCard
+from affectbench.placement import load_from, weights_digest
+from affectbench.plan import checkpoint_of
+from affectbench.registry import Registry
+from affectbench.score_models import Estimate
+from affectbench.selector import Selection
+from affectbench.shuffled_weights import shuffle_weights
+from affectbench.site_alignment import intervention_boards
+from affectbench.sites import SiteShape
+
+ROOT = Path(__file__).resolve().parent.parent
+SUITE = "reference-eeg-units"
+EMOTIONS = ("anger", "joy", "neutral")
+LABELS = np.array(["anger", "neutral", "joy", "anger", "neutral", "joy", "joy"])
+
+
+class TestDrops:
+    def test_they_are_what_plain_loops_give(self) -> None:
+        rng = np.random.default_rng(0)
+        draws = {LAYERS: 4, LOUDNESS: 3}
+        effects = rng.normal(size=(5, 1 + 3 + 7, len(LABELS)))
+        found = parted(effects, EMOTIONS, draws, LABELS, "neutral")
+
+        def drop(subject: int, condition: int, label: str) -> float:
+            pieces = [place for place, each in enumerate(LABELS) if each == label]
+            return float(np.mean([effects[subject, 0, p] - effects[subject, condition, p] for p in pieces]))
+
+        for s in range(5):
+            assert found.own[s] == pytest.approx((drop(s, 1, "anger") + drop(s, 2, "joy")) / 2)
+            assert found.still[s] == pytest.approx((drop(s, 1, "neutral") + drop(s, 2, "neutral")) / 2)
+            others = [drop(s, 2, "anger"), drop(s, 3, "anger"), drop(s, 1, "joy"), drop(s, 3, "joy")]
+            assert found.others[s] == pytest.approx(np.mean(others))
+            for kind, first, count in ((LAYERS, 4, 4), (LOUDNESS, 8, 3)):
+                for draw in range(count):
+                    both = (drop(s, first + draw, "anger") + drop(s, first + draw, "joy")) / 2
+                    assert found.drawn[kind][draw, s] == pytest.approx(both)
+                    assert found.drawn_still[kind][draw, s] == pytest.approx(drop(s, first + draw, "neutral"))
+            random = found.drawn[LAYERS][:, s].mean() - found.drawn_still[LAYERS][:, s].mean()
+            assert found.beyond()[s] == pytest.approx(found.own[s] - found.still[s] - random)
+
+    def test_an_edit_that_changes_nothing_loses_nothing(self) -> None:
+        effects = np.repeat(np.random.default_rng(1).normal(size=(4, 1, len(LABELS))), 8, axis=1)
+        found = parted(effects, EMOTIONS, {LAYERS: 2, LOUDNESS: 2}, LABELS, "neutral")
+        assert not found.own.any()
+        assert not found.beyond().any()
+
+    def test_p_among_draws_counts_the_selection_in(self) -> None:
+        assert among(1.0, np.array([0.0, 2.0, 1.0])) == (2, 0.75)
+        assert among(3.0, np.arange(3.0)) == (0, 0.25)
+
+
+class TestMatched:
+    SHAPE = SiteShape(layers=3, width=60)
+
+    def selection(self) -> Selection:
+        units = (np.array([0, 1, 2, 61]), np.array([3, 4, 62, 63]))
+        return Selection("gate", self.SHAPE, ("anger", "joy"), units)
+
+    def test_stand_ins_are_of_the_layer_as_loud_and_not_selected(self) -> None:
+        loud = np.random.default_rng(2).uniform(0.1, 1, (3, 60))
+        loud[:, :10] += 20  # What is selected is loud; of the others, some are.
+        loud[:, 40:55] += 20
+        named = {0, 1, 2, 3, 4, 61, 62, 63}
+        sets = activation_matched(self.selection(), loud, 30, seed=1)
+        for units in sets:
+            assert len(set(units.tolist())) == 4
+            assert not named & set(units.tolist())
+            layers = np.bincount(units // 60, minlength=3).tolist()
+            assert layers in ([2, 2, 0], [3, 1, 0])  # 2.5 and 1.5 units a layer on average, rounded.
+            assert (loud.ravel()[units] > 1).all()
+        assert len({tuple(units.tolist()) for units in sets}) > 20
+        again = activation_matched(self.selection(), loud, 30, seed=1)
+        assert all((one == other).all() for one, other in zip(sets, again, strict=True))
+
+    def test_a_stand_in_is_among_the_nearest(self) -> None:
+        loud = np.tile(np.arange(60.0), (3, 1))
+        selection = Selection("gate", self.SHAPE, ("anger",), (np.array([30]),))
+        chosen = {int(units[0]) for units in activation_matched(selection, loud, 200, seed=0)}
+        assert chosen == set(range(25, 36)) - {30}
+        assert len(chosen) == NEAREST
+
+    def test_loudness_is_the_root_mean_square_over_all_tokens(self) -> None:
+        rng = np.random.default_rng(3)
+        values = [rng.normal(size=(2, tokens, 6)) for tokens in (3, 5)]
+        states = [States(("a", "b"), each, np.zeros((each.shape[1], 2))) for each in values]
+        joined = np.concatenate(values, axis=1)
+        np.testing.assert_allclose(loudness(states), np.sqrt((joined**2).mean(axis=1)))
+        heads = np.sqrt((joined.reshape(2, 8, 3, 2) ** 2).sum(axis=3).mean(axis=1))
+        np.testing.assert_allclose(loudness(states, size=2), heads)
+
+
+class TestShuffledWeights:
+    def test_the_weights_are_the_same_numbers_elsewhere(self) -> None:
+        registry = Registry(installed=False)
+        before, card = registry.model("reference-audio"), registry.model("reference-audio-shuffled")
+        one, other = (load_from(registry, each, checkpoint_of(each), "cpu") for each in (before, card))
+        moved = 0
+        for x, y in zip(one.network.parameters(), other.network.parameters(), strict=True):
+            assert torch.equal(x.flatten().sort().values, y.flatten().sort().values)
+            moved += not torch.equal(x, y)
+        assert moved > 50
+        folder = checkpoint_of(card)
+        assert weights_digest(before, folder) != weights_digest(card, folder)
+
+    def test_the_seed_decides_and_shared_weights_stay_shared(self) -> None:
+        def made(seed: int) -> torch.nn.ModuleDict:
+            torch.manual_seed(0)
+            first, second = torch.nn.Linear(4, 5, bias=False), torch.nn.Linear(4, 5, bias=False)
+            second.weight = first.weight
+            network = torch.nn.ModuleDict({"a": first, "b": second})
+            shuffle_weights(network, seed)
+            return network
+
+        one, again, other = made(1), made(1), made(2)
+        assert torch.equal(one["a"].weight, again["a"].weight)
+        assert not torch.equal(one["a"].weight, other["a"].weight)
+        assert torch.equal(one["a"].weight, one["b"].weight)
+
+    def test_a_planted_card_cannot_be_shuffled(self) -> None:
+        content = Registry(installed=False).model("reference-audio").model_dump(mode="json")
+        with pytest.raises(ValueError, match="shuffled weights hold no"):
+            ModelCard.model_validate(content | {"shuffled": 0})
+
+
+def row(selector: str, beyond: Sequence[float], p: Sequence[float], **settings: Any) -> Analysis:
+    """An analysis of units that were switched off, as the study stores it."""
+    value = Estimate(value=beyond[0], low=beyond[1], high=beyond[2])
+    columns = [
+        "measure",
+        "untouched",
+        "own, affective",
+        "beyond random",
+        "p, subjects",
+        "p, draws",
+        "p, as loud",
+    ]
+    rows: list[list[Any]] = [
+        ["CKA, linear", value, value, value, *p], ["RSA, Spearman", value, value, value, 1.0, 1.0, 1.0],
+    ]  # fmt: skip
+    name = analysis_name("eeg-intervention", selector, seed=0)
+    return example_analysis(
+        kind="eeg-intervention", name=name, curves=[],
+        matrices=[], maps=[],
+        settings={"selector": selector, "protocol": "zero-gain", "control": ""} | settings,
+        tables=[Table(name="summary", title="t", columns=[Column(name=each) for each in columns], rows=rows)],
+    )  # fmt: skip
+
+
+class TestBoard:
+    def rows(self) -> list[Analysis]:
+        low = (0.04, 0.05, 0.048)
+        return [
+            row("best", (0.3, 0.25, 0.35), low),
+            row("second", (0.1, 0.05, 0.15), low),
+            row("same-as-second", (0.08, 0.04, 0.12), low),
+            row("less", (-0.2, -0.3, -0.1), low),
+            row("as-random", (0.2, 0.1, 0.3), (0.04, 0.05, 0.3)),
+            row("noise", (0.2, -0.1, 0.3), (0.5, 0.01, 0.01)),
+            row("random", (0.4, 0.3, 0.5), low, control="selector"),
+            row("best-shuffled", (0.0, -0.1, 0.1), low, control="model"),
+        ]
+
+    def test_ranks_are_for_what_holds_against_every_control(self) -> None:
+        (board,) = intervention_boards(self.rows())
+        ranked = [(each.selector, each.rank, each.tied) for each in board.rows if each.rank is not None]
+        assert ranked == [("best", 1, False), ("second", 2, True), ("same-as-second", 2, True)]
+        reasons = {each.selector: each.unranked for each in board.rows if each.rank is None}
+        assert "no more is lost" in reasons["less"]
+        assert "random units do as much" in reasons["as-random"]
+        assert "cannot be told from 0" in reasons["noise"]
+        assert "knows nothing of emotions" in reasons["random"]
+        assert "shuffled" in reasons["best-shuffled"]
+
+    def test_p_is_corrected_for_rows_that_are_no_controls(self) -> None:
+        (board,) = intervention_boards(self.rows())
+        found = {each.selector: each.corrected for each in board.rows}
+        assert found["random"] is None
+        own = ["best", "second", "same-as-second", "less", "as-random", "noise"]
+        expected = false_discovery_control([0.04, 0.04, 0.04, 0.04, 0.04, 0.5])
+        np.testing.assert_allclose([found[each] for each in own], expected)  # type: ignore[arg-type]
+
+    def test_what_does_not_compare_stands_apart(self) -> None:
+        other = row("best", (0.3, 0.25, 0.35), (0.04, 0.05, 0.04))
+        settings = {**other.settings, "draws": 5}
+        assert len(intervention_boards([*self.rows(), other.model_copy(update={"settings": settings})])) == 2
+
+    def test_a_selector_without_units_has_a_row_and_a_reason(self) -> None:
+        failed = row("broken", (0, 0, 0), (1, 1, 1)).model_copy(
+            update={"tables": [], "findings": [Finding(name="error", text="No units of broken: 3 items")]}
+        )
+        (board,) = intervention_boards([*self.rows(), failed])
+        assert board.rows[-1].selector == "broken"
+        assert board.rows[-1].unranked == "No units of broken: 3 items"
+
+    def test_the_page_has_every_row_and_says_why_one_is_not_ranked(self, tmp_path: Path) -> None:
+        found = self.rows()
+        build_site([], tmp_path / "site", analyses=found)
+        page = (tmp_path / "site" / "alignment.html").read_text()
+        for each in found:
+            assert f'href="analyses/{each.name}.html"' in page
+        assert page.count('class="badge control"') == 2
+        assert "random units do as much" in page
+        assert 'href="alignment.html"' in (tmp_path / "site" / "index.html").read_text()
+
+    def test_names_cannot_be_markup(self, tmp_path: Path) -> None:
+        evil = "<script>alert(1)</script>"
+        found = row(evil, (0.3, 0.2, 0.4), (0.01, 0.01, 0.01), protocol=evil)
+        failed = row("broken", (0, 0, 0), (1, 1, 1), protocol=evil).model_copy(
+            update={"tables": [], "findings": [Finding(name="error", text=evil)], "task": evil}
+        )
+        build_site([], tmp_path / "site", analyses=[found, failed])
+        page = (tmp_path / "site" / "alignment.html").read_text()
+        assert "<script>alert" not in page
+        assert "&lt;script&gt;alert" in page
+
+    def test_a_site_without_alignment_says_how_to_get_it(self, tmp_path: Path) -> None:
+        build_site([], tmp_path / "site")
+        assert "No alignment yet" in (tmp_path / "site" / "alignment.html").read_text()
+
+
+def task(**changes: Any) -> AlignmentTask:
+    content = yaml.safe_load((ROOT / "tasks/alignments/reference-eeg.yaml").read_text())
+    return AlignmentTask.model_validate(content | changes)
+
+
+@pytest.fixture(scope="module")
+def story() -> Story:
+    return reference_story(20, segments=2, seed=1)
+
+
+def spoken(story: Story, seed: int = 0) -> list[States]:
+    """States that nobody computed: smooth noise at three points, a token every 80 ms."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for piece in story.pieces:
+        tokens = int(piece.seconds / 0.08)
+        spans = np.stack([np.arange(tokens) * 0.08, (np.arange(tokens) + 1) * 0.08], axis=1)
+        noise = rng.normal(size=(3, tokens + 2, 10))
+        values = (noise[:, :-2] + noise[:, 1:-1] + noise[:, 2:]) / 3
+        found.append(States(("a", "b", "c"), values, spans))
+    return found
+
+
+class TestStudy:
+    """A story whose listeners hear states that are made up, so that what an edit destroys is known."""
+
+    def made(self, story: Story, destroyed: Callable[[str, str], bool]) -> tuple[Any, Any]:
+        """The study's parts where the units of an emotion destroy the states of the pieces that `destroyed`
+        names (emotion, label of the piece), and random units those of none."""
+        pytest.importorskip("mne", reason="the extra `eeg` is not installed")
+        from affectbench.alignment import study_intervention as study
+        from affectbench.alignment.head import head_model
+        from affectbench.alignment.work import Workshop
+
+        states, asked = spoken(story), task()
+        ground = SimulatedGround(story, states, Plant(1, 0.3, 8.0), head_model(), 4, 100.0, 0)
+        found = study.untouched(ground, asked, tuple(range(len(story.pieces))), states)
+        workshop = Workshop(self.folder, "units", "one", lambda *_: None, lambda _: None)
+        places = study.peaks(workshop, found)
+        emotions = tuple(sorted(set(story.labels.values())))
+        noise = spoken(story, seed=9)
+        edited = [
+            [
+                study.at_points(found, places, noise[at] if destroyed(emotion, piece.label) else states[at])
+                for at, piece in enumerate(story.pieces)
+            ]
+            for emotion in ("", *emotions, *[""] * 8)
+        ]
+        shared = study.edited(found, places, emotions, dict.fromkeys(KINDS, 4), edited)
+        return study.study(workshop, shared, "made-up", 0), (study, shared, places, found)
+
+    @pytest.fixture(autouse=True)
+    def _folder(self, tmp_path: Path) -> None:
+        self.folder = tmp_path
+
+    def test_units_that_matter_where_speech_is_affective_are_found(self, story: Story) -> None:
+        parts, (_, shared, places, _) = self.made(story, lambda emotion, label: emotion == label != "neutral")
+        assert {point for _, point in places} == {1}
+        assert abs(shared.lags[0] - 0.3) <= 0.05
+        findings = {each.name: each for each in parts["findings"]}
+        assert findings["affective-more-than-neutral"].value.low > 0.05
+        # Neutral pieces lose nothing themselves; destroyed ones are among their mismatches.
+        assert abs(findings["neutral"].value.value) < 0.05 * findings["more-than-random"].value.value
+        assert findings["contrast-among-draws"].p == pytest.approx(1 / 5)
+
+    def test_units_that_matter_everywhere_show_no_contrast(self, story: Story) -> None:
+        parts, _ = self.made(story, lambda emotion, _label: emotion not in ("", "neutral"))
+        findings = {each.name: each for each in parts["findings"]}
+        lost = findings["more-than-random"].value.value
+        assert lost > 0.05
+        assert abs(findings["affective-more-than-neutral"].value.value) < 0.4 * lost
+
+    def test_an_effect_is_the_match_less_the_mean_mismatch(self, story: Story) -> None:
+        """By each measure itself, pair by pair, from the untouched states."""
+        _, (study, shared, places, found) = self.made(story, lambda *_: False)
+        from affectbench.alignment.series import Timing, cleaned, cut, gridded
+
+        effects = study.subject_edited(shared, 0)["effects"]
+        scene = shared.scene
+        eeg = cleaned(scene.ground.recording(0), scene.task.band)
+        states = gridded(spoken(story), found.reduction, scene.timing)
+        for place, name in enumerate(study.MEASURES):
+            timing = Timing(scene.timing.grid, np.array([shared.lags[place]]), scene.timing.lengths)
+            series = cut(eeg, scene.pieces, timing)
+            point, one = places[place][1], measure(name, "debiased")
+            for piece in (0, 7):
+                count = timing.lengths[piece]
+                others = [o for o in range(len(states)) if o != piece and timing.lengths[o] >= count]
+                mismatch = [one(series[piece][0], states[o][point][:count]) for o in others]
+                expected = one(series[piece][0], states[piece][point]) - np.mean(mismatch)
+                assert effects[place, 0, piece] == pytest.approx(expected, abs=1e-9)
+
+    def test_a_story_without_neutral_pieces_is_refused(self, story: Story) -> None:
+        from affectbench.alignment import study_intervention as study
+
+        ground = SimulatedGround(story, [], Plant(1, 0.3, 1.0), None, 2, 100.0, 0)  # type: ignore[arg-type]
+        with pytest.raises(AffectbenchError, match="no piece is labelled 'calm'"):
+            study.untouched(ground, task(baseline="calm"), (0, 1), [])
+
+
+class TestSuite:
+    def test_it_names_what_exists(self) -> None:
+        registry = Registry(installed=False)
+        suite = registry.alignment_suite(SUITE)
+        assert isinstance(suite, AlignmentSuite)
+        assert registry.alignment(suite.task).name == "reference-eeg"
+        control: Callable[[str], bool] = lambda name: registry.selector(name).control  # type: ignore[attr-defined]  # noqa: E731
+        assert all(map(control, suite.controls))
+        assert not any(map(control, suite.selectors))
+        assert {registry.model(name).shuffled for name in suite.models} == {None, 0}
+        assert registry.alignment_suite("reference-eeg") is None
+
+    @pytest.mark.slow
+    def test_it_runs_to_the_board_and_a_selector_that_fails_has_a_row(
+        self,
+        run_cli: Callable[..., Outcome],  # noqa: F811
+        tmp_path: Path,
+    ) -> None:
+        pytest.importorskip("mne", reason="the extra `eeg` is not installed")
+        folder = tmp_path / "tasks" / "alignments"
+        folder.mkdir(parents=True)
+        (tmp_path / "selectors").mkdir()
+        (tmp_path / "selectors" / "broken.py").write_text(
+            "from affectbench.selector import Selector\n\n\nclass Broken(Selector):\n    name = 'broken'\n\n"
+            "    def scores(self, study):\n        raise RuntimeError('no idea')\n"
+        )
+        brief = yaml.safe_load((ROOT / "tasks/alignments/reference-eeg.yaml").read_text())
+        source = brief["source"] | {"subjects": 2, "sentences": 12}
+        (folder / "brief.yaml").write_text(yaml.safe_dump(brief | {"name": "brief", "source": source}))
+        suite = {
+            "kind": "alignment-suite", "name": "brief-units", "version": 1, "task": "brief", "draws": 2,
+            "studies": ["intervention"], "models": ["reference-audio"], "selectors": ["magnitude", "broken"],
+            "controls": ["random"],
+        }  # fmt: skip
+        (folder / "brief-units.yaml").write_text(yaml.safe_dump(suite))
+        ask = ("align", "brief-units", "--include", tmp_path, "--output", tmp_path / "out")
+        code, _, complaint = run_cli(*ask)
+        assert code == 0, complaint
+        found, damaged = AnalysisStore(tmp_path / "out").read_all()
+        assert not damaged
+        (board,) = intervention_boards(found)
+        rows = {each.selector: each for each in board.rows}
+        assert set(rows) == {"magnitude", "broken", "random"}
+        assert "no idea" in rows["broken"].unranked
+        assert rows["random"].control
+        assert rows["magnitude"].beyond is not None
+        _, said, _ = run_cli(*ask)
+        assert said.count("was finished before and kept") == 2  # What failed is tried again.
+        run_cli("leaderboard", "--results", tmp_path / "out", "--output", tmp_path / "site")
+        assert "no idea" in (tmp_path / "site" / "alignment.html").read_text()

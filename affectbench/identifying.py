@@ -94,9 +94,9 @@ class Identifying:
 
     @property
     def sample(self) -> Identification | None:
-        """The sample of items that units are identified on, if that is what this cell is about."""
+        """The sample of the benchmark's own items that units are identified on, if there is one."""
         origin = self.plan.cell.identification
-        return origin if origin is not None and origin.items is not None else None
+        return origin if origin is not None and origin.items is not None and not origin.task else None
 
     def _sampled(self, requests: frozenset[Key], sample: Identification) -> tuple[EvidencePass, bool]:
         """As `collected` for a sample; whether correct answers are enough is judged on all items, so that the

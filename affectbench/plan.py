@@ -24,8 +24,8 @@ class Job:
     rank units of, at every fraction. `sites` holds those of each selector; one that is not there fits all.
 
     With `identified_on`, its cells test units that were identified on these benchmarks instead. For each of
-    `samples` there are cells with units from these items alone, beside the ordinary ones. `analyses` are made
-    when its cells are done.
+    `samples` there are cells with units from these items alone, beside those with units from all items.
+    `analyses` are made when its cells are done.
     """
 
     card: ModelCard
@@ -77,9 +77,13 @@ class Job:
     @property
     def origins(self) -> tuple[Identification | None, ...]:
         """Where the units of its cells are identified; None for the ordinary way."""
-        if self.identified_on:
-            return tuple(Identification(task=each.name) for each in self.identified_on)
-        return (None, *self.samples)
+        if not self.identified_on:
+            return (None, *self.samples)
+        return tuple(
+            Identification(task=each.name, **(sample.model_dump() if sample is not None else {}))
+            for each in self.identified_on
+            for sample in (None, *self.samples)
+        )
 
 
 def jobs_of_suite(registry: Registry, name: str, seed: int | None) -> list[Job]:
@@ -94,14 +98,15 @@ def jobs_of_suite(registry: Registry, name: str, seed: int | None) -> list[Job]:
         for card in cards
         for task in dict.fromkeys(suite.tasks_for(card))
     ]
-    transfers = _transfers(suite.name, jobs) if suite.identification.transfer else []
     samples = tuple(
         Identification(items=budget, draw=draw)
         for draw in range(suite.identification.draws)
         for budget in suite.identification.budgets
     )
     analyses = tuple(dict.fromkeys(suite.analyses))
-    return [replace(job, samples=samples, analyses=analyses) for job in jobs] + transfers
+    jobs = [replace(job, samples=samples) for job in jobs]
+    transfers = _transfers(suite.name, jobs) if suite.identification.transfer else []
+    return [replace(job, analyses=analyses) for job in jobs] + transfers
 
 
 def trusted(jobs: Sequence[Job], consent: bool) -> list[Job]:

@@ -52,7 +52,7 @@ def same_units(records: Sequence[Summary]) -> list[SameUnits]:
             groups.setdefault((*key, hashes.model, hashes.protocol, hashes.selection), []).append(record)
     found = []
     for _, own in sorted(groups.items(), key=lambda group: group[0]):
-        home = next((record for record in own if record.cell.identification is None), own[0])
+        home = next((record for record in own if record.cell.origin == record.cell.task), own[0])
         found.append(SameUnits(home, {record.cell.task: record for record in own}))
     return found
 

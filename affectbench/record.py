@@ -36,8 +36,9 @@ class Part(BaseModel):
 class Identification(Part):
     """Where units were identified, if not on all of the identification split of the tested benchmark.
 
-    On that of benchmark `task`; or on at most `items` usable items of each emotion, chosen at random: draws
-    of one number differ in the items, and a larger budget of the same draw holds those of a smaller one.
+    On that of benchmark `task`, on at most `items` usable items of each emotion, or both. Items are chosen at
+    random: draws of one number differ in the items, and a larger budget of the same draw holds those of a
+    smaller one.
     """
 
     task: str = Field(default="", exclude_if=lambda value: not value)
@@ -45,13 +46,19 @@ class Identification(Part):
     draw: int = Field(default=0, ge=0, exclude_if=lambda value: value == 0)
 
     @model_validator(mode="after")
-    def _one_way(self) -> Identification:
-        if bool(self.task) == (self.items is not None):
+    def _some_way(self) -> Identification:
+        if not self.task and self.items is None:
             raise ValueError("units are identified on another task, or on a number of items")
         return self
 
+    @property
+    def at_home(self) -> Identification | None:
+        """The same on the benchmark that is tested; None for all of its items."""
+        return self.model_copy(update={"task": ""}) if self.items is not None else None
+
     def __str__(self) -> str:
-        return f"from {self.task}" if self.task else f"from {self.items} items an emotion, draw {self.draw}"
+        sampled = f"{self.items} items an emotion, draw {self.draw}" if self.items is not None else ""
+        return f"from {', '.join(filter(None, (self.task, sampled)))}"
 
 
 class Cell(Part):

@@ -92,12 +92,13 @@ def identified_board(records: Sequence[Summary]) -> Identified:
 
 
 def budget_curves(records: Sequence[Summary]) -> list[Curve]:
-    """One curve for each model, task and protocol with units identified on a number of items."""
+    """One curve for each model, task, protocol and benchmark of identification with units from a number of
+    items."""
     found: dict[Key, list[Summary]] = {}
     for record in records:
-        if record.cell.origin == record.cell.task:
-            found.setdefault((*_place(record), record.cell.fraction, record.cell.seed), []).append(record)
-    some = {key: own for key, own in found.items() if any(record.cell.identification for record in own)}
+        key = (*_place(record), record.cell.origin, record.cell.fraction, record.cell.seed)
+        found.setdefault(key, []).append(record)
+    some = {key: own for key, own in found.items() if any(_items(record) is not None for record in own)}
     return [
         _curve(f"budget-{place}", some[key], "usable items of each emotion", _budget)
         for place, key in enumerate(sorted(some))
@@ -142,9 +143,14 @@ def _place(record: Summary) -> Key:
 
 
 def _budget(record: Summary) -> tuple[float, str]:
-    origin = record.cell.identification
-    items = origin.items if origin is not None else None
+    items = _items(record)
     return (float("inf"), "all") if items is None else (items, str(items))
+
+
+def _items(record: Summary) -> int | None:
+    """Items of each emotion that units were identified on; None for all."""
+    origin = record.cell.identification
+    return origin.items if origin is not None else None
 
 
 def _fraction(record: Summary) -> tuple[float, str]:
@@ -165,7 +171,8 @@ def _curve(name: str, records: Sequence[Summary], axis: str, setting_of: _Settin
         series.append(Series(f"{selector} (control)" if control else selector, [row.spec for row in found]))
     cell = records[0].cell
     share = "" if setting_of is _fraction else f", {general(100 * cell.fraction)} % of the units"
-    title = f"{cell.model} on {cell.task}, {cell.intervention}{share}, seed {cell.seed}"
+    moved = "" if cell.origin == cell.task else f", units from {cell.origin}"
+    title = f"{cell.model} on {cell.task}{moved}, {cell.intervention}{share}, seed {cell.seed}"
     figure = setting_curve(name, f"Specificity, {title}", axis, [label for _, label in settings], series)
     return Curve(title, axis, figure, rows)
 
@@ -175,8 +182,8 @@ def _setting(
 ) -> Setting:
     scored = [record.headline.spec for record in records if record.status == "ok" and record.headline]
     complete = bool(records) and len(scored) == len(records)
-    whole = next((r for r in every if r.cell.identification is None), None)
-    sampled = [record for record in records if record.cell.identification is not None]
+    whole = next((record for record in every if _items(record) is None), None)
+    sampled = [record for record in records if _items(record) is not None]
     found = [overlap_of(record, whole) for record in sampled] if whole is not None else []
     known = [each for each in found if each is not None]
     among = [overlap_of(one, other) for one, other in combinations(sampled, 2)]

@@ -54,7 +54,7 @@ def transfer_board(records: Sequence[Summary]) -> list[ModelGrids]:
     """Real models before instruments; of each, methods before controls. Empty if nothing was transferred."""
     found: dict[Key, list[Summary]] = {}
     for record in records:
-        if record.cell.identification is None or record.cell.identification.task:
+        if record.cell.identification is None or record.cell.identification.items is None:
             found.setdefault(_key(record), []).append(record)
     models: dict[tuple[bool, str], list[Grid]] = {}
     shown: dict[tuple[bool, str], Summary] = {}

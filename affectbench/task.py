@@ -170,7 +170,8 @@ class Identifying(Frozen):
 
     `transfer`: units identified on each of a model's tasks are tested on all others that share at least two
     labels with it. `items`: units are also identified on so many usable items of each emotion (`all`: the
-    ordinary way, which is always run), chosen at random `draws` times.
+    ordinary way, which is always run), chosen at random `draws` times. Both: units of each draw are tested
+    on the other tasks too.
     """
 
     transfer: bool = False

@@ -2,9 +2,10 @@
 
 Once both are there, a transferred result is set beside that of units from the tested benchmark itself.
 
-What a cell takes over comes from the finished cell of the same model, selector, protocol, fraction and seed
-on the benchmark of identification: its units, by label name, and its operating doses. So no label of the
-tested benchmark enters a transferred claim before its test, and units are selected once for all benchmarks.
+What a cell takes over comes from the finished cell of the same model, selector, protocol, fraction, seed and
+sample of items on the benchmark of identification: its units, by label name, what they are steered by, and
+its operating doses. So no label of the tested benchmark enters a transferred claim before its test, and units
+are selected once for all benchmarks.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 
 from affectbench.errors import AffectbenchError, RecordError, ScoreError
 from affectbench.plan import Job, shared_labels
-from affectbench.record import Cell, Hashes, Operating, Record, cell_id
+from affectbench.record import Cell, Hashes, Identification, Operating, Record, cell_id
 from affectbench.score_models import TransferRatio
 from affectbench.store import Damaged, Store, read_record
 from affectbench.task import InterventionProtocol
@@ -60,7 +61,11 @@ class PlannedCell:
 
 def home(cell: Cell) -> Cell:
     """The cell that identified the units of a transferred one."""
-    return cell.model_copy(update={"task": cell.origin, "identification": None})
+    return cell.model_copy(update={"task": cell.origin, "identification": _sample(cell)})
+
+
+def _sample(cell: Cell) -> Identification | None:
+    return cell.identification.at_home if cell.identification is not None else None
 
 
 def with_carried(
@@ -92,7 +97,7 @@ def with_ratio(record: Record, store: Store, known: Callable[[str], Record | Non
     """
     if record.cell.origin == record.cell.task or record.scores is None:
         return record
-    at_home = record.cell.model_copy(update={"identification": None})
+    at_home = record.cell.model_copy(update={"identification": _sample(record.cell)})
     own = known(cell_id(at_home)) or _stored(store.record_path(at_home))
     answers = own.hashes.predictions if own is not None else ""
     if record.transfer is not None and record.transfer.answers == answers:

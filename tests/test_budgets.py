@@ -89,9 +89,11 @@ class TestPlan:
         with pytest.raises(AffectbenchError, match="identification"):
             load_file(suite(tmp_path, "odd", wrong))
 
-    def test_a_budget_is_no_transfer_and_must_be_one_of_both(self) -> None:
-        with pytest.raises(ValueError, match="another task, or on a number"):
-            Identification(task="other", items=5)
+    def test_a_budget_may_be_another_task_s_and_one_of_both_is_said(self) -> None:
+        both = Identification(task="other", items=5, draw=2)
+        assert str(both) == "from other, 5 items an emotion, draw 2"
+        assert both.at_home == Identification(items=5, draw=2)
+        assert Identification(task="other").at_home is None
         with pytest.raises(ValueError, match="another task, or on a number"):
             Identification()
 

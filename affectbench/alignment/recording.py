@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -14,10 +14,22 @@ from affectbench.errors import AffectbenchError
 ChannelType = Literal["eeg", "eog", "misc", "ecg", "emg", "stim"]
 
 
+class Event(NamedTuple):
+    """A mark in a recording: seconds from its start, seconds that it lasts, and what it says."""
+
+    onset: float
+    duration: float
+    text: str
+
+
 @dataclass(frozen=True)
 class Recording:
     """`data` (channels, samples) in volts at `rate` Hz; names and types of the channels, positions (channels,
-    3) in metres where they are known (NaN else), and the frequency of the mains, in Hz."""
+    3) in metres where they are known (NaN else), and the frequency of the mains, in Hz.
+
+    `events` are the file's own marks, `bad` the channels that it calls bad. `breaks` are samples before
+    which time jumps: nothing is filtered across them. `clean`: what `series.cleaned` does was done.
+    """
 
     data: FloatArray
     rate: float
@@ -25,6 +37,10 @@ class Recording:
     types: tuple[str, ...]
     positions: FloatArray
     line: float | None = None
+    events: tuple[Event, ...] = ()
+    bad: tuple[str, ...] = ()
+    breaks: tuple[int, ...] = ()
+    clean: bool = False
 
     def __post_init__(self) -> None:
         rows = {len(self.data), len(self.names), len(self.types), len(self.positions)}
@@ -49,6 +65,11 @@ class Recording:
             types=tuple(self.types[place] for place in places),
             positions=self.positions[places],
         )
+
+    def by_stretch(self, change: Callable[[FloatArray], FloatArray]) -> FloatArray:
+        """The data (channels, samples) with every stretch between two breaks changed by itself."""
+        parts = np.split(self.data, self.breaks, axis=1)
+        return np.concatenate([change(part) for part in parts], axis=1)
 
     def eeg(self) -> Recording:
         """The channels declared EEG, and no others: an auxiliary channel may carry the sound itself.

@@ -93,8 +93,11 @@ def gridded(states: Sequence[States], reduction: Reduction, timing: Timing) -> l
 def cleaned(
     recording: Recording, band: tuple[float, float], *, notch: bool = True, repair: bool = True
 ) -> Recording:
-    """The declared EEG channels, without hum, band-passed, bad channels repaired, average reference."""
+    """The declared EEG channels, without hum, band-passed, bad channels repaired, average reference; a
+    recording that is clean as it is."""
     eeg = recording.eeg()
+    if eeg.clean:
+        return eeg
     data = eeg.data
     if notch and eeg.line is not None and eeg.line < eeg.rate / 2 and eeg.line > band[1] / 1.5:
         data = notched(data, eeg.rate, eeg.line)
@@ -109,7 +112,7 @@ def cut(recording: Recording, pieces: Sequence[Piece], timing: Timing) -> list[F
     A lag of 0.2 s reads the EEG from 0.2 s after the sound. Raises `AffectbenchError` where a piece and its
     lags leave the recording.
     """
-    smooth = low_passed(recording.data, recording.rate, ANTI_ALIAS * timing.grid)
+    smooth = recording.by_stretch(lambda part: low_passed(part, recording.rate, ANTI_ALIAS * timing.grid))
     found = []
     for piece, count in zip(pieces, timing.lengths, strict=True):
         series = [

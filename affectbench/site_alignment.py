@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from affectbench.analysis import Analysis, Matrix, Table, Value
-from affectbench.figures_analysis import matrix_figure
+from affectbench.analysis import Analysis, Table, Value
+from affectbench.figures_analysis import curve_figure, matrix_figure
 from affectbench.score_models import Estimate
 from affectbench.site_data import ranks
 from affectbench.site_format import MISSING
@@ -18,8 +18,12 @@ from affectbench.stats import benjamini_hochberg
 
 INTERVENTION, ALIGNMENT = "eeg-intervention", "eeg-alignment"
 SUMMARY = "summary"
-FIGURES = ("by-measure", "ranks", "agreement", "agreement-models", "affect-families")
-"""Matrices of an alignment that stand on the board; all others are on its own page."""
+MATRICES = (
+    *("by-measure", "ranks", "agreement", "agreement-models"),
+    *("affect-families-1", "affect-families-2"),
+)
+CURVES = ("depth-geometric", "depth-covariance")
+"""Figures of an alignment that stand on the board; all others are on its own page."""
 LEVEL = 0.05
 CONTROLS = {
     "selector": "a selector that knows nothing of emotions: expected near 0, never ranked",
@@ -106,11 +110,20 @@ def aligned_models(analyses: Sequence[Analysis]) -> list[Models]:
 
 
 def _figures(analysis: Analysis) -> list[tuple[str, str, str]]:
-    by_name: dict[str, Matrix] = {matrix.name: matrix for matrix in analysis.matrices}
+    tag = analysis.hashes.record[:8]
+    matrices = {matrix.name: matrix for matrix in analysis.matrices}
+    curves = {curve.name: curve for curve in analysis.curves}
     return [
-        (found.title, found.note, matrix_figure(f"{name}-{analysis.hashes.record[:8]}", found))
-        for name in FIGURES
-        if (found := by_name.get(name)) is not None
+        *(
+            (found.title, found.note, matrix_figure(f"{name}-{tag}", found))
+            for name in MATRICES
+            if (found := matrices.get(name)) is not None
+        ),
+        *(
+            (drawn.title, drawn.note, curve_figure(f"{name}-{tag}", drawn))
+            for name in CURVES
+            if (drawn := curves.get(name)) is not None
+        ),
     ]
 
 

@@ -2,7 +2,8 @@
 
 Most measures are an inner product of something made of each series alone. So a measure says what that is
 (`Measure.side`), and one matrix product gives it for any number of layers, lags and mismatched stimuli.
-Kendall's tau-b, RV and the pairwise information need both series at once (`Measure.pair`).
+Kendall's tau-b, RV and the pairwise information need both series at once (`Measure.pair`), but not all of
+the work: what each series gives alone (`Measure.half`) is made once.
 
 Estimator ``paper`` is what the released code of arXiv 2601.16540 computes, under names that say what that is;
 ``debiased`` is about zero for independent series of any length. Degenerate series give NaN.
@@ -25,7 +26,7 @@ from affectbench.yaml_loading import suggest
 Estimator = Literal["paper", "debiased"]
 Family = Literal["geometric", "covariance"]
 Side = Callable[[FloatArray, Distance], FloatArray]
-Pair = Callable[[FloatArray, FloatArray, Distance], float]
+Pair = Callable[[FloatArray, FloatArray], float]
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Measure:
     """One measure: its family and estimator, and either `side` or `pair`.
 
     `side` maps a series (T, features) to a vector whose inner product with that of another series is the
-    measure; `pair` maps two series to it.
+    measure; `pair` maps what `half` makes of two series to it.
     """
 
     name: str
@@ -41,7 +42,18 @@ class Measure:
     family: Family
     estimator: Estimator
     side: Side | None = None
+    half: Side | None = None
     pair: Pair | None = None
+
+    def prepared(self, series: FloatArray, distance: Distance) -> FloatArray:
+        """What the measure needs of one series: its `side`, or its `half`."""
+        made = self.side or self.half
+        assert made is not None, "a measure has a side or a half"
+        return made(series, distance)
+
+    def joined(self, first: FloatArray, second: FloatArray) -> float:
+        """The measure of two series from what `prepared` gives for each."""
+        return float(first @ second) if self.pair is None else self.pair(first, second)
 
     def __call__(self, x: npt.ArrayLike, y: npt.ArrayLike, distance: Distance = "correlation") -> float:
         """The measure of two series (T, p) and (T, q); NaN where either is degenerate.
@@ -56,10 +68,7 @@ class Measure:
             )
         if degenerate(first) or degenerate(second):
             return float("nan")
-        if self.side is not None:
-            return float(self.side(first, distance) @ self.side(second, distance))
-        assert self.pair is not None, "a measure has a side or a pair"
-        return self.pair(first, second, distance)
+        return self.joined(self.prepared(first, distance), self.prepared(second, distance))
 
 
 def _unit(vector: FloatArray) -> FloatArray:
@@ -112,10 +121,6 @@ def _hsic_side(series: FloatArray, _distance: Distance) -> FloatArray:
     return kernels.folded(kernels.double_centred(_rbf_lower(series))) / (len(series) - 1)
 
 
-def _tau_b(x: FloatArray, y: FloatArray, distance: Distance) -> float:
-    return kendall(rdm(x, distance), rdm(y, distance))
-
-
 def kendall(first: FloatArray, second: FloatArray) -> float:
     """Kendall's tau-b of two vectors (m,) in O(m log m), by Knight's algorithm; NaN where undefined."""
     from scipy.stats import kendalltau
@@ -132,44 +137,56 @@ def sign_agreement(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
     return float(np.mean(np.sign(first - first.mean()) * np.sign(second - second.mean())))
 
 
-def _rv(x: FloatArray, y: FloatArray, _distance: Distance) -> float:
-    """tr(X'YY'X) / sqrt(tr((X'X)^2) tr((Y'Y)^2)), columns centred (Escoufier 1973)."""
-    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
+def _centred(series: FloatArray, _distance: Distance) -> FloatArray:
+    return np.asarray(series - series.mean(axis=0))
+
+
+def _unit_columns(series: FloatArray, _distance: Distance) -> FloatArray:
+    """Columns centred, at length one; NaN where one does not vary."""
+    centred = series - series.mean(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(centred / np.linalg.norm(centred, axis=0))
+
+
+def _rv(x: FloatArray, y: FloatArray) -> float:
+    """tr(X'YY'X) / sqrt(tr((X'X)^2) tr((Y'Y)^2)) of centred columns (Escoufier 1973)."""
     norms = np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)
     return float(np.linalg.norm(x.T @ y) ** 2 / norms)
 
 
-def _pairwise_information(x: FloatArray, y: FloatArray, _distance: Distance) -> float:
-    """Mean over all pairs of features of -ln(1 - rho^2) / 2, in nats; NaN where no pair has variance."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        first, second = (v - v.mean(axis=0) for v in (x, y))
-        rho = (first / np.linalg.norm(first, axis=0)).T @ (second / np.linalg.norm(second, axis=0))
+def _pairwise_information(x: FloatArray, y: FloatArray) -> float:
+    """Mean over all pairs of unit columns of -ln(1 - rho^2) / 2, in nats; NaN where no pair has variance."""
+    with np.errstate(invalid="ignore"):
+        rho = x.T @ y
     rho = rho[np.isfinite(rho)]
     if rho.size == 0:
         return float("nan")
     return float(np.mean(-0.5 * np.log1p(-np.minimum(rho**2, 1 - 1e-12))))
 
 
-_RSA: tuple[tuple[str, str, Side | None, Pair | None], ...] = (
-    ("rsa_spearman", "RSA, Spearman", _spearman_side, None),
-    ("rsa_pearson", "RSA, Pearson", _pearson_side, None),
-    ("tau_b", "RSA, Kendall's tau-b", None, _tau_b),
+_RSA: tuple[tuple[str, str, Side | None, Side | None, Pair | None], ...] = (
+    ("rsa_spearman", "RSA, Spearman", _spearman_side, None, None),
+    ("rsa_pearson", "RSA, Pearson", _pearson_side, None, None),
+    ("tau_b", "RSA, Kendall's tau-b", None, rdm, kendall),
 )
 _double, _u = kernels.double_centred, kernels.u_centred
 MEASURES: dict[Estimator, dict[str, Measure]] = {"paper": {}, "debiased": {}}
-for _name, _title, _side, _pair in _RSA:
+for _name, _title, _side, _half, _pair in _RSA:
     for _which in MEASURES:
-        MEASURES[_which][_name] = Measure(_name, _title, "geometric", _which, _side, _pair)
+        MEASURES[_which][_name] = Measure(_name, _title, "geometric", _which, _side, _half, _pair)
 for _measure in (
     Measure("cka_linear", "CKA, linear", "covariance", "paper", _kernel_side(kernels.linear_gram, _double)),
     Measure("cka_rbf", "CKA, RBF", "covariance", "paper", _kernel_side(_rbf_lower, _double)),
-    Measure("rv", "RV", "covariance", "paper", None, _rv),
+    Measure("rv", "RV", "covariance", "paper", None, _centred, _rv),
     Measure("hsic_rbf", "HSIC, RBF", "covariance", "paper", _hsic_side),
     Measure(
         "dcor_squared", "distance correlation, squared", "covariance", "paper",
         _kernel_side(kernels.distances, _double),
     ),
-    Measure("pairwise_mi", "mean pairwise information", "covariance", "paper", None, _pairwise_information),
+    Measure(
+        "pairwise_mi", "mean pairwise information", "covariance", "paper", None, _unit_columns,
+        _pairwise_information,
+    ),
     Measure("rsa_lag_partial", "RSA, lag taken out", "geometric", "debiased", _lag_partial_side),
     Measure("cka_linear", "CKA, linear", "covariance", "debiased", _kernel_side(kernels.linear_gram, _u)),
     Measure("cka_rbf", "CKA, RBF", "covariance", "debiased", _kernel_side(kernels.rbf_gram, _u)),
@@ -178,7 +195,8 @@ for _measure in (
         _kernel_side(kernels.distances, _u),
     ),
     Measure(
-        "pairwise_mi", "mean pairwise information", "covariance", "debiased", None, _pairwise_information
+        "pairwise_mi", "mean pairwise information", "covariance", "debiased", None, _unit_columns,
+        _pairwise_information,
     ),
 ):  # fmt: skip
     MEASURES[_measure.estimator][_measure.name] = _measure

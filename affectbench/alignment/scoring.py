@@ -20,8 +20,9 @@ MOST_PAIRS = 5
 
 @dataclass(frozen=True)
 class Reference:
-    """The states' side of one measure. For inner products `match` and `mismatch` hold, for each piece, what
-    EEG is multiplied with, (points, m), the latter averaged over the mismatched pieces; else the series."""
+    """The states' side of one measure, `prepared`. For inner products `match` and `mismatch` hold, for each
+    piece, what EEG is multiplied with, (points, m), the latter averaged over the mismatched pieces; else what
+    EEG is joined with, (points, ...) and (mismatched pieces, points, ...)."""
 
     measure: Measure
     distance: Distance
@@ -49,17 +50,21 @@ def reference(
         others = timing.mismatched(piece, MOST if measure.side else MOST_PAIRS, seed)
         if not others:
             raise AffectbenchError(f"piece {piece} has no mismatch", hint="use more sentences")
+        match.append(_prepared(measure, own, distance))
+        heard = (_prepared(measure, states[other][:, :count], distance) for other in others)
         if measure.side is None:
-            match.append(own)
-            mismatch.append(np.stack([states[other][:, :count] for other in others]))
+            mismatch.append(np.stack(list(heard)))
             continue
-        side = measure.side
-        match.append(np.stack([side(point, distance) for point in own]))
         total = np.zeros_like(match[-1])
-        for other in others:
-            total += np.stack([side(point, distance) for point in states[other][:, :count]])
+        for each in heard:
+            total += each
         mismatch.append(total / len(others))
     return Reference(measure, distance, match, mismatch)
+
+
+def _prepared(measure: Measure, series: FloatArray, distance: Distance) -> FloatArray:
+    """What a measure needs of each of several series (n, T, features)."""
+    return np.stack([measure.prepared(each, distance) for each in series])
 
 
 def scores(found: Reference, eeg: Sequence[FloatArray]) -> FloatArray:
@@ -73,16 +78,14 @@ def scores(found: Reference, eeg: Sequence[FloatArray]) -> FloatArray:
 def _piece_scores(found: Reference, piece: int, eeg: FloatArray) -> FloatArray:
     """(2, lags, points) of one piece."""
     match, mismatch = found.match[piece], found.mismatch[piece]
+    heard = _prepared(found.measure, eeg, found.distance)
     if found.measure.side is not None:
-        heard = np.stack([found.measure.side(lagged, found.distance) for lagged in eeg])
         return np.stack([heard @ match.T, heard @ mismatch.T])
-    own = [[found.measure(lagged, point, found.distance) for point in match] for lagged in eeg]
+    joined = found.measure.joined
+    own = [[joined(lagged, point) for point in match] for lagged in heard]
     others = [
-        [
-            np.mean([found.measure(lagged, other[point], found.distance) for other in mismatch])
-            for point in range(len(match))
-        ]
-        for lagged in eeg
+        [np.mean([joined(lagged, other[point]) for other in mismatch]) for point in range(len(match))]
+        for lagged in heard
     ]
     return np.array([own, others])
 

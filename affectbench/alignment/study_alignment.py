@@ -14,13 +14,12 @@ from affectbench.alignment.consensus import consensus
 from affectbench.alignment.grid import COMPONENTS
 from affectbench.alignment.group import (
     interval,
-    kendall_w,
     noise_ceiling,
     over_subjects,
     peak,
-    rank_agreement,
 )
 from affectbench.alignment.head import projected
+from affectbench.alignment.over_models import Across
 from affectbench.alignment.rdm import FloatArray
 from affectbench.alignment.work import Task, Workshop
 from affectbench.analysis import Column, Curve, Finding, Matrix, Series, Table, Topography, grid, numbers
@@ -70,22 +69,22 @@ def study(results: Mapping[str, Found], seed: int) -> dict[str, Any]:
     test = over_subjects(np.moveaxis(heights, -1, 0), seed=seed, correction=task.correction)
     spread = interval(np.moveaxis(heights, -1, 0), seed=seed)
     lower, upper = noise_ceiling(_pieces_apart(first))
-    agreement, w = _agreement(results, seed)
     titles = [measure.title for measure in measures]
-    curves, matrices = [], []
+    across = Across(
+        tuple(results),
+        measures,
+        np.moveaxis(heights, -1, 0),
+        [each.effects for each in results.values()],
+        seed,
+    )
+    curves, matrices = across.curves(), across.matrices()
     for name, each in results.items():
         tag = _tag(name)
         curves.append(_layer_curve(each, titles, f"layers-{tag}", f"Layers of {name}", seed))
         curves.append(_lag_curve(each, titles, f"lags-{tag}", f"Lags, {name}", seed))
         matrices.append(_lag_by_layer(each, f"lag-layer-{tag}", f"{titles[0]}: lag and layer of {name}"))
         matrices.append(_windows(each, f"windows-{tag}", f"Word-locked windows, {name}"))
-    matrices.append(
-        Matrix(
-            name="agreement", title="Do measures rank layers and models alike?", rows=titles, columns=titles,
-            values=grid(agreement[0]), low=grid(agreement[1]), high=grid(agreement[2]), scale="diverging",
-            note="Spearman correlation over all layers of all models, 95 % bootstrap over subjects.",
-        )
-    )  # fmt: skip
+    affect, contrasts = _affect(results, seed)
     return {
         "n": {
             "models": len(results),
@@ -107,18 +106,12 @@ def study(results: Mapping[str, Found], seed: int) -> dict[str, Any]:
                 f"{upper.mean():.3f}) is the most that a model may reach.",
                 value=_estimate(interval(lower, seed=seed)),
             ),
-            Finding(
-                name="concordance",
-                text=f"Kendall's W of {len(measures)} measures over all layers of {len(results)} "
-                f"model(s): 1 where "
-                "all rank them alike.",
-                value=Estimate(value=w) if np.isfinite(w) else None,
-            ),
+            *across.findings(),
         ],
         "curves": curves,
-        "matrices": matrices,
+        "matrices": [*matrices, *contrasts],
         "maps": [_map(each, name) for name, each in results.items()],
-        "tables": [_table(results, measures, spread, test.corrected), *_affect_tables(results, seed)],
+        "tables": [_table(results, measures, spread, test.corrected), *affect],
         "notes": [
             "The effect is match minus the mean mismatch of other speech of the same length; p by sign "
             "flips over "
@@ -144,13 +137,6 @@ def _estimate(values: FloatArray) -> Estimate:
 
 def _tag(name: str) -> str:
     return "".join(letter if letter.isalnum() else "-" for letter in name.lower()).strip("-")
-
-
-def _agreement(results: Mapping[str, Found], seed: int) -> tuple[FloatArray, float]:
-    """Rank agreement of the measures over all layers of all models, each at its mean over lags."""
-    rows = [each.effects.mean(axis=2) for each in results.values()]  # (subjects, measures, points)
-    table = np.concatenate(rows, axis=2)
-    return rank_agreement(table, seed=seed), kendall_w(table.mean(axis=0))
 
 
 def _cross_validated(found: Found, measure: int) -> tuple[FloatArray, FloatArray]:
@@ -240,58 +226,77 @@ def _table(results: Mapping[str, Found], measures: Sequence[Any], spread: FloatA
     )  # fmt: skip
 
 
-def _affect_tables(results: Mapping[str, Found], seed: int) -> list[Table]:
-    """Affective against other pieces, by measure: standardised differences of a piece's effect."""
+def _affect(results: Mapping[str, Found], seed: int) -> tuple[list[Table], list[Matrix]]:
+    """Affective against other pieces, by measure (tables) and by family of measures (matrices): standardised
+    differences of a piece's effect."""
     comparison = next(iter(results.values())).comparison
+    tables, matrices = [], []
+    for place, (title, (one, other)) in enumerate(_contrasts(comparison).items(), start=1):
+        sizes = {name: _sizes(each, one, other) for name, each in results.items()}
+        note = (
+            f"{int(one.sum())} against {int(other.sum())} pieces; Hedges' g of match minus mismatch within "
+            "each subject, at its cross-validated lag and layer."
+        )
+        rows: list[list[Any]] = [
+            [f"{name}: {label}", family, _estimate(interval(values, seed=seed))]
+            for name, found in sizes.items()
+            for (label, family), values in found.items()
+        ]
+        columns = [Column(name=c) for c in ("model and measure", "family", "standardised difference")]
+        tables.append(
+            Table(name=f"affect-{place}", title=f"Affect: {title}", rows=rows, columns=columns, note=note)
+        )
+        matrices.append(_by_family(sizes, f"affect-families-{place}", title, note, seed))
+    return tables, matrices
+
+
+def _by_family(
+    sizes: Mapping[str, Mapping[tuple[str, str], FloatArray]], name: str, title: str, note: str, seed: int
+) -> Matrix:
+    families = list(dict.fromkeys(family for found in sizes.values() for _, family in found))
+    table = np.array(
+        [
+            [
+                interval(np.mean([v for (_, f), v in found.items() if f == family], axis=0), seed=seed)
+                for family in families
+            ]
+            for found in sizes.values()
+        ]
+    )
+    return Matrix(
+        name=name, title=f"Affect by family of measures: {title}", rows=list(sizes), columns=families,
+        values=grid(table[..., 0]), low=grid(table[..., 1]), high=grid(table[..., 2]), scale="diverging",
+        note=note,
+    )  # fmt: skip
+
+
+def _contrasts(comparison: Comparison) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Which pieces are compared with which, by what that is."""
     pieces = comparison.pieces
     sounds = [piece.sound(comparison.ground.sounds[piece.segment]) for piece in pieces]
     sentiment = weak_affect(sounds)[:, 2]
     low, high = np.quantile(sentiment, [1 / 3, 2 / 3])
-    contrasts = {"weak affect, lowest against highest third": (sentiment <= low, sentiment >= high)}
+    found = {"weak affect, lowest against highest third": (sentiment <= low, sentiment >= high)}
     labels = np.array([piece.label for piece in pieces])
     base = labels == comparison.task.baseline
     if comparison.task.baseline and base.any() and not base.all():
-        contrasts = {f"labels, all against {comparison.task.baseline}": (~base, base), **contrasts}
-    tables = []
-    for place, (title, (one, other)) in enumerate(contrasts.items()):
-        rows = [row for name, each in results.items() for row in _affect_rows(name, each, one, other, seed)]
-        tables.append(
-            Table(
-                name=f"affect-{place + 1}", title=f"Affect: {title}", rows=rows,
-                columns=[Column(name=c) for c in ("model and measure", "family", "standardised difference")],
-                note=f"{int(one.sum())} against {int(other.sum())} pieces; Hedges' g of match minus "
-                f"mismatch within "
-                "each subject, at its cross-validated lag and layer.",
-            )
-        )  # fmt: skip
-    return tables
+        found = {f"labels, all against {comparison.task.baseline}": (~base, base), **found}
+    return found
 
 
-def _affect_rows(name: str, found: Found, one: np.ndarray, other: np.ndarray, seed: int) -> list[list[Any]]:
-    rows: list[list[Any]] = []
+def _sizes(found: Found, one: np.ndarray, other: np.ndarray) -> dict[tuple[str, str], FloatArray]:
+    """Standardised differences (subjects,) by (measure, family), the three-way consensus among them."""
     subjects = np.arange(len(found.pieces))
-    families: dict[str, list[FloatArray]] = {}
+    sizes: dict[tuple[str, str], FloatArray] = {}
     for place, reference in enumerate(found.comparison.references):
         (lags, points), _ = found.at_peak(place)
         effects = found.pieces[subjects, place, :, lags, points]
-        sizes = hedges_g(effects, one, other)
-        families.setdefault(reference.measure.family, []).append(sizes)
-        rows.append(
-            [
-                f"{name}: {reference.measure.title}",
-                reference.measure.family,
-                _estimate(interval(sizes, seed=seed)),
-            ]
-        )
-    for family, found_sizes in families.items():
-        rows.append(
-            [f"{name}: all {family}", family, _estimate(interval(np.mean(found_sizes, axis=0), seed=seed))]
-        )
-    rows.append([f"{name}: three-way consensus", "consensus", _estimate(_consensus(found, one, other, seed))])
-    return rows
+        sizes[reference.measure.title, reference.measure.family] = hedges_g(effects, one, other)
+    sizes["three-way consensus", "consensus"] = _consensus(found, one, other)
+    return sizes
 
 
-def _consensus(found: Found, one: np.ndarray, other: np.ndarray, seed: int) -> FloatArray:
+def _consensus(found: Found, one: np.ndarray, other: np.ndarray) -> FloatArray:
     place = [each.measure.name for each in found.comparison.references].index("rsa_spearman")
     (lags, points), _ = found.at_peak(place)
     subjects = np.arange(len(found.pieces))
@@ -300,7 +305,7 @@ def _consensus(found: Found, one: np.ndarray, other: np.ndarray, seed: int) -> F
         found.kept["acoustics"][subjects, :, lags], acoustics_model,
         found.pieces[subjects, place, :, lags, points], found.comparison.task.consensus,
     )  # fmt: skip
-    return interval(hedges_g(values, one, other), seed=seed)
+    return hedges_g(values, one, other)
 
 
 def hedges_g(values: FloatArray, one: np.ndarray, other: np.ndarray) -> FloatArray:

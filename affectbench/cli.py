@@ -188,12 +188,16 @@ def table(
         bool,
         typer.Option("--readouts", help="Specificity of the same units on each task, and on words alone."),
     ] = False,
+    expression: Annotated[
+        bool,
+        typer.Option("--expression", help="Replies judged as the emotion: told to, steered, or neither."),
+    ] = False,
     analyses: Annotated[
         bool, typer.Option("--analyses", help="Findings of its analyses instead of its cells.")
     ] = False,
 ) -> None:
     """Print all cells of a results folder, one row for each arm and dose; effects are fractions."""
-    from affectbench.tables import print_readouts, print_table
+    from affectbench.tables import print_expression, print_readouts, print_table
 
     if analyses:
         from affectbench.analysis_command import print_analyses
@@ -201,6 +205,8 @@ def table(
         print_analyses(out, results, format)
     elif readouts:
         print_readouts(out, results, format)
+    elif expression:
+        print_expression(out, results, format)
     else:
         print_table(out, results, format, operating_only=operating, top=top)
 

@@ -14,6 +14,8 @@ from affectbench.score_models import Estimate
 from affectbench.site_summary import Summary
 
 CONTROL, RATIO = "answer words", "word confound"
+TEXTS = ("model", "selector", "identified on", "control")
+"""Columns of `readout_rows` that are no estimates."""
 
 
 @dataclass(frozen=True)
@@ -77,29 +79,3 @@ def readout_rows(records: Sequence[Summary]) -> list[dict[str, Any]]:
         }
         for units in every
     ]
-
-
-def flat(row: dict[str, Any]) -> dict[str, Any]:
-    """A row for programs: three columns for each estimate."""
-    found: dict[str, Any] = {}
-    for name, value in row.items():
-        if name in ("model", "selector", "identified on", "control"):
-            found[name] = value
-            continue
-        known = value if isinstance(value, Estimate) else None
-        found |= {name: known and known.value, f"{name} low": known and known.low}
-        found[f"{name} high"] = known and known.high
-    return found
-
-
-def shown(row: dict[str, Any]) -> dict[str, str]:
-    """A row for people: estimates with their intervals; `control` is left to the caller."""
-    return {name: _shown(value) for name, value in row.items() if name != "control"}
-
-
-def _shown(value: Any) -> str:
-    if not isinstance(value, Estimate):
-        return "–" if value is None else str(value)
-    if value.low is None or value.high is None:
-        return f"{value.value:.2f}"
-    return f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]"

@@ -26,6 +26,7 @@ from affectbench.site_data import (
     calibration_board,
     groups,
 )
+from affectbench.site_expressed import expressed_board
 from affectbench.site_format import general, interval, measured, number, p_value, slug, spread, thousands
 from affectbench.site_identification import fraction_curves, identified_board
 from affectbench.site_overall import OVERALL_RULE, overall
@@ -124,6 +125,8 @@ def board_files(environment: Environment, contents: Contents) -> Files:
     yield _page(environment, "transfer", "transfer.html", transfer)
     readouts = {"root": "", "tables": readouts_board(contents.records), "n_records": len(contents.records)}
     yield _page(environment, "readouts", "readouts.html", readouts)
+    replies = {"root": "", "tables": expressed_board(contents.records), "n_records": len(contents.records)}
+    yield _page(environment, "expression", "expression.html", replies)
     found = {"root": "", "found": identified_board(contents.records), "n_records": len(contents.records)}
     yield _page(environment, "identification", "identification.html", found)
     aligned = {

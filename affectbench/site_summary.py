@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from affectbench.errors import RecordError
+from affectbench.expression_models import ReplyScore
 from affectbench.record import (
     Cell,
     Hashes,
@@ -35,10 +36,20 @@ FAMILIES = {
 }
 
 
+class Replies(Part):
+    """Judged replies without their matrices: `amplified` are those of the amplify arm's operating dose;
+    `by_dose` has the share expressed at each of its doses."""
+
+    prompting: ReplyScore
+    plain: ReplyScore
+    amplified: ReplyScore | None
+    by_dose: list[tuple[float, float]]
+
+
 class Summary(Part):
     """A record without its doses, validation, preservation, cost and provenance; `uar` is the baseline's,
     `effects` the effect matrix of the suppress arm at the operating dose, empty where there is none, `words`
-    its specificity on the answer-word control."""
+    its specificity on the answer-word control, `replies` what was said where replies are judged."""
 
     id: str
     cell: Cell
@@ -59,6 +70,7 @@ class Summary(Part):
     uar: Estimate | None
     effects: list[list[float]]
     words: Estimate | None
+    replies: Replies | None = None
 
     @property
     def family(self) -> str:
@@ -86,7 +98,12 @@ def summary_of(record: Record) -> Summary:
     shared = set(Summary.model_fields) & set(Record.model_fields)
     parts = {name: getattr(record, name) for name in shared}
     return Summary(
-        id=cell_id(record.cell), uar=_uar(record), effects=_effects(record), words=_words(record), **parts
+        id=cell_id(record.cell),
+        uar=_uar(record),
+        effects=_effects(record),
+        words=_words(record),
+        replies=_replies(record),
+        **parts,
     )
 
 
@@ -109,6 +126,26 @@ def _effects(record: Record) -> list[list[float]]:
 def _words(record: Record) -> Estimate | None:
     doses = record.answer_words.doses if record.answer_words is not None else ()
     return next((dose.spec for dose in doses if dose.arm == "suppress"), None)
+
+
+def _replies(record: Record) -> Replies | None:
+    found = record.expression
+    if found is None:
+        return None
+    chosen = record.operating.amplify_dose if record.operating else None
+    steered = [each for each in found.conditions if each.condition == "amplify"]
+    return Replies(
+        prompting=_bare(found.prompting),
+        plain=_bare(found.plain),
+        amplified=next((_bare(each) for each in steered if each.dose == chosen), None),
+        by_dose=[
+            (each.dose, each.accuracy.value) for each in steered if each.dose is not None and each.accuracy
+        ],
+    )
+
+
+def _bare(score: ReplyScore) -> ReplyScore:
+    return score.model_copy(update={"matrix": [], "low": [], "high": []})
 
 
 def source_of(record: Record) -> Source:

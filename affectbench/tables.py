@@ -14,10 +14,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from affectbench.errors import AffectbenchError
-from affectbench.readouts import flat, readout_rows, shown
+from affectbench.expressed import TEXTS as EXPRESSION_TEXTS
+from affectbench.expressed import expressed_rows
+from affectbench.readouts import TEXTS as READOUT_TEXTS
+from affectbench.readouts import readout_rows
 from affectbench.record import Record
 from affectbench.record_rows import rows
-from affectbench.site_summary import summary_of
+from affectbench.score_models import Estimate
+from affectbench.site_summary import Summary, summary_of
 from affectbench.store import Store
 from affectbench.yaml_loading import suggest
 
@@ -51,30 +55,78 @@ def print_table(
 
 def print_readouts(console: Console, results: Path, form: str) -> None:
     """Print the same units under each task and the answer-word control, one row for each set of units."""
-    check_format(form)
-    records, damaged = read_records(results)
-    _warn(damaged)
-    found = readout_rows([summary_of(record) for record in records])
+    found = readout_rows(_summaries(results, form))
     if not found:
         raise AffectbenchError(
             f"no cell in {results} has a score", hint="see why: python harness.py table --format json"
         )
+    _print_estimates(console, found, READOUT_TEXTS, form)
+
+
+def print_expression(console: Console, results: Path, form: str) -> None:
+    """Print the share of replies that express what was aimed at, one row for each way of making them."""
+    found = expressed_rows(_summaries(results, form))
+    if not found:
+        raise AffectbenchError(
+            f"no cell in {results} is of a task of expression",
+            hint="run one: python harness.py run emotion-circuits",
+        )
+    _print_estimates(console, found, EXPRESSION_TEXTS, form)
+
+
+def _summaries(results: Path, form: str) -> list[Summary]:
+    check_format(form)
+    records, damaged = read_records(results)
+    _warn(damaged)
+    return [summary_of(record) for record in records]
+
+
+def _print_estimates(
+    console: Console, found: Sequence[dict[str, Any]], texts: Sequence[str], form: str
+) -> None:
+    """Print rows whose columns but for `texts` are estimates; rows of controls are dim."""
     if form == "json":
-        print(json.dumps([flat(row) for row in found], indent=1, allow_nan=False))
+        print(json.dumps([flat(row, texts) for row in found], indent=1, allow_nan=False))
     elif form == "csv":
-        print(as_csv([flat(row) for row in found]), end="")
+        print(as_csv([flat(row, texts) for row in found]), end="")
     elif form == "md":
         rows_shown = [shown(row) for row in found]
-        names = list(rows_shown[0]) if rows_shown else []
+        names = list(rows_shown[0])
         lines = [names, ["---"] * len(names), *(list(row.values()) for row in rows_shown)]
         print("".join(f"| {' | '.join(line)} |\n" for line in lines), end="")
     else:
         table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
-        for name in shown(found[0]) if found else ():
+        for name in shown(found[0]):
             table.add_column(name)
         for row in found:
             table.add_row(*map(escape, shown(row).values()), style="dim" if row["control"] else None)
         (console if console.is_terminal else Console(width=WIDE)).print(table)
+
+
+def flat(row: dict[str, Any], texts: Sequence[str]) -> dict[str, Any]:
+    """A row for programs: three columns for each estimate, one for each of `texts`."""
+    found: dict[str, Any] = {}
+    for name, value in row.items():
+        if name in texts:
+            found[name] = value
+            continue
+        known = value if isinstance(value, Estimate) else None
+        found |= {name: known and known.value, f"{name} low": known and known.low}
+        found[f"{name} high"] = known and known.high
+    return found
+
+
+def shown(row: dict[str, Any]) -> dict[str, str]:
+    """A row for people: estimates with their intervals; `control` is left to the caller."""
+    return {name: _shown(value) for name, value in row.items() if name != "control"}
+
+
+def _shown(value: Any) -> str:
+    if not isinstance(value, Estimate):
+        return "–" if value is None else str(value)
+    if value.low is None or value.high is None:
+        return f"{value.value:.2f}"
+    return f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]"
 
 
 def read_records(results: Path) -> tuple[list[Record], list[str]]:

@@ -29,6 +29,7 @@ from example_records import (
 
 from affectbench.leaderboard import build_site
 from affectbench.record import Identification, Record, cell_id
+from affectbench.store import Store
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PLAYWRIGHT = importlib.util.find_spec("playwright") is not None
@@ -318,7 +319,7 @@ def test_under_another_path_on_a_server_nothing_is_missing(open_page: Open, site
     assert not missing
 
 
-PAGES = ("index", "guide", "transfer", "readouts", "identification", "entries/small-text*mad*",
+PAGES = ("index", "guide", "transfer", "readouts", "expression", "identification", "entries/small-text*mad*",
          "entries/small-audio*probe*", "comparisons/small-text*", "models/reference-audio",
          "tasks/reference-text", "methods/mad", "analyses", "analyses/feature-flow*")  # fmt: skip
 
@@ -385,6 +386,17 @@ def test_readouts_side_by_side_fit_a_phone_and_axe_finds_no_violation(
     clean(page)
     page.locator("tbody td a").nth(1).click()
     assert "__letters__" in page.url
+
+
+def test_ways_of_expressing_fit_a_phone_and_axe_finds_no_violation(
+    open_page: Open, written: Path, tmp_path: Path
+) -> None:
+    records = Store(written).read_all()[0]
+    build_site(records, tmp_path / "site")
+    page = open_page("expression.html", root=tmp_path / "site", width=390)
+    assert page.locator("tbody tr").count() == 2 + len(records)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    clean(page)
 
 
 def test_curves_of_items_fit_a_phone_and_axe_finds_no_violation(open_page: Open, tmp_path: Path) -> None:

@@ -45,6 +45,14 @@ def align(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of results. Default: results/TASK.")
     ] = None,
+    plan: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODELSxSUBJECTSxSENTENCESxLAYERS",
+            help="Run nothing: time the steps of study alignment at that size, and say what it takes.",
+        ),
+    ] = None,
+    cores: Annotated[int, typer.Option(min=1, help="Cores that --plan packs onto.")] = 16,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ... for the models.")] = "cpu",
     ray: Annotated[bool, typer.Option("--ray", help="Compare on Ray.", rich_help_panel=RAY)] = False,
     workers: Annotated[
@@ -67,7 +75,15 @@ def align(
         python harness.py align reference-eeg --study nulls --runs 400
 
         python harness.py align reference-eeg-units
+
+        python harness.py align reference-eeg --plan 12x33x84x33
     """
+    if plan is not None:
+        from affectbench.alignment.command import task_of
+        from affectbench.alignment.planning import print_plan
+
+        print_plan(out, task_of(task, tuple(include or ())), plan, cores)
+        return
     from affectbench.alignment.command import Request
     from affectbench.alignment.command import align as run
     from affectbench.ray_executor import RayExecutor

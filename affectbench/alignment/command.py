@@ -274,6 +274,13 @@ class Aligning:
         self.console.print(escape(text), highlight=False, soft_wrap=True)
 
 
+def task_of(name: str, include: tuple[Path, ...]) -> AlignmentTask:
+    """The alignment task of that name, or that of the suite."""
+    registry = Registry(include)
+    suite = registry.alignment_suite(name)
+    return registry.alignment(suite.task if suite else name)
+
+
 def align(console: Console, request: Request) -> None:
     """Make the analyses of a request and say where to look."""
     aligning = Aligning(request, console)

@@ -1,0 +1,269 @@
+"""What an alignment takes, on paper: each step timed on this machine at the sizes asked for, and multiplied.
+
+The counts are those of `series`, `scoring` and `comparison`, piece by piece. Forward passes of the models are
+no part of it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil
+
+import numpy as np
+
+from affectbench.alignment.features import States
+from affectbench.alignment.grid import COMPONENTS, cells, lag_grid
+from affectbench.alignment.metrics import Measure, measure
+from affectbench.alignment.rdm import FloatArray
+from affectbench.alignment.recording import Recording
+from affectbench.alignment.scoring import MOST, MOST_PAIRS
+from affectbench.alignment.series import OTHERS, Reduction, cleaned
+from affectbench.alignment_task import AlignmentTask
+from affectbench.errors import AffectbenchError
+
+QUANTILES = ((0.0, 0.5), (0.1, 2.4), (0.5, 6.1), (0.9, 13.6), (1.0, 22.9))
+"""Seconds of the sentences of Alice's first chapter, by share of them."""
+WORDS, CHANNELS, RATE, MINUTES = 25, 60, 500.0, 12.4
+"""Of the same recordings: words a sentence, electrodes, samples a second, length."""
+WIDTH, TOKENS_A_SECOND = 4096, 25.0
+"""Of the models of the paper, the larger ones."""
+LENGTHS, SAMPLE_TOKENS, SAMPLE_WIDTH, SAMPLE_WORDS, SAMPLE_SECONDS = 6, 2048, 2048, 400, 60.0
+"""At how many lengths of pieces measures are timed, and the smaller sizes at which the rest is."""
+BYTES = 8
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large an alignment is; `points` are the layers that are compared."""
+
+    models: int
+    subjects: int
+    sentences: int
+    points: int
+
+    @classmethod
+    def read(cls, text: str) -> Sizes:
+        """From MODELSxSUBJECTSxSENTENCESxLAYERS. Raises `AffectbenchError` for anything else."""
+        parts = text.lower().split("x")
+        if len(parts) != 4 or not all(part.isdigit() and int(part) > 0 for part in parts):
+            raise AffectbenchError(
+                f"--plan {text!r} is no size",
+                hint="MODELSxSUBJECTSxSENTENCESxLAYERS, such as 12x33x84x33",
+            )
+        found = cls(*map(int, parts))
+        if found.sentences <= OTHERS:
+            raise AffectbenchError(
+                f"--plan {text!r}: {found.sentences} sentences",
+                hint=f"each needs {OTHERS} others that last as long",
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class Step:
+    """One kind of work: CPU `seconds` each time, how often, and whether workers share it (else it is done
+    once a model, before them)."""
+
+    name: str
+    seconds: float
+    count: int
+    spread: bool
+
+    @property
+    def total(self) -> float:
+        return self.seconds * self.count
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All steps of an alignment of some size, and what they take on a number of cores."""
+
+    sizes: Sizes
+    steps: tuple[Step, ...]
+    shared_bytes: float
+    worker_bytes: float
+
+    @property
+    def cpu_s(self) -> float:
+        return sum(step.total for step in self.steps)
+
+    @property
+    def before_s(self) -> float:
+        """Seconds of a model before its subjects are spread."""
+        return sum(step.total for step in self.steps if not step.spread) / self.sizes.models
+
+    @property
+    def task_s(self) -> float:
+        """Seconds of one subject with one model: what a worker gets at a time."""
+        tasks = self.sizes.models * self.sizes.subjects
+        return sum(step.total for step in self.steps if step.spread) / tasks
+
+    def wall_s(self, cores: int) -> float:
+        """Model by model: what is done before, then its subjects, as many at a time as there are cores."""
+        rounds = ceil(self.sizes.subjects / cores)
+        return self.sizes.models * (self.before_s + rounds * self.task_s)
+
+    def memory(self, cores: int) -> float:
+        """Bytes: what workers share, and what each of those at work holds."""
+        return self.shared_bytes + min(cores, self.sizes.subjects) * self.worker_bytes
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Times the steps of a task at some size; `clock` gives the CPU seconds of a function."""
+
+    task: AlignmentTask
+    sizes: Sizes
+    clock: Callable[[Callable[[], object]], float]
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Cells of each piece: sentences as long as Alice's, those outside the task's limits at the limit,
+        the longest cut as `Timing` cuts them."""
+        shares = (np.arange(self.sizes.sentences) + 0.5) / self.sizes.sentences
+        known = np.array(QUANTILES)
+        seconds = np.interp(shares, known[:, 0], known[:, 1]).clip(*self.task.seconds)
+        counts = [cells(float(each), self.task.grid) for each in seconds]
+        longest = sorted(counts)[-OTHERS - 1]
+        return [min(each, longest) for each in counts]
+
+    @cached_property
+    def lags(self) -> int:
+        return len(lag_grid(self.task.lags.until, self.task.lags.step))
+
+    @cached_property
+    def measures(self) -> list[Measure]:
+        return [measure(name, "debiased") for name in self.task.metrics]
+
+    def others(self, most: int) -> list[int]:
+        """With how many mismatches each piece is compared: those that last as long, at most so many."""
+        ascending = sorted(self.lengths)
+        found = len(ascending) - 1 - np.searchsorted(ascending, self.lengths)
+        return [min(int(each), most) for each in found]
+
+    def over_pieces(self, seconds: Callable[[int], float], times: Sequence[float]) -> float:
+        """What is done `times` for each piece takes, from `seconds` at a few of their lengths."""
+        sample = np.unique(np.quantile(self.lengths, np.linspace(0, 1, LENGTHS)).round().astype(int))
+        taken = np.interp(self.lengths, sample, [seconds(int(each)) for each in sample])
+        return float(taken @ np.asarray(times, dtype=np.float64))
+
+    def prepared(self, one: Measure, features: int, times: Sequence[float]) -> float:
+        """Seconds for one measure's side of a series of each piece, so many `times`."""
+
+        def seconds(length: int) -> float:
+            series = _noise(length, features)
+            return self.clock(lambda: one.prepared(series, self.task.distance))
+
+        return self.over_pieces(seconds, times)
+
+    def states(self) -> float:
+        """One model's states for all measures, matches and mismatches."""
+        points, total = self.sizes.points, 0.0
+        for one in self.measures:
+            others = self.others(MOST if one.side else MOST_PAIRS)
+            total += self.prepared(one, self.task.components, [points * (1 + each) for each in others])
+        return total
+
+    def components(self) -> float:
+        """The components of one layer, from fewer tokens of a narrower model: the Gram matrix grows with
+        tokens and the square of the width, its decomposition with the cube of the width, which is less."""
+        states = [States(("layer",), _noise(SAMPLE_TOKENS, SAMPLE_WIDTH)[None], np.zeros((SAMPLE_TOKENS, 2)))]
+        taken = self.clock(lambda: Reduction.fitted(states, self.task.components))
+        tokens = TOKENS_A_SECOND * sum(self.lengths) / self.task.grid
+        return float(taken * max(tokens, WIDTH) / SAMPLE_TOKENS * (WIDTH / SAMPLE_WIDTH) ** 2)
+
+    def recording(self) -> float:
+        """Cleaning one recording."""
+        samples = int(SAMPLE_SECONDS * RATE)
+        data = 1e-5 * (_noise(1, samples) + _noise(CHANNELS, samples))  # Unlike channels would be called bad.
+        names = tuple(f"E{place}" for place in range(CHANNELS))
+        positions = _noise(CHANNELS, 3)
+        raw = Recording(data, RATE, names, ("eeg",) * CHANNELS, positions, 60.0)
+        taken = self.clock(lambda: cleaned(raw, self.task.band))
+        return taken * 60 * MINUTES / SAMPLE_SECONDS
+
+    def eeg(self) -> float:
+        """One subject's EEG for all measures, at all lags, and once more for the acoustics."""
+        once = [float(self.lags)] * len(self.lengths)
+        total = sum(self.prepared(one, CHANNELS, once) for one in self.measures)
+        return total + self.prepared(measure("rsa_spearman", "debiased"), CHANNELS, once)
+
+    def products(self) -> float:
+        """One subject's EEG with one model's states, for measures that are inner products."""
+        count = 2 * sum(one.side is not None for one in self.measures)
+
+        def seconds(length: int) -> float:
+            pairs = length * (length - 1) // 2
+            heard, match = _noise(self.lags, pairs), _noise(self.sizes.points, pairs)
+            return self.clock(lambda: heard @ match.T)
+
+        return self.over_pieces(seconds, [count] * len(self.lengths))
+
+    def joined(self) -> float:
+        """One subject's EEG with one model's states, for measures that need both at once."""
+        total = 0.0
+        times = [self.lags * self.sizes.points * (1 + each) for each in self.others(MOST_PAIRS)]
+        for one in self.measures:
+            if one.side is None:
+                total += self.over_pieces(lambda length, one=one: self._join(one, length), times)  # type: ignore[misc]
+        return total
+
+    def _join(self, one: Measure, length: int) -> float:
+        x = one.prepared(_noise(length, CHANNELS), self.task.distance)
+        y = one.prepared(_noise(length, self.task.components), self.task.distance)
+        return self.clock(lambda: one.joined(x, y))
+
+    def words(self) -> float:
+        """One subject with one model in all windows after word onset: each electrode, all, each layer."""
+        partial = measure("rsa_lag_partial", "debiased")
+        series = _noise(SAMPLE_WORDS, self.task.components)
+        taken = self.clock(lambda: partial.prepared(series, self.task.distance))
+        pairs, sample = (n * (n - 1) / 2 for n in (WORDS * self.sizes.sentences, SAMPLE_WORDS))
+        grown = pairs * np.log(pairs) / (sample * np.log(sample))
+        return float(taken * grown * len(COMPONENTS) * (CHANNELS + 1 + self.sizes.points))
+
+    def plan(self) -> Plan:
+        """All steps, timed now."""
+        models, points = self.sizes.models, self.sizes.points
+        pairs = models * self.sizes.subjects
+        steps = (
+            Step("components of a layer's states", self.components(), models * points, False),
+            Step("states of a model, all measures", self.states(), models, False),
+            Step("a recording, cleaned", self.recording(), pairs, True),
+            Step("EEG of a subject, all measures and lags", self.eeg(), pairs, True),
+            Step("inner products of EEG and states", self.products(), pairs, True),
+            Step("pairs of EEG and states (tau-b, information)", self.joined(), pairs, True),
+            Step("words, windows and electrodes", self.words(), pairs, True),
+        )
+        return Plan(self.sizes, steps, self._shared_bytes(), self._worker_bytes())
+
+    def _shared_bytes(self) -> float:
+        """The references of one model, which all of its workers read."""
+        sides = sum(one.side is not None for one in self.measures)
+        ranked = any(one.name == "tau_b" for one in self.measures)
+        copies = 2 * sides + (1 + MOST_PAIRS) * ranked
+        return float(copies * self.sizes.points * sum(n * (n - 1) // 2 for n in self.lengths) * BYTES)
+
+    def _worker_bytes(self) -> float:
+        """A recording, twice while it is filtered, and the sides of one window over words."""
+        words = WORDS * self.sizes.sentences
+        sides = (CHANNELS + 1 + self.sizes.points) * words * (words - 1) / 2
+        return float((2 * CHANNELS * RATE * 60 * MINUTES + sides) * BYTES)
+
+
+def cpu_time(function: Callable[[], object]) -> float:
+    """CPU seconds of a function: the least of a few runs, for at least a tenth of a second."""
+    function()
+    taken: list[float] = []
+    while len(taken) < 3 or (sum(taken) < 0.1 and len(taken) < 50):
+        started = time.process_time()
+        function()
+        taken.append(time.process_time() - started)
+    return min(taken)
+
+
+def _noise(rows: int, columns: int) -> FloatArray:
+    return np.random.default_rng([rows, columns]).normal(size=(rows, columns))

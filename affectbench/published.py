@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from affectbench.expression_models import ReplyScore
 from affectbench.record import Part, Record
 from affectbench.score_models import DoseScore, Estimate
 
@@ -72,6 +73,9 @@ def _numbers(record: Record) -> Iterator[tuple[str, float]]:
     for kept in record.preservation:
         for name in ("kl", "capability", "degenerate_rate", "pres"):
             yield from _estimate(f"{kept.arm} {kept.dose:g}.{name}", getattr(kept, name))
+    if record.expression is not None:
+        for score in (record.expression.prompting, record.expression.plain, *record.expression.conditions):
+            yield from _replies(score, record.task.labels)
     if record.calibration is not None:
         for name in ("auroc", "decoy_auroc", "precision_at_k"):
             yield from _value(f"calibration.{name}", getattr(record.calibration, name))
@@ -88,6 +92,18 @@ def _doses(of: str, doses: Sequence[DoseScore], labels: Sequence[str]) -> Iterat
         for label, row in zip(labels, dose.effect_matrix, strict=True):
             for other, value in zip(labels, row, strict=True):
                 yield f"{at}.effect.{label}.{other}", value
+
+
+def _replies(score: ReplyScore, labels: Sequence[str]) -> Iterator[tuple[str, float]]:
+    dose = "" if score.dose is None else f" {score.dose:g}"
+    at = f"{score.prompt} replies, {score.condition}{dose}"
+    for name in ("accuracy", "masked_accuracy", "none", "noun", "stem", "degenerate", "capped", "topicality"):
+        yield from _estimate(f"{at}.{name}", getattr(score, name))
+    for name in ("distinct_3", "judged_share"):
+        yield from _value(f"{at}.{name}", getattr(score, name))
+    for aimed, row in zip(score.rows, score.matrix, strict=True):
+        for judged, value in zip((*labels, "none"), row, strict=True):
+            yield f"{at}.judged.{aimed}.{judged}", value
 
 
 def _estimate(name: str, estimate: Estimate | None) -> Iterator[tuple[str, float]]:

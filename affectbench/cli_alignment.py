@@ -53,6 +53,9 @@ def align(
         ),
     ] = None,
     cores: Annotated[int, typer.Option(min=1, help="Cores that --plan packs onto.")] = 16,
+    topomaps: Annotated[
+        bool, typer.Option("--topomaps", help="Write electrodes by window as SVG too, interpolated by MNE.")
+    ] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ... for the models.")] = "cpu",
     ray: Annotated[bool, typer.Option("--ray", help="Compare on Ray.", rich_help_panel=RAY)] = False,
     workers: Annotated[
@@ -92,7 +95,7 @@ def align(
     request = Request(
         task, tuple(model or ()), tuple(study or ()), tuple(selector or ()), runs, seed,
         tuple(include or ()), output, device,
-        RayExecutor(ray_address, workers) if ray else None, command_line(),
+        RayExecutor(ray_address, workers) if ray else None, command_line(), topomaps,
     )  # fmt: skip
     try:
         run(out, request)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import yaml
+from example_analyses import example_analysis
 from scipy.stats import rankdata, spearmanr
 
 from affectbench.alignment import group
@@ -16,7 +18,7 @@ from affectbench.alignment.metrics import MEASURES, measure
 from affectbench.alignment.over_models import over_depth
 from affectbench.alignment.series import Reduction
 from affectbench.alignment_task import AlignmentTask
-from affectbench.analysis import Matrix
+from affectbench.analysis import Matrix, Topography
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -171,3 +173,33 @@ class TestStudy:
         table = next(each for each in parts["tables"] if each.name == "affect-1")
         own = [r[2].value for r in table.rows if r[0].startswith("heard") and r[1] == "geometric"]
         assert found.values[0][0] == pytest.approx(np.mean(own))
+
+
+class TestTopomap:
+    @staticmethod
+    def made(values: list[list[float | None]]) -> Topography:
+        angle = np.linspace(0, 2 * np.pi, 13)[:-1]
+        x, y = np.append(0.8 * np.sin(angle), 0.0), np.append(0.8 * np.cos(angle), 0.0)
+        return Topography(
+            name="electrodes", title="t & <t>", points=[f"E{n}" for n in range(13)],
+            x=x.tolist(), y=y.tolist(),
+            panels=[f"{n}-{n + 1} ms" for n in range(len(values))], values=values,
+        )  # fmt: skip
+
+    def test_every_panel_is_drawn_and_the_same_values_give_the_same_file(self, tmp_path: Path) -> None:
+        pytest.importorskip("mne", reason="the extra `eeg` is not installed")
+        from affectbench.alignment.topomap import topomap, write_topomaps
+
+        rng = np.random.default_rng(0)
+        rows: list[list[float | None]] = [rng.normal(size=13).tolist() for _ in range(4)]
+        rows[1][3] = None
+        drawn = topomap(self.made(rows))
+        text = "".join(ElementTree.fromstring(drawn).itertext())
+        assert all(f"{n}-{n + 1} ms" in text for n in range(4))
+        assert "t & <t>" in text
+        assert topomap(self.made(rows)) == drawn
+        assert topomap(self.made([row[::-1] for row in rows])) != drawn
+        analysis = example_analysis(maps=[self.made(rows)])
+        (path,) = write_topomaps([analysis], tmp_path)
+        assert path == tmp_path / "topomaps" / f"{analysis.name}.electrodes.svg"
+        assert path.read_bytes() == drawn

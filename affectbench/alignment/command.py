@@ -59,6 +59,7 @@ class Request:
     device: str = "cpu"
     ray: RayExecutor | None = None
     command: str = ""
+    topomaps: bool = False
 
     def check(self) -> None:
         """Raise `AffectbenchError` for a study that does not exist."""
@@ -284,7 +285,12 @@ def task_of(name: str, include: tuple[Path, ...]) -> AlignmentTask:
 def align(console: Console, request: Request) -> None:
     """Make the analyses of a request and say where to look."""
     aligning = Aligning(request, console)
-    aligning.run()
+    found = aligning.run()
+    if request.topomaps:
+        from affectbench.alignment.topomap import write_topomaps
+
+        for path in write_topomaps(found, aligning.folder):
+            console.print(f"Map:   {escape(str(path))}", highlight=False, soft_wrap=True)
     console.print(
         f"Site:  python harness.py leaderboard --results {escape(str(aligning.folder))}",
         highlight=False, soft_wrap=True,

@@ -9,11 +9,16 @@ import numpy as np
 
 from affectbench.injection import Injection
 from affectbench.outcomes import Condition, Outcomes, Steered
+from affectbench.preservation import Preserver
 from affectbench.readout import Items, margins_of
-from affectbench.score_models import Arm
+from affectbench.score_models import Arm, PreservationScore
 from affectbench.selector import Selection
 from affectbench.session import Session
 from affectbench.targets import Dosing, Target, targets_of
+from affectbench.task import SplitName
+
+JUDGING: tuple[SplitName, ...] = ("validation", "test")
+"""Splits that are also answered untold of the emotion: doses of that are chosen on the first."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Answering:
             own = np.stack([margins[target, :, target] for target in range(targets)])
             answers, drawn = codes[:targets], codes[targets:]
             steered: tuple[Steered, ...] = ()
-            if arm == "amplify" and items is session.items("test"):
+            if arm == "amplify" and any(items is session.items(split) for split in JUDGING):
                 steered = injection.steered(dose, own_targets, draws, answers, drawn)
             conditions.append(
                 Condition(arm, dose, self.dosing.protocol.alpha(arm, dose), answers, own, drawn, steered)
@@ -64,3 +69,19 @@ class Answering:
             base_margin=base_margin,
             conditions=tuple(conditions),
         )
+
+    def preserved(
+        self, preserver: Preserver, selection: Selection, doses: Sequence[tuple[Arm, float]], seed: int
+    ) -> list[PreservationScore]:
+        """What is left of the language model at these doses, over all emotions that have units; and where all
+        are amplified at once. Amplifying the emotion that is answered (`two_pass`) keeps what the ordinary
+        doses keep, and `mix` differs from item to item."""
+        targets = [target for target in targets_of(selection) if any(each.units.size for each in target)]
+        asked = [(arm, dose, [self.dosing.of(arm, dose, each) for each in targets]) for arm, dose in doses]
+        unions = []
+        if "union" in self.dosing.protocol.arms.amplify.targeting and targets:
+            amplified = [(arm, dose) for arm, dose in doses if arm == "amplify"]
+            unions = [(arm, dose, [self.dosing.union(targets, dose)]) for arm, dose in amplified]
+        found = preserver.measure([*asked, *unions], seed)
+        at_once = [each.model_copy(update={"targeting": "union"}) for each in found[len(asked) :]]
+        return [*found[: len(asked)], *at_once]

@@ -268,19 +268,9 @@ class CellRun:
     def _preservation(
         self, preserver: Preserver, selection: Selection, dosing: Dosing
     ) -> list[PreservationScore]:
-        conditions = [
-            (
-                arm,
-                dose,
-                [
-                    dosing.of(arm, dose, target)
-                    for target in targets_of(selection)
-                    if any(t.units.size for t in target)
-                ],
-            )
-            for arm, dose in self._conditions
-        ]
-        return preserver.measure(conditions, self.plan.cell.seed)
+        return Answering(self.session, dosing).preserved(
+            preserver, selection, self._conditions, self.plan.cell.seed
+        )
 
     def _scored(
         self,

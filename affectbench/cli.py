@@ -192,12 +192,15 @@ def table(
         bool,
         typer.Option("--expression", help="Replies judged as the emotion: told to, steered, or neither."),
     ] = False,
+    recognition: Annotated[
+        bool, typer.Option("--recognition", help="Accuracy and macro-F1 before and after amplifying untold.")
+    ] = False,
     analyses: Annotated[
         bool, typer.Option("--analyses", help="Findings of its analyses instead of its cells.")
     ] = False,
 ) -> None:
     """Print all cells of a results folder, one row for each arm and dose; effects are fractions."""
-    from affectbench.tables import print_expression, print_readouts, print_table
+    from affectbench.tables import print_expression, print_readouts, print_recognition, print_table
 
     if analyses:
         from affectbench.analysis_command import print_analyses
@@ -207,6 +210,8 @@ def table(
         print_readouts(out, results, format)
     elif expression:
         print_expression(out, results, format)
+    elif recognition:
+        print_recognition(out, results, format)
     else:
         print_table(out, results, format, operating_only=operating, top=top)
 

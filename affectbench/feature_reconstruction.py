@@ -16,7 +16,7 @@ from affectbench.analysis import Column, Finding, Table
 from affectbench.dictionary import LayerDictionary
 from affectbench.errors import AffectbenchError
 from affectbench.intervention import hooked
-from affectbench.label_free import macro_f1
+from affectbench.label_free import macro_f1_of
 from affectbench.readout import FAILED, Codes, IntArray, codes_of, to_labels
 from affectbench.score_models import Estimate
 from affectbench.session import Session
@@ -38,14 +38,14 @@ def analyse(asked: Asked) -> Content:
     base = session.base(items)[0]
     count = len(session.benchmark.labels)
     rows: list[list[str | float | int | Estimate | None]] = [
-        ["none", float((base == items.gold).mean()), None, _f1(base, items.gold, count), None]
+        ["none", float((base == items.gold).mean()), None, macro_f1_of(items.gold, base, count), None]
     ]
     changes = {}
     for layer in dictionary.layers:
         codes = reconstructed(session, dictionary.at(layer), layer, asked)
         changes[layer] = _change(codes, base, items.gold, items.clusters, asked)
         kept, moved = float((codes == items.gold).mean()), float((codes != base).mean())
-        rows.append([str(layer), kept, changes[layer], _f1(codes, items.gold, count), moved])
+        rows.append([str(layer), kept, changes[layer], macro_f1_of(items.gold, codes, count), moved])
     worst = min(changes, key=lambda layer: changes[layer].value)
     told = Finding(
         name="largest-loss",
@@ -87,12 +87,6 @@ def reconstructed(session: Session, features: LayerDictionary, layer: int, asked
             codes[places] = codes_of(to_labels(scores, orders))
             tell(len(places))
     return codes
-
-
-def _f1(codes: Codes, gold: IntArray, labels: int) -> float:
-    confusion = np.zeros((labels, labels + 1))
-    np.add.at(confusion, (gold, np.where(codes >= 0, codes, labels)), 1)
-    return float(macro_f1(confusion))
 
 
 def _change(codes: Codes, base: Codes, gold: IntArray, clusters: tuple[str, ...], asked: Asked) -> Estimate:

@@ -91,6 +91,13 @@ def macro_f1(confusion: FloatArray) -> FloatArray:
     return np.asarray((2 * hits / np.maximum(both, 1)).mean(axis=-1))
 
 
+def macro_f1_of(gold: Array, answers: Array, labels: int) -> float:
+    """Macro-F1 of (N,) answers, negative where there is none, to items of (N,) gold labels."""
+    confusion = np.zeros((labels, labels + 1))
+    np.add.at(confusion, (gold, np.where(answers >= 0, answers, labels)), 1)
+    return float(macro_f1(confusion))
+
+
 def _confusion(outcomes: Outcomes, answers: Array) -> IntArray:
     """(C, E * (E + 1)) counts of each gold label with each answer, by cluster."""
     n_labels = len(outcomes.labels)

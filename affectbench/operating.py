@@ -4,16 +4,17 @@ the headline reported there on test."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from affectbench.effects import estimate_of
+from affectbench.label_free import macro_f1_of
 from affectbench.outcomes import ANSWER_WORDS, Outcomes
 from affectbench.preservation_score import aggregate, aggregates, resampled_preservation
 from affectbench.record import Headline, Operating, ValidationPoint
 from affectbench.score import Resampled, score_outcomes, scored
-from affectbench.score_models import Arm, DoseScore, Estimate, PreservationScore, Scores
+from affectbench.score_models import Arm, DoseScore, Estimate, PreservationScore, Scores, Untold
 from affectbench.stats import FloatArray
 from affectbench.word_score import score_answer_words
 
@@ -69,12 +70,32 @@ def operating_of(
     carried: Operating | None = None,
 ) -> tuple[list[ValidationPoint], Operating]:
     """The conditions on validation, and the doses chosen from them; without any, `carried`."""
-    points = _validation(outcomes["validation"], kept, seed) if "validation" in outcomes else []
-    return points, carried if carried is not None and not points else choose_operating(points)
+    if "validation" not in outcomes:
+        return [], carried if carried is not None else choose_operating([])
+    points = _validation(outcomes["validation"], kept, seed)
+    doses = recognition_doses(outcomes["validation"], kept)
+    return points, choose_operating(points).model_copy(update={"recognition_doses": doses})
+
+
+def recognition_doses(outcomes: Outcomes, kept: Sequence[PreservationScore]) -> dict[Untold, float]:
+    """For each way to amplify untold, the dose of largest macro-F1 among those that preserve at least 0.9, or
+    the one that preserves most; the smaller of equals. Preservation that was not measured bars nothing."""
+    pres = {(each.dose, each.targeting): each.pres for each in kept if each.arm == "amplify"}
+    found: dict[Untold, list[tuple[bool, float, float, float]]] = {}
+    for condition in sorted(outcomes.conditions, key=lambda each: each.dose):
+        for way in condition.steered:
+            name = cast(Untold, way.targeting)
+            score = pres.get((condition.dose, "union" if name == "union" else None))
+            keeps = score is None or score.value >= KEEP
+            reached = macro_f1_of(outcomes.gold, way.answers, len(outcomes.labels))
+            order = reached if keeps or score is None else score.value
+            found.setdefault(name, []).append((keeps, order, -condition.dose, condition.dose))
+    return {name: max(every)[-1] for name, every in found.items()}
 
 
 def _validation(outcomes: Outcomes, kept: list[PreservationScore], seed: int) -> list[ValidationPoint]:
-    pres = {(score.arm, score.dose): score.pres.value if score.pres else None for score in kept}
+    told = [score for score in kept if score.targeting is None]
+    pres = {(score.arm, score.dose): score.pres.value if score.pres else None for score in told}
     checked = score_outcomes(outcomes, seed=seed, bootstrap_draws=CHECK_DRAWS)
     return [
         ValidationPoint(
@@ -134,7 +155,8 @@ def headline_of(
     if suppress is None:
         return None
     reported = [dose for dose in (suppress, amplify) if dose is not None]
-    kept = [p for dose in reported for p in preservation if (p.arm, p.dose) == (dose.arm, dose.dose)]
+    told = [score for score in preservation if score.targeting is None]
+    kept = [p for dose in reported for p in told if (p.arm, p.dose) == (dose.arm, dose.dose)]
     pres, drawn = _lower(kept, scores) if len(kept) == len(reported) else (None, None)
     strength = scores.strength.strength if scores.strength else None
     ranked = scores.status == "ok" and amplify is not None and not any(d.collapsed for d in reported)

@@ -356,16 +356,18 @@ def _answers(session: Session, plan: CellPlan) -> int:
     draws = plan.protocol.controls.random_draws
     test, validation = len(session.items("test")), len(session.items("validation"))
     further = further_interventions(plan.protocol) * test
+    further += further_interventions(plan.protocol, draws=False) * validation
     if plan.protocol.asks_answer_words:
         further += len(ARMS) * labels * answer_words_size(session.benchmark)
     return conditions * ((labels + draws) * test + labels * validation) + further
 
 
-def further_interventions(protocol: InterventionProtocol) -> int:
-    """Interventions that label-free targeting adds, with random units: two_pass reads what is there."""
+def further_interventions(protocol: InterventionProtocol, *, draws: bool = True) -> int:
+    """Interventions that label-free targeting adds, with random units or without: two_pass reads what is
+    there."""
     amplify = protocol.arms.amplify
     asked = sum(targeting != "two_pass" for targeting in amplify.targeting)
-    return asked * len(amplify.doses) * (1 + protocol.controls.random_draws)
+    return asked * len(amplify.doses) * (1 + (protocol.controls.random_draws if draws else 0))
 
 
 def library_versions() -> dict[str, str]:

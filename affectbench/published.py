@@ -72,7 +72,8 @@ def _numbers(record: Record) -> Iterator[tuple[str, float]]:
         yield from _doses("answer words ", record.answer_words.doses, record.task.labels)
     for kept in record.preservation:
         for name in ("kl", "capability", "degenerate_rate", "pres"):
-            yield from _estimate(f"{kept.arm} {kept.dose:g}.{name}", getattr(kept, name))
+            at = f"{kept.arm} {kept.dose:g}{f'.{kept.targeting}' if kept.targeting else ''}"
+            yield from _estimate(f"{at}.{name}", getattr(kept, name))
     if record.expression is not None:
         for score in (record.expression.prompting, record.expression.plain, *record.expression.conditions):
             yield from _replies(score, record.task.labels)

@@ -20,6 +20,7 @@ from affectbench.score_models import (
     PreservationScore,
     Scores,
     TransferRatio,
+    Untold,
     WordConfound,
 )
 
@@ -175,11 +176,15 @@ class ValidationPoint(Part):
 
 
 class Operating(Part):
-    """The doses chosen on validation; None where an arm has no dose worth reporting."""
+    """The doses chosen on validation; None where an arm has no dose worth reporting.
+
+    `recognition_doses` are those of each way to amplify untold of an item's emotion, by macro-F1.
+    """
 
     suppress_dose: float | None
     amplify_dose: float | None
     reason: str
+    recognition_doses: dict[Untold, float] = Field(default={}, exclude_if=lambda value: not value)
 
 
 class Headline(Part):

@@ -61,7 +61,8 @@ def _with_bounds(name: str, estimate: Estimate | None) -> dict[str, float | None
 
 
 def _dose_columns(record: Record, dose: DoseScore) -> dict[str, Any]:
-    kept = next((p for p in record.preservation if (p.arm, p.dose) == (dose.arm, dose.dose)), None)
+    told = [p for p in record.preservation if p.targeting is None]
+    kept = next((p for p in told if (p.arm, p.dose) == (dose.arm, dose.dose)), None)
     chosen = record.operating and getattr(record.operating, f"{dose.arm}_dose")
     confound = record.word_confound if chosen == dose.dose else None
     ratio: Estimate | None = getattr(confound, dose.arm) if confound else None

@@ -79,7 +79,9 @@ class RandomControl(Result):
     cross_mean: float
 
 
-Targeting = Literal["two_pass", "mix", "union", "oracle"]
+Untold = Literal["two_pass", "mix", "union"]
+"""Ways to amplify without knowing an item's emotion."""
+Targeting = Literal[Untold, "oracle"]
 
 
 class Recognition(Result):
@@ -264,11 +266,13 @@ class PreservationScore(Result):
     accuracy and `capability_change` its paired difference. `pres` is the harmonic mean of exp(-kl),
     min(1, capability / capability_base) and 1 - degenerate_rate, 0 if a part is 0, None if a part is missing.
     Intervals are percentiles of a bootstrap over neutral documents, capability items and open prompts, each
-    resampled for itself; `counts` is what they are made of.
+    resampled for itself; `counts` is what they are made of. `targeting`: all emotions' units are amplified
+    at once; None for the mean over the emotions, one at a time.
     """
 
     arm: Arm
     dose: float
+    targeting: Literal["union"] | None = Field(default=None, exclude_if=lambda value: value is None)
     kl: Estimate
     bits_per_byte: Estimate
     bits_per_byte_base: float

@@ -13,6 +13,7 @@ from affectbench import __version__
 from affectbench.analysis import Analysis
 from affectbench.conformance_report import Conformance
 from affectbench.figures_board import Mark, Overlap, overlap_bars, pareto
+from affectbench.recognition import Improvement, improvements
 from affectbench.site_alignment import RULE, aligned_models, intervention_boards
 from affectbench.site_analysis import FIRST, by_kind, whole_or_digits
 from affectbench.site_analysis import shown as shown_analysis
@@ -127,6 +128,7 @@ def board_files(environment: Environment, contents: Contents) -> Files:
     yield _page(environment, "readouts", "readouts.html", readouts)
     replies = {"root": "", "tables": expressed_board(contents.records), "n_records": len(contents.records)}
     yield _page(environment, "expression", "expression.html", replies)
+    yield _page(environment, "recognition", "recognition.html", _recognition(contents))
     found = {"root": "", "found": identified_board(contents.records), "n_records": len(contents.records)}
     yield _page(environment, "identification", "identification.html", found)
     aligned = {
@@ -161,6 +163,14 @@ def _index_values(contents: Contents) -> dict[str, Any]:
         "groups": contents.groups,
         "drawn": [group for group in contents.groups if group.pareto][:FIGURES],
     }
+
+
+def _recognition(contents: Contents) -> dict[str, Any]:
+    """Improvements, model by model."""
+    models: dict[str, list[Improvement]] = {}
+    for each in improvements(contents.records):
+        models.setdefault(each.record.cell.model, []).append(each)
+    return {"root": "", "models": list(models.values()), "n_records": len(contents.records)}
 
 
 def _analyses(environment: Environment, contents: Contents) -> Files:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import Field
+
 from affectbench.errors import RecordError
 from affectbench.expression_models import ReplyScore
 from affectbench.record import (
@@ -25,7 +27,14 @@ from affectbench.record import (
     TaskInfo,
     cell_id,
 )
-from affectbench.score_models import Calibration, Estimate, TransferRatio, WordConfound
+from affectbench.score_models import (
+    Calibration,
+    Estimate,
+    Recognition,
+    TransferRatio,
+    Untold,
+    WordConfound,
+)
 from affectbench.store import Damaged, Store, read_record
 
 FAMILIES = {
@@ -44,6 +53,17 @@ class Replies(Part):
     plain: ReplyScore
     amplified: ReplyScore | None
     by_dose: list[tuple[float, float]]
+
+
+class Recognised(Part):
+    """Recognition under one way of amplifying untold, at the `dose` chosen for it; `p_random` places its
+    change of UAR among those of random units, `pres` is of the same hook."""
+
+    targeting: Untold
+    dose: float
+    recognition: Recognition
+    p_random: float | None
+    pres: Estimate | None
 
 
 class Summary(Part):
@@ -71,6 +91,7 @@ class Summary(Part):
     effects: list[list[float]]
     words: Estimate | None
     replies: Replies | None = None
+    recognition: list[Recognised] = Field(default=[])
 
     @property
     def family(self) -> str:
@@ -103,6 +124,7 @@ def summary_of(record: Record) -> Summary:
         effects=_effects(record),
         words=_words(record),
         replies=_replies(record),
+        recognition=_recognition(record),
         **parts,
     )
 
@@ -146,6 +168,26 @@ def _replies(record: Record) -> Replies | None:
 
 def _bare(score: ReplyScore) -> ReplyScore:
     return score.model_copy(update={"matrix": [], "low": [], "high": []})
+
+
+def _recognition(record: Record) -> list[Recognised]:
+    found = []
+    for targeting, dose in (record.operating.recognition_doses if record.operating else {}).items():
+        hook = "union" if targeting == "union" else None
+        kept = [p for p in record.preservation if (p.arm, p.dose, p.targeting) == ("amplify", dose, hook)]
+        doses = record.scores.doses if record.scores is not None else ()
+        for each in (way for d in doses if (d.arm, d.dose) == ("amplify", dose) for way in d.label_free):
+            if each.targeting == targeting and each.recognition is not None:
+                found.append(
+                    Recognised(
+                        targeting=targeting,
+                        dose=dose,
+                        recognition=each.recognition,
+                        p_random=each.p_random,
+                        pres=kept[0].pres if kept and targeting != "mix" else None,
+                    )
+                )
+    return found
 
 
 def source_of(record: Record) -> Source:

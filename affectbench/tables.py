@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from affectbench.expressed import TEXTS as EXPRESSION_TEXTS
 from affectbench.expressed import expressed_rows
 from affectbench.readouts import TEXTS as READOUT_TEXTS
 from affectbench.readouts import readout_rows
+from affectbench.recognition import flat_recognition, recognition_rows, shown_recognition
 from affectbench.record import Record
 from affectbench.record_rows import rows
 from affectbench.score_models import Estimate
@@ -30,6 +31,8 @@ TEXT = ("model", "task", "identified_on", "selector", "intervention", "arm", "st
 NUMBERS = ("dose", "self", "cross", "spec", "p", "trs", "strength", "pres", "agg")
 SHOWN = (*TEXT[:-1], *NUMBERS, "status")
 WIDE = 150
+Row = dict[str, Any]
+Shape = Callable[[Row], Row]
 
 
 def print_table(
@@ -74,6 +77,17 @@ def print_expression(console: Console, results: Path, form: str) -> None:
     _print_estimates(console, found, EXPRESSION_TEXTS, form)
 
 
+def print_recognition(console: Console, results: Path, form: str) -> None:
+    """Print accuracy and macro-F1 before and after amplifying untold, one row for each method and rule."""
+    found = recognition_rows(_summaries(results, form))
+    if not found:
+        raise AffectbenchError(
+            f"no cell in {results} was amplified untold at a dose chosen on validation",
+            hint="run a protocol with `targeting`: python harness.py run sae-steering",
+        )
+    _print(console, found, form, flat_recognition, shown_recognition)
+
+
 def _summaries(results: Path, form: str) -> list[Summary]:
     check_format(form)
     records, damaged = read_records(results)
@@ -81,25 +95,28 @@ def _summaries(results: Path, form: str) -> list[Summary]:
     return [summary_of(record) for record in records]
 
 
-def _print_estimates(
-    console: Console, found: Sequence[dict[str, Any]], texts: Sequence[str], form: str
-) -> None:
+def _print_estimates(console: Console, found: Sequence[Row], texts: Sequence[str], form: str) -> None:
     """Print rows whose columns but for `texts` are estimates; rows of controls are dim."""
+    _print(console, found, form, lambda row: flat(row, texts), shown)
+
+
+def _print(console: Console, found: Sequence[Row], form: str, told: Shape, seen: Shape) -> None:
+    """Print at least one row, as `told` to programs or `seen` by people."""
     if form == "json":
-        print(json.dumps([flat(row, texts) for row in found], indent=1, allow_nan=False))
+        print(json.dumps([told(row) for row in found], indent=1, allow_nan=False))
     elif form == "csv":
-        print(as_csv([flat(row, texts) for row in found]), end="")
+        print(as_csv([told(row) for row in found]), end="")
     elif form == "md":
-        rows_shown = [shown(row) for row in found]
+        rows_shown = [seen(row) for row in found]
         names = list(rows_shown[0])
         lines = [names, ["---"] * len(names), *(list(row.values()) for row in rows_shown)]
         print("".join(f"| {' | '.join(line)} |\n" for line in lines), end="")
     else:
         table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
-        for name in shown(found[0]):
+        for name in seen(found[0]):
             table.add_column(name)
         for row in found:
-            table.add_row(*map(escape, shown(row).values()), style="dim" if row["control"] else None)
+            table.add_row(*map(escape, seen(row).values()), style="dim" if row["control"] else None)
         (console if console.is_terminal else Console(width=WIDE)).print(table)
 
 

@@ -170,7 +170,8 @@ def _cell(plan: CellPlan, labels: int, material: Material, budget: int, growth: 
     more = further_interventions(protocol)
     load = material.splits["test"].swept(targets + draws + more, budget, growth)
     if plan.carried is None:  # Else the doses are those of another cell.
-        load += material.splits["validation"].swept(targets, budget, growth)
+        untold = further_interventions(protocol, draws=False)
+        load += material.splits["validation"].swept(targets + untold, budget, growth)
     if protocol.asks_answer_words:
         load += material.answer_words.swept(labels * len(ARMS), budget, growth)
     for kept in (material.neutral, material.capability, material.prompts):

@@ -181,8 +181,9 @@ def test_names_that_hold_markup_are_shown_as_text(tmp_path: Path) -> None:
     many = [renamed(Record.model_validate(record), identification=origin) for origin in origins]
     build_site(many, tmp_path / "site", damaged=[Damaged(Path("a") / f"{evil}.json", evil)])
     pages = list((tmp_path / "site").rglob("*.html"))
-    # Index, guide, transfer, readouts, expression, identification, alignment, analyses; method, model, task.
-    boards = 8
+    # Index, guide, transfer, readouts, recognition, expression, identification, alignment, analyses; method,
+    # model, task.
+    boards = 9
     assert len(pages) == boards + len(many) + len(many) + 3
     for path in pages:
         page = read(path)
@@ -192,6 +193,7 @@ def test_names_that_hold_markup_are_shown_as_text(tmp_path: Path) -> None:
             "analyses.html",
             "readouts.html",
             "expression.html",
+            "recognition.html",
         )
         sources = [str(attrs["src"]) for _, attrs in page.tags if "src" in attrs]
         assert all(re.match(r"(\.\./)?(assets|comparisons|overlap)/", source) for source in sources), path

@@ -6,6 +6,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from affectbench.errors import AffectbenchError
+from affectbench.recorded_eeg import RecordedEeg
 from affectbench.task_file import TaskFile
 from affectbench.task_parts import Count, Frozen, Name, Number, Seed, Text
 from affectbench.yaml_loading import reject
@@ -45,16 +47,17 @@ class AlignmentTask(TaskFile):
     `band`: Hz of the band pass. `seconds`: pieces (a sentence within one sound file) that last so long are
     compared. `grid`: cells of time a second. `components`: principal components of the states. `models` are
     those that are run unless others are named; `baseline` names the affect without which others are
-    contrasted.
+    contrasted. `data`: the folder with recordings, below the directory of data.
     """
 
-    digest_without: ClassVar[frozenset[str]] = frozenset({"models"})
+    digest_without: ClassVar[frozenset[str]] = frozenset({"models", "data"})
 
     kind: Literal["alignment"]
     licence: Text
     citation: str = ""
     obtain: str = ""
-    source: SimulatedEeg
+    data: Name | None = None
+    source: Annotated[SimulatedEeg | RecordedEeg, Field(discriminator="reader")]
     models: tuple[Name, ...] = ()
     site: Literal["residual", "middle", "neuron", "gate", "head"] = "residual"
     band: tuple[Positive, Positive] = (0.5, 20.0)
@@ -68,6 +71,22 @@ class AlignmentTask(TaskFile):
     correction: Literal["fdr", "max_t"] = "fdr"
     baseline: str = ""
     seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _data_are_somewhere(self) -> AlignmentTask:
+        if isinstance(self.source, RecordedEeg) and self.data is None:
+            reject("data", "recordings lie in a folder: name it")
+        return self
+
+    @property
+    def simulated(self) -> SimulatedEeg:
+        """The simulated listeners. Raises `AffectbenchError` where people were recorded."""
+        if isinstance(self.source, RecordedEeg):
+            raise AffectbenchError(
+                f"task {self.name} is of recordings: nothing is planted in them",
+                hint="ask for --study alignment",
+            )
+        return self.source
 
     @model_validator(mode="after")
     def _pairs_ascend(self) -> AlignmentTask:

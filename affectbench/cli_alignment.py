@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from affectbench.cli_options import Include
+from affectbench.cli_options import Data, Include
 
 app = typer.Typer()
 out = Console()
@@ -42,6 +42,7 @@ def align(
         ),
     ] = None,
     include: Include = None,
+    data: Data = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of results. Default: results/TASK.")
     ] = None,
@@ -80,6 +81,8 @@ def align(
         python harness.py align reference-eeg-units
 
         python harness.py align reference-eeg --plan 12x33x84x33
+
+        python harness.py align alice --data path/to/data --model qwen2-audio-7b
     """
     if plan is not None:
         from affectbench.alignment.command import task_of
@@ -94,7 +97,7 @@ def align(
 
     request = Request(
         task, tuple(model or ()), tuple(study or ()), tuple(selector or ()), runs, seed,
-        tuple(include or ()), output, device,
+        tuple(include or ()), data, output, device,
         RayExecutor(ray_address, workers) if ray else None, command_line(), topomaps,
     )  # fmt: skip
     try:

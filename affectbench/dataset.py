@@ -151,16 +151,27 @@ def _data_folder(benchmark: Benchmark, data_dir: Path | None) -> Path | None:
     source = benchmark.source
     if isinstance(source, GeneratorSource) or (isinstance(source, ScenarioSource) and benchmark.data is None):
         return None
+    try:
+        return data_folder(f"benchmark {benchmark.name}", benchmark.data, data_dir)
+    except MissingDataError:
+        if isinstance(source, HubSource):
+            return None
+        raise
+
+
+def data_folder(what: str, name: str | None, data_dir: Path | None) -> Path:
+    """The folder `name` of the directory of data: that given, or $AFFECTBENCH_DATA.
+
+    Raises `MissingDataError`, which begins with `what`, where it is not there.
+    """
     chosen = data_dir if data_dir is not None else os.environ.get(DATA_VARIABLE)
-    root = Path(chosen) / benchmark.data if chosen and benchmark.data else None
+    root = Path(chosen) / name if chosen and name else None
     if root is not None and root.is_dir():
         return root
-    if isinstance(source, HubSource):
-        return None
-    hint = f"give --data DIR, or set {DATA_VARIABLE}, to the folder that holds {benchmark.data}/"
+    hint = f"give --data DIR, or set {DATA_VARIABLE}, to the folder that holds {name}/"
     if root is None:
-        raise MissingDataError(f"benchmark {benchmark.name} needs data that are not shipped", hint=hint)
-    raise MissingDataError(f"benchmark {benchmark.name}: there is no folder {root}", hint=hint)
+        raise MissingDataError(f"{what} needs data that are not shipped", hint=hint)
+    raise MissingDataError(f"{what}: there is no folder {root}", hint=hint)
 
 
 def _raw_items(benchmark: Benchmark, data_dir: Path | None) -> Iterator[RawItem]:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from affectbench.task_parts import Frozen, Name, Number, Text
+from affectbench.task_parts import Frozen, Number, Text
 from affectbench.yaml_loading import reject
 
 Positive = Annotated[Number, Field(gt=0)]
@@ -80,11 +80,11 @@ class TextGridWords(Frozen):
 
 
 class RecordedEeg(Frozen):
-    """Recordings of people who heard a story.
+    """Recordings of people who heard a story, below the task's folder of data.
 
-    `folder`: its folder in the data directory. With `format` ``bids`` they are the recordings of `task` in
-    it; with ``files``, those that match the pattern `files`, which holds ``{subject}`` and may hold
-    ``{run}``. `variable` and `unit` are of FieldTrip files, which do not say them.
+    With `format` ``bids`` they are the recordings of `task` in it; with ``files``, those that match the
+    pattern `files`, which holds ``{subject}`` and may hold ``{run}``. `variable` and `unit` are of FieldTrip
+    files, which do not say them.
 
     `words` are timed from the start of the sound of their segment. Where a recording has several segments,
     `events` (columns of the events.tsv beside it) says when each word was heard in it; else each run is one
@@ -93,7 +93,6 @@ class RecordedEeg(Frozen):
     """
 
     reader: Literal["recordings"]
-    folder: Name
     format: Literal["bids", "files"]
     task: str = ""
     files: str = ""

@@ -138,7 +138,7 @@ def test_pip_commands_install_what_is_pinned_and_declared() -> None:
     for arguments in of_program("pip"):
         assert arguments[:3] == ["install", "-c", "constraints.txt"]
         assert arguments[3] in ("-e", *pins)
-        assert arguments[4:] in ([], ["."], [".[ray]"])
+        assert arguments[4:] in ([], ["."], [".[ray]"], [".[eeg]"])
 
 
 def test_paths_given_to_pytest_exist() -> None:

@@ -25,7 +25,7 @@ from affectbench.alignment.intervening import Intervening
 from affectbench.alignment.record import TITLES, Made, failed, made_from, record
 from affectbench.alignment.work import Workshop, closing
 from affectbench.alignment_suite import AlignmentSuite
-from affectbench.alignment_task import AlignmentTask
+from affectbench.alignment_task import AlignmentTask, SimulatedEeg
 from affectbench.analysis import Analysis, AnalysisStore
 from affectbench.errors import AffectbenchError
 from affectbench.identity import digest_of
@@ -34,6 +34,7 @@ from affectbench.yaml_loading import suggest
 
 if TYPE_CHECKING:
     from affectbench.alignment.ground import Ground
+    from affectbench.alignment.recorded import RecordedGround
     from affectbench.alignment.story import Story
     from affectbench.engine import Engine
     from affectbench.ray_executor import RayExecutor
@@ -55,6 +56,7 @@ class Request:
     runs: int = RUNS
     seed: int | None = None
     include: tuple[Path, ...] = ()
+    data: Path | None = None
     output: Path | None = None
     device: str = "cpu"
     ray: RayExecutor | None = None
@@ -96,7 +98,9 @@ class Aligning:
 
     @property
     def studies(self) -> tuple[str, ...]:
-        return self.request.studies or (self.suite.studies if self.suite else tuple(TITLES))
+        """Those asked for; else the suite's; else all, of recordings the one that needs no labels."""
+        own = tuple(TITLES) if isinstance(self.task.source, SimulatedEeg) else ("alignment",)
+        return self.request.studies or (self.suite.studies if self.suite else own)
 
     @property
     def selectors(self) -> tuple[str, ...]:
@@ -127,16 +131,17 @@ class Aligning:
 
     def _planned(self, study: str) -> list[Made]:
         """The analyses of a study, before anything is computed."""
-        request, source = self.request, self.task.source
+        request = self.request
         if study == "nulls":
             return [made_from(study, "", "", {"runs": request.runs}, self.seed, {}, self._nulls)]
         if study == "recovery":
+            source = self.task.simulated
             inputs = {"model": self.model_digest(source.model), "story": digest_of([repr(source)])}
             settings = {"runs": request.runs, "snr": source.snr}
             return [
                 made_from(study, source.model, self.task.name, settings, self.seed, inputs, self._recovery)
             ]
-        inputs = {"task": self.task.digest, "planted": self.model_digest(source.model)}
+        inputs = {"task": self.task.digest, **self._heard_digest()}
         if study == "alignment":
             models = {f"model-{place}": self.model_digest(m) for place, m in enumerate(self.models)}
             asked = {"models": list(self.models), "metrics": list(self.task.metrics)}
@@ -182,8 +187,7 @@ class Aligning:
         from affectbench.alignment import study_recovery
         from affectbench.alignment.head import head_model
 
-        source = self.task.source
-        story = self.story
+        source, story = self.task.simulated, self.story
         stage = study_recovery.staged(
             story,
             self.states(source.model, story.pieces, story.sounds),
@@ -212,16 +216,39 @@ class Aligning:
     def story(self) -> Story:
         from affectbench.alignment.story import reference_story
 
-        return reference_story(self.task.source.sentences, seed=self.task.source.seed)
+        return reference_story(self.task.simulated.sentences, seed=self.task.simulated.seed)
 
     @cached_property
     def ground(self) -> Ground:
         """The recordings of the task. Raises `AffectbenchError` where there are none."""
+        if isinstance(self.task.source, SimulatedEeg):
+            return self._simulated_ground()
+        return self._recorded_ground
+
+    @cached_property
+    def _recorded_ground(self) -> RecordedGround:
+        from affectbench.alignment.gathering import recorded_ground
+        from affectbench.dataset import data_folder
+
+        root = data_folder(f"task {self.task.name}", self.task.data or "", self.request.data)
+        self.advance(f"looking into {root}", 0, 1)
+        found = recorded_ground(self.task, root, self._say)
+        self.advance(f"looking into {root}", 1, 1)
+        return found
+
+    def _heard_digest(self) -> dict[str, str]:
+        """What the recordings follow from beside the task."""
+        source = self.task.source
+        if isinstance(source, SimulatedEeg):
+            return {"planted": self.model_digest(source.model)}
+        return {"recordings": self._recorded_ground.digest}
+
+    def _simulated_ground(self) -> Ground:
         from affectbench.alignment.ground import SimulatedGround
         from affectbench.alignment.head import head_model
         from affectbench.alignment.simulation import Plant
 
-        source, story = self.task.source, self.story
+        source, story = self.task.simulated, self.story
         states = self.states(source.model, story.pieces, story.sounds)
         if source.point >= len(states[0].points):
             raise AffectbenchError(

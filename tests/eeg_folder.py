@@ -1,0 +1,104 @@
+"""A BIDS folder of simulated listeners to a short story, laid out as nm000180 (Alice) is."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import mne
+import mne_bids
+import soundfile
+
+from affectbench.alignment.features import States
+from affectbench.alignment.head import head_model
+from affectbench.alignment.recording import Recording
+from affectbench.alignment.simulation import Plant, drive, simulated
+from affectbench.alignment.story import Story
+from affectbench.audio_io import SAMPLE_RATE
+
+RATE = 100.0
+SHIFT = 0.37
+"""Seconds by which each listener's recording begins later than that of the one before."""
+COLUMNS = ["Word", "Segment", "onset", "offset", "Order", "Sentence"]
+EVENTS = ["onset", "duration", "trial_type", "word", "word_index", "sentence_id", "segment"]
+
+
+def write_folder(
+    root: Path, story: Story, states: Sequence[States], plant: Plant, subjects: int, *, missing: int = 2
+) -> None:
+    """Recordings of so many subjects; the first `missing` words are in events.tsv alone. Subject 90 has no
+    events, 91 was not analysed."""
+    source = drive(story, states, plant, RATE)
+    write_sounds(root, story)
+    write_words(root / "sourcedata" / "words.csv", story, missing)
+    names = [f"{number + 1:03d}" for number in range(subjects)] + ["090", "091"]
+    for place, name in enumerate(names):
+        recording = simulated(story, source, plant, head_model(), subject=place, seed=5, rate=RATE)
+        shift = place * SHIFT
+        late = replace(recording, data=recording.data[:, round(shift * RATE) :])
+        path = write_recording(root, name, late)
+        if name != "090":
+            write_events(path, story, shift)
+    rows = [f"sub-{name}\t{'no' if name == '091' else 'yes'}" for name in names]
+    (root / "participants.tsv").write_text("\n".join(["participant_id\tanalyzed", *rows]) + "\n")
+
+
+def write_sounds(root: Path, story: Story) -> None:
+    (root / "stimuli").mkdir(parents=True)
+    for name, sound in story.sounds.items():
+        number = name.removeprefix("segment-")
+        soundfile.write(root / "stimuli" / f"part{number}.wav", sound, SAMPLE_RATE, subtype="FLOAT")
+
+
+def write_words(path: Path, story: Story, missing: int) -> None:
+    """The words, timed from the start of their segment's sound, with a byte order mark."""
+    path.parent.mkdir(parents=True)
+    with path.open("w", encoding="utf-8-sig", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(COLUMNS)
+        for order, word in enumerate(story.words, start=1):
+            number, end = word.segment.removeprefix("segment-"), word.heard + word.duration
+            if order > missing:
+                table.writerow([word.text, number, word.heard, end, order, int(word.sentence[1:])])
+
+
+def write_recording(root: Path, subject: str, recording: Recording) -> Path:
+    """Returns the path of its events.tsv."""
+    info = mne.create_info(list(recording.names), recording.rate, list(recording.types))
+    raw = mne.io.RawArray(recording.data, info, verbose="error")
+    raw.info["line_freq"] = 60
+    path = mne_bids.BIDSPath(subject=subject, task="story", datatype="eeg", root=root)
+    mne_bids.write_raw_bids(raw, path, format="BrainVision", allow_preload=True, verbose="error")
+    return Path(path.copy().update(suffix="events", extension=".tsv").fpath)
+
+
+def write_events(path: Path, story: Story, shift: float) -> None:
+    """The words, timed from the start of the recording."""
+    lines = ["\t".join(EVENTS), "0.5\t0\tstart\tn/a\tn/a\tn/a\tn/a"]
+    for order, word in enumerate(story.words, start=1):
+        number = word.segment.removeprefix("segment-")
+        row = [word.onset - shift, word.duration, "word", word.text, order, int(word.sentence[1:]), number]
+        lines.append("\t".join(str(cell) for cell in row))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def task(**changes: object) -> dict[str, object]:
+    """The task of such a folder, named ``mine``, its data in ``story``."""
+    words = {"word": "Word", "onset": "onset", "offset": "offset", "segment": "Segment",
+             "sentence": "Sentence", "order": "Order"}  # fmt: skip
+    events = {"word": "word", "onset": "onset", "duration": "duration", "segment": "segment",
+              "sentence": "sentence_id", "order": "word_index"}  # fmt: skip
+    source = {
+        "reader": "recordings", "format": "bids", "task": "story", "events": events,
+        "words": {"kind": "table", "path": "sourcedata/words.csv", "columns": words},
+        "sounds": "stimuli/part{segment}.wav", "participants": {"analyzed": "yes"},
+        "handling": {"montage": "easycap-M10", "rate": 50.0},
+    }  # fmt: skip
+    content = {
+        "kind": "alignment", "name": "mine", "version": 1, "licence": "Apache-2.0", "data": "story",
+        "source": source, "models": ["reference-audio"], "seconds": [1.0, 15.0],
+        "metrics": ["rsa_spearman", "cka_linear"],
+    }  # fmt: skip
+    return content | changes

@@ -1,0 +1,237 @@
+"""Recordings of people against models: a BIDS folder of listeners that the test makes, end to end."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+from e2e_content import Outcome, run_cli  # noqa: F401
+
+pytest.importorskip("mne_bids", reason="the extra `eeg` is not installed")
+
+from eeg_folder import RATE, SHIFT, task, write_folder
+
+from affectbench.alignment.gathering import recorded_ground
+from affectbench.alignment.grid import interval_means
+from affectbench.alignment.head import head_model
+from affectbench.alignment.listening import heard
+from affectbench.alignment.recorded import MARGIN
+from affectbench.alignment.series import cleaned
+from affectbench.alignment.simulation import Plant, simulated
+from affectbench.alignment.story import Story, reference_story
+from affectbench.alignment_task import AlignmentTask
+from affectbench.engine import Engine
+from affectbench.errors import AffectbenchError
+from affectbench.placement import load_from
+from affectbench.plan import checkpoint_of
+from affectbench.registry import Registry
+
+SUBJECTS, PLANT = 3, Plant(point=3, lag=0.3, snr=3.0)
+
+
+@pytest.fixture(scope="module")
+def story() -> Story:
+    return reference_story(16, segments=2, seed=1)
+
+
+@pytest.fixture(scope="module")
+def made(story: Story, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of data with the folder ``story``."""
+    registry = Registry(installed=False)
+    card = registry.model("reference-audio")
+    engine = Engine(load_from(registry, card, checkpoint_of(card), "cpu"))
+    states = heard(engine, story.pieces, story.sounds, "residual")[0]
+    root = tmp_path_factory.mktemp("data")
+    write_folder(root / "story", story, states, PLANT, SUBJECTS)
+    return root
+
+
+@pytest.fixture
+def data(made: Path, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    shutil.copytree(made, tmp_path / "data")
+    return tmp_path / "data"
+
+
+def ground_of(data: Path, notes: list[str] | None = None, **changes: Any) -> Any:
+    asked = AlignmentTask.model_validate(task(**changes))
+    return recorded_ground(asked, data / "story", (notes if notes is not None else []).append)
+
+
+def source(**changes: Any) -> dict[str, Any]:
+    return {"source": task()["source"] | changes}  # type: ignore[operator]
+
+
+class TestGround:
+    def test_all_words_and_pieces_are_there_and_who_is_left_out_is_told(
+        self, made: Path, story: Story
+    ) -> None:
+        notes: list[str] = []
+        ground = ground_of(made, notes)
+        assert ground.subjects == ["001", "002", "003"]
+        assert any("090 is left out: it has no events.tsv" in note for note in notes)
+        assert any("091 is left out: analyzed is 'no'" in note for note in notes)
+        assert any("2 words are in the events of 001 alone" in note for note in notes)
+        assert len(ground.words) == len(story.words)
+        assert [p.sentence for p in ground.pieces] == [str(int(p.sentence[1:])) for p in story.pieces]
+        for ours, theirs in zip(ground.pieces, story.pieces, strict=True):
+            assert ours.heard == pytest.approx(theirs.heard, abs=1e-6)
+            sound = ours.sound(ground.sounds[ours.segment])
+            np.testing.assert_allclose(sound, theirs.sound(story.sounds[theirs.segment]), atol=1e-6)
+
+    def test_every_listener_is_cut_where_the_piece_was_heard(self, made: Path, story: Story) -> None:
+        """The oracle: the simulated recording itself, cleaned whole and read at the story's own times."""
+        ground = ground_of(made, **source(handling={"montage": "easycap-M10"}))
+        for subject in range(SUBJECTS):
+            found = ground.recording(subject)
+            assert found.clean
+            assert found.names == head_model().names
+            assert len(found.breaks) == 1
+            raw = ground.listeners[subject].read(0, ground.source)
+            whole = cleaned(raw, (0.5, 20.0))
+            for ours, theirs in zip(ground.pieces, story.pieces, strict=True):
+                mine = interval_means(found.data, RATE, ours.start, 8, 12.5).ravel()
+                start = theirs.start - subject * SHIFT
+                there = [
+                    np.corrcoef(mine, interval_means(whole.data, RATE, start + late, 8, 12.5).ravel())[0, 1]
+                    for late in (-0.02, 0.0, 0.02)
+                ]
+                # A stretch begins at the nearest sample, at most 5 ms off.
+                assert there[1] > 0.97
+                assert there[1] > max(there[0], there[2])
+
+    def test_recordings_are_in_volts_and_not_mixed_up(self, made: Path, story: Story) -> None:
+        ground = ground_of(made)
+        one = simulated(story, None, PLANT, head_model(), subject=0, seed=5, rate=RATE)
+        found = ground.listeners[0].read(0, ground.source)
+        assert found.data.std() == pytest.approx(one.data.std(), rel=0.5)
+        veog = found.names.index("VEOG")
+        others = [ground.listeners[n].read(0, ground.source).data[veog, :500] for n in (1, 2)]
+        assert all(np.abs(found.data[veog, :500] - other).max() > 1e-6 for other in others)
+
+    def test_stretches_have_margins_and_lie_one_behind_the_other(self, made: Path) -> None:
+        ground = ground_of(made)
+        first, second = ground.line.starts
+        assert ground.line.starts[first] == MARGIN
+        gap = ground.line.starts[second] - ground.line.starts[first] - ground.line.lengths[first]
+        assert gap == pytest.approx(2 * MARGIN)
+        last = {segment: max(p.heard + p.seconds for p in ground.pieces if p.segment == segment)
+                for segment in (first, second)}  # fmt: skip
+        assert all(ground.line.lengths[each] >= last[each] + 0.8 - 1e-9 for each in last)
+
+    def test_the_digest_follows_the_files(self, data: Path) -> None:
+        before = ground_of(data).digest
+        assert ground_of(data).digest == before
+        events = next((data / "story" / "sub-002").rglob("*_events.tsv"))
+        events.write_text(events.read_text() + "\n", encoding="utf-8")
+        assert ground_of(data).digest != before
+
+
+class TestTraps:
+    def test_onsets_of_the_segment_taken_for_those_of_the_recording(self, data: Path) -> None:
+        """What the released code of the paper did: whole segments collapse onto the first minute."""
+        events = next((data / "story" / "sub-001").rglob("*_events.tsv"))
+        lines = events.read_text(encoding="utf-8").splitlines()
+        halved = [lines[0]]
+        for line in lines[2:]:
+            cells = line.split("\t")
+            halved.append("\t".join([str(float(cells[0]) / 2), *cells[1:]]))
+        events.write_text("\n".join(halved), encoding="utf-8")
+        with pytest.raises(AffectbenchError, match="from where others of the segment put it") as caught:
+            ground_of(data)
+        assert str(events) in str(caught.value)
+        assert "start of the recording" in (caught.value.hint or "")
+
+    def test_a_sound_that_ends_before_its_words(self, data: Path) -> None:
+        samples, rate = soundfile.read(data / "story/stimuli/part1.wav")
+        soundfile.write(data / "story/stimuli/part1.wav", samples[: rate * 5], rate)
+        with pytest.raises(AffectbenchError, match=r"part1\.wav lasts 5\.00 s, but its word"):
+            ground_of(data)
+
+    def test_a_recording_that_stops_early_is_left_out_and_not_its_pieces(self, data: Path) -> None:
+        header = next((data / "story" / "sub-003").rglob("*.vhdr"))
+        signal = header.with_suffix(".eeg")
+        size = signal.stat().st_size
+        frame = 4 * 62
+        signal.write_bytes(signal.read_bytes()[: size // 2 // frame * frame])
+        notes: list[str] = []
+        ground = ground_of(data, notes)
+        assert ground.subjects == ["001", "002"]
+        assert any("003 is left out: its recordings lack" in note for note in notes)
+        assert not ground.left_out
+
+    def test_a_column_of_participants_that_an_old_version_lacks(self, data: Path) -> None:
+        (data / "story/participants.tsv").write_text("participant_id\tage\nsub-001\t20\n")
+        with pytest.raises(AffectbenchError, match="no column 'analyzed'") as caught:
+            ground_of(data)
+        assert "newest version" in (caught.value.hint or "")
+
+    def test_an_electrode_of_unknown_place_asks_for_a_montage(self, made: Path) -> None:
+        with pytest.raises(AffectbenchError, match="nothing says where electrode '1' is") as caught:
+            ground_of(made, **source(handling={}))
+        assert "montage" in (caught.value.hint or "")
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"task": "rest"}, "no recording of task 'rest'"),
+            ({"sounds": "stimuli/song{segment}.wav"}, "song1.wav: the sound file is missing"),
+            ({"leave_out": ["001", "002", "003"]}, "no recording that can be used"),
+        ],
+    )
+    def test_what_is_not_there_is_named(self, made: Path, change: dict[str, Any], message: str) -> None:
+        with pytest.raises(AffectbenchError, match=message):
+            ground_of(made, **source(**change))
+
+
+class TestCommand:
+    @pytest.mark.slow
+    def test_a_planted_lag_and_layer_are_found_in_files(
+        self,
+        run_cli: Callable[..., Outcome],  # noqa: F811
+        made: Path,
+        tmp_path: Path,
+    ) -> None:
+        path = tmp_path / "tasks" / "alignments" / "mine.yaml"
+        path.parent.mkdir(parents=True)
+        path.write_text(yaml.safe_dump(task()))
+        ask = ("align", "mine", "--include", tmp_path, "--output", tmp_path / "out", "--data", made)
+        code, said, complaint = run_cli(*ask)
+        assert code == 0, complaint
+        assert "091 is left out" in said
+        (file,) = (tmp_path / "out" / "analyses").glob("*.json")
+        record = json.loads(file.read_text())
+        assert record["kind"] == "eeg-alignment"
+        assert record["n"] == {"models": 1, "subjects": 3, "pieces": 16}
+        assert set(record["hashes"]["inputs"]) == {"task", "recordings", "model-0"}
+        (table,) = [each for each in record["tables"] if each["name"] == "models"]
+        for name, _, effect, _, lag, _ in table["rows"]:
+            assert lag == pytest.approx(PLANT.lag, abs=0.051), name
+            assert effect["value"] > 0.02
+        (matrix,) = [each for each in record["matrices"] if each["name"].startswith("lag-layer")]
+        values = np.array(matrix["values"])
+        assert abs(int(values.max(axis=0).argmax()) - PLANT.point) <= 1
+        _, said, _ = run_cli(*ask)
+        assert "was finished before and kept" in said
+
+    def test_recordings_have_no_plant_to_recover_and_data_must_be_somewhere(
+        self,
+        run_cli: Callable[..., Outcome],  # noqa: F811
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.delenv("AFFECTBENCH_DATA", raising=False)
+        code, _, complaint = run_cli("align", "alice", "--study", "recovery", "--output", tmp_path)
+        assert code != 0
+        assert "nothing is planted" in complaint
+        code, _, complaint = run_cli("align", "alice", "--output", tmp_path)
+        assert code != 0
+        assert "--data DIR" in complaint
+        assert "alice/" in complaint

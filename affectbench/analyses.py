@@ -116,7 +116,7 @@ ANALYSES: Mapping[str, Known] = {
             "bootstrap_draws": 0,
             "shown": 5,
         },
-        ("feature_flow", "flow", "causes", "tracing", "features", "answer_vectors"),
+        ("feature_flow", "flow", "causes", "tracing", "features", "answer_vectors", "recovery"),
         features=True,
     ),
 }

@@ -8,10 +8,11 @@ is ours: docs/analyses.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from affectbench.feature_flow import attached, flow_of_reading, read
 from affectbench.features import NEEDS, candidates
 from affectbench.intervention import Intervention
 from affectbench.readout import Items
+from affectbench.recovery import recovery
 from affectbench.score_models import Estimate
 from affectbench.sites import FEATURE
 from affectbench.study import Study
@@ -67,6 +69,7 @@ def analyse(asked: Asked) -> Content:
     flow = flow_of_reading(read(asked)["all"], asked)
     first, second = (dictionary.layers[place] for place in flow.boundaries)
     effects = traced(asked, (first, second))
+    truth = recovered(effects, dictionary.planted(), dictionary.features)
     n, matched = matched_strengths(
         effects.causes, effects.boundaries, effects.depth,
         repeats=asked.number("matched_repeats"), draws=asked.number("effect_draws"), seed=asked.seed,
@@ -78,12 +81,13 @@ def analyse(asked: Asked) -> Content:
             "ablated_features": sum(len(causes.features) for causes in effects.causes),
             "matched_items": n,
         },
-        findings=findings(effects, whole),
+        findings=[*findings(effects, whole), *(finding for finding, _ in truth)],
         matrices=matrices(effects),
         tables=[
             strength_table("effects", "All items that were traced", effects, whole, items),
             strength_table("matched", f"The same on {n} items of each", effects, matched, [n] * len(items)),
             strongest(effects, asked.number("shown")),
+            *(table for _, table in truth),
         ],
         notes=["A reconstruction: the effect measure and its thresholds are not public (docs/analyses.md)."],
     )
@@ -206,6 +210,46 @@ def strongest(effects: Effects, most: int) -> Table:
         rows=rows,
         note="Intervals over clusters; random features are of the same layer and as active.",
     )
+
+
+def recovered(effects: Effects, truth: Mapping[str, Any] | None, width: int) -> list[tuple[Finding, Table]]:
+    """How well effects tell planted features from their decoys; empty where nothing was planted.
+
+    `truth`: `planted` and `decoys` by emotion, as flat indices over layers of `width` features. Features that
+    were not traced for an emotion rank below all that were.
+    """
+    if truth is None:
+        return []
+    scores = np.full((len(effects.labels), effects.depth * width), -np.inf)
+    causal = []
+    for row, causes, found in zip(scores, effects.causes, effects.found, strict=True):
+        units = causes.layers * width + causes.features
+        row[units] = found.effect
+        causal.append(set(units[found.causal].tolist()))
+    planted, decoys = ([truth[kind][label] for label in effects.labels] for kind in ("planted", "decoys"))
+    told = recovery(scores, planted, decoys)
+    rows: list[list[Value]] = [
+        [label, len(own), len(causal[e] & set(own)), len(fake), len(causal[e] & set(fake)),
+         told.decoy_auroc_per_emotion[e], told.auroc_per_emotion[e], told.precision_per_emotion[e]]
+        for e, (label, own, fake) in enumerate(zip(effects.labels, planted, decoys, strict=True))
+    ]  # fmt: skip
+    counts = ("planted", "of them causal", "decoys", "decoys causal")
+    names = ("AUROC against decoys", "AUROC against all", "planted among the first")
+    table = Table(
+        name="planted",
+        title="Features with a known answer",
+        columns=[
+            Column(name="emotion"),
+            *(Column(name=name, digits=0) for name in counts),
+            *(Column(name=name) for name in names),
+        ],
+        rows=rows,
+        note="Ranked by effect; features that were not traced for an emotion come last. Decoys are as active "
+        "and do nothing.",
+    )
+    value = None if told.decoy_auroc is None else Estimate(value=told.decoy_auroc)
+    text = "AUROC of effects, planted features against decoys, mean over emotions:"
+    return [(Finding(name="planted", text=text, value=value), table)]
 
 
 def _first(items: Items, most: int) -> Items:

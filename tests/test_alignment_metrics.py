@@ -7,17 +7,16 @@ import dcor
 import numpy as np
 import pytest
 from scipy.spatial.distance import pdist
-from scipy.stats import spearmanr
+from scipy.stats import kendalltau, spearmanr
 
-from affectbench.alignment import kernels
+from affectbench.alignment import kendall, kernels
 from affectbench.alignment.metrics import (
     MEASURES,
     distance_correlation,
-    kendall,
     measure,
     sign_agreement,
 )
-from affectbench.alignment.rdm import lag_rdm, rdm
+from affectbench.alignment.rdm import lag_rdm, ranks, rdm
 from affectbench.errors import AffectbenchError
 
 T = np.arange(1, 9)[:, None]
@@ -32,6 +31,14 @@ EVERY = [
 
 def pearson(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.corrcoef(a, b)[0, 1])
+
+
+def pairwise_tau(a: np.ndarray, b: np.ndarray) -> float:
+    """Tau-b by its definition; SciPy's where it has no quarrel with so few values."""
+    if len(a) > 4:
+        return float(kendalltau(a, b).statistic)
+    signs = np.array([np.sign([a[i] - a[j], b[i] - b[j]]) for i, j in combinations(range(len(a)), 2)])
+    return float(signs.prod(axis=1).sum() / math.sqrt(np.prod((signs != 0).sum(axis=0))))
 
 
 class TestGolden:
@@ -112,7 +119,37 @@ class TestOracles:
             [[np.sign(a[i] - a[j]), np.sign(b[i] - b[j])] for i, j in combinations(range(40), 2)]
         )
         product = signs.prod(axis=1).sum()
-        assert kendall(a, b) == pytest.approx(product / math.sqrt(np.prod((signs != 0).sum(axis=0))))
+        assert kendall.tau_b(ranks(a), ranks(b)) == pytest.approx(
+            product / math.sqrt(np.prod((signs != 0).sum(axis=0)))
+        )
+
+    @pytest.mark.parametrize("compiled", [True, False])
+    @pytest.mark.parametrize("size", [2, 3, 4, 5, 8, 9, 33, 500])
+    def test_kendall_of_scipy_with_and_without_its_compiled_part(
+        self, size: int, compiled: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if not compiled:
+            monkeypatch.setattr(kendall, "_compiled", lambda: None)
+        rng = np.random.default_rng(size)
+        for _ in range(5):
+            a, b = rng.normal(size=size), rng.normal(size=size)
+            b += 0.5 * a
+            tied = np.round(b, 0) + np.where(np.arange(size) == 0, 9.0, 0.0)
+            for other in (b, tied):
+                expected = pairwise_tau(a, other)
+                assert kendall.tau_b(ranks(a), ranks(other)) == pytest.approx(expected, abs=1e-12)
+
+    def test_inversions_by_counting_them(self) -> None:
+        rng = np.random.default_rng(3)
+        for size in (1, 2, 7, 64, 65):
+            order = rng.permutation(size).astype(np.int32)
+            expected = sum(int(order[i] > order[j]) for i, j in combinations(range(size), 2))
+            assert kendall.inversions(order) == expected
+            assert kendall._counted(order) == expected
+
+    def test_kendall_is_undefined_where_nothing_varies(self) -> None:
+        assert np.isnan(kendall.tau_b(ranks(np.ones(6)), ranks(np.arange(6.0))))
+        assert np.isnan(kendall.tau_b(np.full(6, np.nan), ranks(np.arange(6.0))))
 
     def test_unbiased_hsic_by_its_own_formula(self, pair: tuple[np.ndarray, np.ndarray]) -> None:
         """Song et al. 2012, equation 5, beside the inner product of U-centred matrices."""

@@ -97,7 +97,8 @@ class TestBench:
         made = bench(Sizes(1, 2, 12, 3))
         pairs = sum(n * (n - 1) // 2 for n in made.lengths)
         # Five inner products, match and mean mismatch; tau-b, match and five mismatches.
-        assert made.plan().shared_bytes == (5 * 2 + 6) * 3 * pairs * 8
+        words = 12 * 25
+        assert made.plan().shared_bytes == ((5 * 2 + 6) * pairs + words * (words - 1) / 2) * 3 * 8
 
 
 class TestPacking:

@@ -12,7 +12,7 @@ from affectbench.alignment.features import States
 from affectbench.alignment.grid import COMPONENTS, epochs, lag_grid
 from affectbench.alignment.ground import Ground, word_means
 from affectbench.alignment.metrics import MEASURES, measure
-from affectbench.alignment.rdm import FloatArray
+from affectbench.alignment.rdm import Distance, FloatArray
 from affectbench.alignment.scoring import Reference, reference, scores
 from affectbench.alignment.series import Reduction, Timing, cleaned, cut, gridded
 from affectbench.alignment.speech import Piece
@@ -24,7 +24,8 @@ from affectbench.errors import AffectbenchError
 @dataclass(frozen=True)
 class Comparison:
     """What all subjects share: the ground, how time is cut, each measure's states, the states of words
-    (points, words, components) and the acoustics of each piece (m,)."""
+    (points, words, components), the sides of these (points, pairs of words) for partial RSA, and the
+    acoustics of each piece (m,)."""
 
     ground: Ground
     task: AlignmentTask
@@ -32,6 +33,7 @@ class Comparison:
     kept: tuple[int, ...]
     references: tuple[Reference, ...]
     words: FloatArray
+    word_sides: FloatArray
     acoustics: tuple[FloatArray, ...]
 
     @property
@@ -70,7 +72,17 @@ def compared(
         for piece, count in zip(pieces, timing.lengths, strict=True)
     )
     words = reduction(word_means(states, pieces))
-    return Comparison(ground, task, timing, kept, references, words, acoustics)
+    sides = _word_sides(words, task.distance)
+    return Comparison(ground, task, timing, kept, references, words, sides, acoustics)
+
+
+def _word_sides(words: FloatArray, distance: Distance) -> FloatArray:
+    """Sides (points, pairs of words) of states for partial RSA, the time between words taken out."""
+    return np.stack([_partial(point, distance) for point in words])
+
+
+def _partial(series: FloatArray, distance: Distance) -> FloatArray:
+    return measure("rsa_lag_partial", "debiased").prepared(series, distance)
 
 
 def one_subject(shared: Comparison, subject: int) -> Arrays:
@@ -101,16 +113,16 @@ def one_subject(shared: Comparison, subject: int) -> Arrays:
 def _word_locked(shared: Comparison, data: FloatArray, rate: float) -> tuple[FloatArray, FloatArray]:
     """Partial RSA over words, time between words taken out, in each window after word onset: of single
     electrodes (windows, channels, points), and of all together (windows, points)."""
-    partial = MEASURES["debiased"]["rsa_lag_partial"].side
-    assert partial is not None, "partial RSA is an inner product"
+    distance = shared.task.distance
     onsets = [word.onset for piece in shared.pieces for word in piece.words]
     single, together = [], []
     for window in COMPONENTS:
         means, kept = epochs(data, rate, onsets, window)
-        states = np.stack([partial(point[kept], shared.task.distance) for point in shared.words])
-        electrodes = np.stack([partial(means[:, [place]], "euclidean") for place in range(means.shape[1])])
-        single.append(electrodes @ states.T)
-        together.append(states @ partial(means, shared.task.distance))
+        states = shared.word_sides if kept.all() else _word_sides(shared.words[:, kept], distance)
+        # One electrode at a time: a side of all words is large.
+        electrodes = (_partial(means[:, [place]], "euclidean") for place in range(means.shape[1]))
+        single.append(np.stack([states @ each for each in electrodes]))
+        together.append(states @ _partial(means, distance))
     return np.stack(single), np.stack(together)
 
 

@@ -217,41 +217,47 @@ class Bench:
         return self.clock(lambda: one.joined(x, y))
 
     def words(self) -> float:
-        """One subject with one model in all windows after word onset: each electrode, all, each layer."""
+        """One side of partial RSA over all words: of a layer, or of an electrode in one window."""
         partial = measure("rsa_lag_partial", "debiased")
         series = _noise(SAMPLE_WORDS, self.task.components)
         taken = self.clock(lambda: partial.prepared(series, self.task.distance))
-        pairs, sample = (n * (n - 1) / 2 for n in (WORDS * self.sizes.sentences, SAMPLE_WORDS))
-        grown = pairs * np.log(pairs) / (sample * np.log(sample))
-        return float(taken * grown * len(COMPONENTS) * (CHANNELS + 1 + self.sizes.points))
+        pairs, sample = self.word_pairs, SAMPLE_WORDS * (SAMPLE_WORDS - 1) / 2
+        return float(taken * pairs * np.log(pairs) / (sample * np.log(sample)))
+
+    @property
+    def word_pairs(self) -> float:
+        words = WORDS * self.sizes.sentences
+        return words * (words - 1) / 2
 
     def plan(self) -> Plan:
         """All steps, timed now."""
         models, points = self.sizes.models, self.sizes.points
-        pairs = models * self.sizes.subjects
+        pairs, word = models * self.sizes.subjects, self.words()
+        windows = len(COMPONENTS) * (CHANNELS + 1)
         steps = (
             Step("components of a layer's states", self.components(), models * points, False),
             Step("states of a model, all measures", self.states(), models, False),
+            Step("words of a layer", word, models * points, False),
             Step("a recording, cleaned", self.recording(), pairs, True),
             Step("EEG of a subject, all measures and lags", self.eeg(), pairs, True),
             Step("inner products of EEG and states", self.products(), pairs, True),
             Step("pairs of EEG and states (tau-b, information)", self.joined(), pairs, True),
-            Step("words, windows and electrodes", self.words(), pairs, True),
+            Step("words, windows and electrodes", word * windows, pairs, True),
         )
         return Plan(self.sizes, steps, self._shared_bytes(), self._worker_bytes())
 
     def _shared_bytes(self) -> float:
-        """The references of one model, which all of its workers read."""
+        """The references of one model and its words, which all of its workers read."""
         sides = sum(one.side is not None for one in self.measures)
         ranked = any(one.name == "tau_b" for one in self.measures)
         copies = 2 * sides + (1 + MOST_PAIRS) * ranked
-        return float(copies * self.sizes.points * sum(n * (n - 1) // 2 for n in self.lengths) * BYTES)
+        pairs = copies * sum(n * (n - 1) // 2 for n in self.lengths) + self.word_pairs
+        return float(self.sizes.points * pairs * BYTES)
 
     def _worker_bytes(self) -> float:
-        """A recording, twice while it is filtered, and the sides of one window over words."""
-        words = WORDS * self.sizes.sentences
-        sides = (CHANNELS + 1 + self.sizes.points) * words * (words - 1) / 2
-        return float((2 * CHANNELS * RATE * 60 * MINUTES + sides) * BYTES)
+        """A recording, twice while it is filtered, and what one side over words takes while it is made:
+        distances, ranks, their order, the lag."""
+        return float((2 * CHANNELS * RATE * 60 * MINUTES + 4 * self.word_pairs) * BYTES)
 
 
 def cpu_time(function: Callable[[], object]) -> float:

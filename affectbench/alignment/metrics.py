@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from affectbench.alignment import kernels
+from affectbench.alignment.kendall import tau_b
 from affectbench.alignment.rdm import Distance, FloatArray, as_series, degenerate, lag_rdm, ranks, rdm
 from affectbench.errors import AffectbenchError
 from affectbench.yaml_loading import suggest
@@ -121,13 +122,8 @@ def _hsic_side(series: FloatArray, _distance: Distance) -> FloatArray:
     return kernels.folded(kernels.double_centred(_rbf_lower(series))) / (len(series) - 1)
 
 
-def kendall(first: FloatArray, second: FloatArray) -> float:
-    """Kendall's tau-b of two vectors (m,) in O(m log m), by Knight's algorithm; NaN where undefined."""
-    from scipy.stats import kendalltau
-
-    if np.isnan(first).any() or np.isnan(second).any():
-        return float("nan")
-    return float(kendalltau(first, second, method="asymptotic").statistic)
+def _ranked(series: FloatArray, distance: Distance) -> FloatArray:
+    return ranks(rdm(series, distance))
 
 
 def sign_agreement(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
@@ -167,7 +163,7 @@ def _pairwise_information(x: FloatArray, y: FloatArray) -> float:
 _RSA: tuple[tuple[str, str, Side | None, Side | None, Pair | None], ...] = (
     ("rsa_spearman", "RSA, Spearman", _spearman_side, None, None),
     ("rsa_pearson", "RSA, Pearson", _pearson_side, None, None),
-    ("tau_b", "RSA, Kendall's tau-b", None, rdm, kendall),
+    ("tau_b", "RSA, Kendall's tau-b", None, _ranked, tau_b),
 )
 _double, _u = kernels.double_centred, kernels.u_centred
 MEASURES: dict[Estimator, dict[str, Measure]] = {"paper": {}, "debiased": {}}

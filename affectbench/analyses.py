@@ -67,12 +67,19 @@ ANALYSES: Mapping[str, Known] = {
         {"split": "identification", "positions": "answer", "bootstrap_draws": 500},
         ("geometry", "answer_vectors", "directions"),
     ),
+    "answer-prior": Known(
+        "Answers and the prior",
+        "What recognition owes to the prompt's own prior, and to masked words and what stands before them.",
+        "answer_prior",
+        {"split": "test", "prior_split": "identification", "words_before": 2, "bootstrap_draws": 1000},
+        ("prior", "label_free", "stats"),
+    ),
     "feature-reconstruction": Known(
         "Reconstruction alone",
         "What replacing the stream by an SAE's reconstruction does to answers, before anything is ablated.",
         "feature_reconstruction",
         {"split": "test", "positions": "answer", "bootstrap_draws": 500},
-        ("label_free", "stats"),
+        ("label_free", "prior", "stats"),
         features=True,
     ),
     "feature-flow": Known(

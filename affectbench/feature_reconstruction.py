@@ -17,11 +17,11 @@ from affectbench.dictionary import LayerDictionary
 from affectbench.errors import AffectbenchError
 from affectbench.intervention import hooked
 from affectbench.label_free import macro_f1_of
-from affectbench.readout import FAILED, Codes, IntArray, codes_of, to_labels
+from affectbench.prior import clustered_mean
+from affectbench.readout import FAILED, Codes, codes_of, to_labels
 from affectbench.score_models import Estimate
 from affectbench.session import Session
-from affectbench.sites import RESIDUAL, FloatArray
-from affectbench.stats import bootstrap, cluster_codes
+from affectbench.sites import RESIDUAL
 
 COLUMNS = ("Layer", "Accuracy", "Change of accuracy", "Macro-F1", "Answers that change")
 
@@ -43,7 +43,10 @@ def analyse(asked: Asked) -> Content:
     changes = {}
     for layer in dictionary.layers:
         codes = reconstructed(session, dictionary.at(layer), layer, asked)
-        changes[layer] = _change(codes, base, items.gold, items.clusters, asked)
+        changes[layer] = clustered_mean(
+            (codes == items.gold) * 1.0 - (base == items.gold), items.clusters,
+            draws=asked.number("bootstrap_draws"), seed=asked.seed,
+        )  # fmt: skip
         kept, moved = float((codes == items.gold).mean()), float((codes != base).mean())
         rows.append([str(layer), kept, changes[layer], macro_f1_of(items.gold, codes, count), moved])
     worst = min(changes, key=lambda layer: changes[layer].value)
@@ -87,20 +90,3 @@ def reconstructed(session: Session, features: LayerDictionary, layer: int, asked
             codes[places] = codes_of(to_labels(scores, orders))
             tell(len(places))
     return codes
-
-
-def _change(codes: Codes, base: Codes, gold: IntArray, clusters: tuple[str, ...], asked: Asked) -> Estimate:
-    """Change of accuracy, with its interval over resampled clusters where there are two."""
-    groups, count = cluster_codes(np.array(clusters))
-    table = np.zeros((count, 2))
-    np.add.at(table, groups, np.stack([(codes == gold) * 1.0 - (base == gold), np.ones(len(gold))], axis=1))
-
-    def mean(sums: FloatArray) -> FloatArray:
-        return np.asarray(sums[:, :1] / sums[:, 1:])
-
-    value = float(mean(table.sum(axis=0)[None])[0, 0])
-    if count < 2:
-        return Estimate(value=value)
-    found = bootstrap(table, mean, draws=asked.number("bootstrap_draws"), seed=asked.seed)
-    low, high = np.quantile(found, [0.025, 0.975])
-    return Estimate(value=value, low=float(low), high=float(high))

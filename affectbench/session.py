@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -235,9 +235,16 @@ class Session:
             self.engine, neutral_texts(self.benchmark), capability, prompts, settings.max_new_tokens
         )
 
+    def altered(self, split: SplitName, change: Callable[[Example], Example]) -> Items:
+        """The prepared items of a split after a change of each, such as of its text."""
+        return self._prepare(self.benchmark, map(change, self.dataset.splits[split]), split)
+
     def _prepared(self, benchmark: Benchmark, dataset: Dataset, split: SplitName) -> Items:
+        return self._prepare(benchmark, dataset.splits[split], split)
+
+    def _prepare(self, benchmark: Benchmark, examples: Iterable[Example], split: SplitName) -> Items:
         kept: list[Asked] = []
-        for example in dataset.splits[split]:
+        for example in examples:
             prompt = prompt_text(benchmark, example)
             try:
                 prepared = self.model.prepare(example, prompt)

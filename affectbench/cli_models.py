@@ -20,7 +20,7 @@ def rebuild(
         str,
         typer.Argument(
             help="reference-text, reference-text-plain, reference-text-emergent, reference-text-words, "
-            "reference-text-expressive, reference-text-base or reference-audio."
+            "reference-text-expressive, reference-text-base, reference-text-adapted or reference-audio."
         ),
     ],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: rebuilt/NAME.")] = None,

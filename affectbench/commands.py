@@ -21,6 +21,7 @@ REFERENCE_RECIPES = {
     "reference-text-emergent": "text",
     "reference-text-words": "words",
     "reference-text-base": "text_base",
+    "reference-text-adapted": "text_adapted",
     "reference-text-expressive": "expressive",
     "reference-audio": "audio",
 }

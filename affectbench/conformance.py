@@ -36,7 +36,8 @@ from affectbench.errors import AffectbenchError
 from affectbench.hub import commit_of, snapshot
 from affectbench.memory import peak_memory_mib
 from affectbench.model import Model
-from affectbench.placement import library_versions, load_from, weights_digest
+from affectbench.model_loading import load_from, weights_digest
+from affectbench.placement import library_versions
 from affectbench.plan import card_of, checkpoint_of
 from affectbench.record import now_iso
 from affectbench.registry import Registry

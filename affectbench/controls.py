@@ -31,6 +31,26 @@ def layer_matched(selection: Selection, draws: int, seed: int) -> list[UnitArray
     return found
 
 
+def parameter_matched(selection: Selection, draws: int, seed: int) -> list[UnitArray]:
+    """`draws` sets of random weights with as many parameters as the selection's, averaged over its emotions.
+
+    Units are taken in a random order of all layers and types, each that still fits: what is left open is less
+    than the smallest unit that was not taken. One draw serves all emotions, and may hold selected units.
+    """
+    shape = selection.shape
+    sizes = np.tile(np.array(shape.parameters, dtype=np.int64), shape.layers)
+    budget = float(np.mean([sizes[units].sum() for units in selection.units if units.size]))
+    found = []
+    for draw in range(draws):
+        chosen, left = [], budget
+        for unit in np.random.default_rng([seed, draw, 0x3E16]).permutation(shape.units):
+            if sizes[unit] <= left:
+                chosen.append(int(unit))
+                left -= float(sizes[unit])
+        found.append(np.array(sorted(chosen), dtype=np.int64))
+    return found
+
+
 def _mean_histogram(selection: Selection, starts: UnitArray, widths: list[int]) -> UnitArray:
     """Units in each layer and of each kind, (layers, kinds), averaged over emotions; rounded so that the
     total is kept (largest remainder)."""

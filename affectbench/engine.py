@@ -1,7 +1,8 @@
 """Many interventions for the price of few: packed forward passes over shared items.
 
 Rows of one batch carry different interventions. What lies below the first edited layer is computed once for
-a batch, and an intervention that was already run on the same items is never run again.
+a batch, and an intervention that was already run on the same items is never run again. An edit of weights is
+one set of weights, so it has its passes to itself.
 """
 
 from __future__ import annotations
@@ -29,12 +30,14 @@ from affectbench.memory import keep_freed, ran_out
 from affectbench.model import Model
 from affectbench.passes import answer_column, only_at_answer, watching
 from affectbench.pieces import ITEMS_A_BATCH, Cost, PieceWork, Progress
-from affectbench.readout import FAILED, Codes, Items, Readout, Scores, codes_of, decode_texts, to_labels
+from affectbench.readout import FAILED, Codes, Items, Readout, Scores, codes_of, parsed, to_labels
 from affectbench.views import PlainView
 from affectbench.weight_edit import folded
 
 Reader = Callable[[Batch, PackedEdits, Prefix | None], Tensor]
 """Reads packed rows under their edits, from an optional prefix, into one result a row."""
+Several = Sequence[Intervention]
+Base = Callable[[Tensor], None] | None
 CPU_TOKENS, GPU_TOKENS = 4096, 65536
 CPU_GROWTH = 4
 """A step of generation sees one column of each row, so on a CPU it takes more rows to be worth its call."""
@@ -80,10 +83,7 @@ class Engine(PieceWork):
             self.tokens = CPU_TOKENS if self._on_cpu else GPU_TOKENS
         if self._on_cpu:
             keep_freed()
-        _ = (
-            self.model.trimmable,
-            self.model.resumable,
-        )  # Tried out now: later there may be hooks in the model.
+        _ = self.model.trimmable, self.model.resumable  # Tried out now: later hooks may be in the model.
 
     @property
     def _on_cpu(self) -> bool:
@@ -173,7 +173,7 @@ class Engine(PieceWork):
         last, grow = 1 + len(readout.prefixes), readout.max_new_tokens
         for chosen, rows in self.sweep(batch, interventions, self._answers(readout), last=last, grow=grow):
             if readout.max_new_tokens:
-                codes[chosen] = _parsed(self.model, rows, readout, orders, len(chosen))
+                codes[chosen] = parsed(self.model, rows, readout, orders, len(chosen))
             else:
                 values = rows.cpu().numpy().reshape(len(chosen), len(places), -1)
                 scores[chosen] = to_labels(values, orders)
@@ -207,7 +207,7 @@ class Engine(PieceWork):
         *,
         last: int,
         grow: int = 0,
-        base: Callable[[Tensor], None] | None = None,
+        base: Base = None,
     ) -> Iterator[tuple[list[int], Tensor]]:
         """Run `read` on packed rows of `batch` under `interventions`, as many at once as `tokens` allow.
 
@@ -216,6 +216,21 @@ class Engine(PieceWork):
         intervention does not change is computed once for the batch. `base` is first given the hidden states
         (B, T, d) of the untouched model, at least of the `last` columns.
         """
+        packed = partial(self._packed, batch, read=read, last=last, grow=grow)
+        hooked = [place for place, each in enumerate(interventions) if not each.parts[0]]
+        for chosen, rows in packed([interventions[place] for place in hooked], base=base):
+            yield [hooked[place] for place in chosen], rows
+        for place, each in enumerate(interventions):
+            weights, rest = each.parts
+            if weights:
+                with self.model.under(weights):  # Nobody else's code runs while the weights are others.
+                    found = list(packed([rest]))
+                yield [place], found[0][1]
+
+    def _packed(
+        self, batch: Batch, interventions: Several, read: Reader, last: int, grow: int, base: Base = None
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        """`sweep` for interventions that hooks can carry."""
         if last == 1 and base is None and only_at_answer(batch, interventions):
             batch = answer_column(self.model, batch, self.spent)
         groups = self._groups(batch, interventions, grow, base is not None)
@@ -382,15 +397,3 @@ class Engine(PieceWork):
 
 def _applied(edits: PackedEdits, site: str, layer: int, view: PlainView) -> Callable[[Any], Any]:
     return lambda activation: edits.apply(site, layer, activation, view)
-
-
-def _parsed(model: Model, tokens: Tensor, readout: Readout, orders: Any, times: int) -> Codes:
-    """Codes (K, B) of generated rows."""
-    assert readout.parse is not None, "a generating readout has a parser"
-    texts = decode_texts(model, tokens)
-    size = len(texts) // times
-    found = [
-        readout.parse(text, None if orders is None else orders[row % size]) for row, text in enumerate(texts)
-    ]
-    failed = (tokens == FAILED).any(-1).cpu().numpy()
-    return np.where(failed, FAILED, found).astype(np.int8).reshape(times, size)

@@ -22,7 +22,7 @@ from affectbench.intervention import ANSWER, ROLE_BIT, UNTOUCHED, hooked
 from affectbench.journal import Arrays
 from affectbench.pieces import ITEMS_A_BATCH, Meter
 from affectbench.readout import FAILED, Codes, IntArray, Items, Readout, codes_of, to_labels
-from affectbench.sites import COMPONENT, COMPONENT_PARTS, READ_ONLY, SITES, FloatArray, SiteShape
+from affectbench.sites import COMPONENT, COMPONENT_PARTS, MODULE, READ_ONLY, SITES, FloatArray, SiteShape
 from affectbench.views import PlainView
 
 MEAN, MEAN_ABS, RATE, ATTRIBUTION, RMS = "mean", "mean_abs", "rate", "attribution", "rms"
@@ -382,6 +382,11 @@ def requests_of(needs: Iterable[str], site: str, positions: str) -> frozenset[Ke
         if at and at not in (*SITES, *READ_ONLY):
             raise AffectbenchError(
                 f"site {at!r} does not exist", hint=f"sites: {', '.join((*SITES, *READ_ONLY))}"
+            )
+        if (at or site) == MODULE:
+            raise AffectbenchError(
+                f"site 'module' is weights, which have no statistic {name!r}",
+                hint="a selector for it asks `study.adaptation`, or needs SITE:STATISTIC of another site",
             )
         if (at or site) == COMPONENT:
             raise AffectbenchError(

@@ -16,7 +16,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from affectbench.errors import AffectbenchError
-from affectbench.sites import COMPONENT, FEATURE, READ_ONLY, SITES, FloatArray, SiteShape, UnitArray
+from affectbench.sites import (
+    COMPONENT,
+    DAMAGES,
+    FEATURE,
+    MODULE,
+    READ_ONLY,
+    SITES,
+    FloatArray,
+    SiteShape,
+    UnitArray,
+    check_weights,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -24,8 +35,8 @@ if TYPE_CHECKING:
     from affectbench.experts import Routed
     from affectbench.views import PlainView
 
-Operation = Literal["scale", "mean", "add", "project"]
-OPERATIONS: tuple[Operation, ...] = ("scale", "mean", "add", "project")
+Operation = Literal["scale", "mean", "add", "project", "zero", "noise", "shuffle"]
+OPERATIONS: tuple[Operation, ...] = ("scale", "mean", "add", "project", *DAMAGES)
 Positions = Literal["all", "content", "audio", "answer"]
 
 VALID, CONTENT, AUDIO, ANSWER = 1, 2, 4, 8
@@ -41,6 +52,10 @@ class Edit:
     adds v, or with `relative` v times the root mean square of the whole hooked vector; ``project`` takes v's
     share out, a - (a . v) v. `value` has shape (units,) for ``scale``, else (channels of these units,), unit
     by unit.
+
+    At the site `module` a is what an adaptation changed in a weight, so ``scale`` by 0 puts the base back.
+    There weights can be damaged, too: ``zero`` leaves none, ``noise`` puts Gaussian noise of the same norm in
+    the place of the change, ``shuffle`` permutes its rows; `value` is the seed of what is drawn.
     """
 
     site: str
@@ -63,6 +78,7 @@ class Edit:
             )
         if self.relative and self.operation != "add":
             raise AffectbenchError(f"an edit {self.operation!r} cannot be relative", hint="only `add` can")
+        check_weights(self.site, self.operation, self.positions)
         size = 1 if self.operation == "scale" else self.shape.size
         if self.value.shape != (self.units.size * size,):
             raise AffectbenchError(
@@ -170,6 +186,13 @@ class Intervention:
     def effective(self) -> tuple[Edit, ...]:
         """The edits that change anything: a no-op never reaches the model, so it is bit-identical."""
         return tuple(edit for edit in self.edits if not edit.is_noop)
+
+    @cached_property
+    def parts(self) -> tuple[tuple[Edit, ...], Intervention]:
+        """The edits of weights, and the intervention without them, which hooks can carry."""
+        weights = tuple(edit for edit in self.effective if edit.site == MODULE)
+        rest = tuple(edit for edit in self.edits if edit.site != MODULE)
+        return weights, Intervention(rest) if weights else self
 
     @cached_property
     def digest(self) -> str:

@@ -1,4 +1,4 @@
-"""A card that is a pair, loaded: the base network with its adaptation beside it, or both sides as files."""
+"""A card that is a pair, loaded: base and adaptation, either in the network, or both sides as files."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from pathlib import Path
 from affectbench.errors import AffectbenchError
 from affectbench.hub import snapshot
 from affectbench.identity import digest_of
+from affectbench.model import Model
 from affectbench.model_card import ModelCard
+from affectbench.model_loading import load_from, weights_digest
 from affectbench.module_edit import Adapted, FullWeights, LoraWeights, Pair
 from affectbench.module_pairs import Changes, changes_between, changes_of_adapter, check_shapes
-from affectbench.placement import load_from, weights_digest
+from affectbench.module_site import AdaptedModules
 from affectbench.plan import checkpoint_of
 from affectbench.registry import Registry
 from affectbench.stored_weights import LoraAdapter
@@ -59,11 +61,31 @@ def load_pair(registry: Registry, card: ModelCard, device: str = "cpu") -> Pair:
         card.name,
     )
     changed = {name: value.detach() for name, value in new.items() if not bool((value == old[name]).all())}
+    adapted: Adapted = FullWeights(changed, _side_digest(card))
+    return Pair(model, adapted)
+
+
+def attach_base(registry: Registry, card: ModelCard, model: Model, device: str = "cpu") -> None:
+    """Make what a pair's adaptation changed in the loaded `model` the site `module`.
+
+    The base is loaded beside it; of its weights, those that differ stay in memory. Raises `AffectbenchError`
+    for a card that is no pair, and where the sides do not fit together.
+    """
+    before = base_card(registry, card)
+    base = load_from(registry, before, checkpoint_of(before), device)
+    model.adaptation = AdaptedModules.between(base, model, _side_digest(before))
+
+
+def pair_digest(registry: Registry, card: ModelCard, read_weights: bool = True) -> str:
+    """Hash of the base of a pair. Raises `AffectbenchError` for a card that is none."""
+    before = base_card(registry, card)
+    return _side_digest(before) if read_weights else before.loaded_from
+
+
+def _side_digest(card: ModelCard) -> str:
     source = checkpoint_of(card)
     local = Path(source).is_dir()
-    digest = weights_digest(card, source) if local else digest_of([source, card.revision or ""])
-    adapted: Adapted = FullWeights(changed, digest)
-    return Pair(model, adapted)
+    return weights_digest(card, source) if local else digest_of([source, card.revision or ""])
 
 
 def changes_of_card(registry: Registry, card: ModelCard) -> Changes:

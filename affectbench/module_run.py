@@ -17,13 +17,13 @@ from affectbench.dataset import Dataset, generator_digest, load_benchmark
 from affectbench.identity import digest_of, file_digest
 from affectbench.model import Model
 from affectbench.model_card import ModelCard
+from affectbench.model_loading import load_from, weights_digest
 from affectbench.module_analysis import Clock, Made, assembled
 from affectbench.module_evidence import Evidence, Group
 from affectbench.module_experiments import Recipe, Told, train
 from affectbench.module_loading import base_card, load_pair
 from affectbench.module_store import Adaptations
 from affectbench.module_types import modules_of
-from affectbench.placement import load_from, weights_digest
 from affectbench.plan import checkpoint_of
 from affectbench.registry import Registry
 from affectbench.session import Session

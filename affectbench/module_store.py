@@ -49,7 +49,7 @@ class Adaptations:
         if (path / SUMMARY).is_file():
             return self._read(path, plan)
         found = self.train(self.session, plan, self.budget, told)
-        self._write(path, found)
+        write_adaptation(path, found, self.budget)
         return found
 
     def best_rate(
@@ -58,20 +58,6 @@ class Adaptations:
         """The learning rate whose adaptation answers most validation items, the lower of equals."""
         found = [self.get(Plan(types, rank, rate, seed), told) for rate in sorted(rates)]
         return max(found, key=lambda each: each.best).plan.rate
-
-    def _write(self, path: Path, found: Adaptation) -> None:
-        from safetensors.torch import save
-
-        tensors, file = _tensors(found.adapted)
-        write_atomically(path / file, save(tensors))
-        if found.plan.rank:
-            modules = [name.removesuffix(".weight") for name in found.adapted.names]
-            write_atomically(path / CONFIG, _peft_config(modules, found.plan.rank).encode())
-        summary = {
-            "plan": asdict(found.plan), "budget": asdict(self.budget), "steps": found.steps,
-            "recalls": found.recalls, "chosen": found.chosen, "digest": found.adapted.digest,
-        }  # fmt: skip
-        write_atomically(path / SUMMARY, (json.dumps(summary, indent=1) + "\n").encode())
 
     def _read(self, path: Path, plan: Plan) -> Adaptation:
         from safetensors.torch import load_file
@@ -91,6 +77,22 @@ class Adaptations:
                 f"the adaptation {path} is damaged: {type(error).__name__}: {error}",
                 hint="delete this folder; the same command trains it again",
             ) from error
+
+
+def write_adaptation(path: Path, found: Adaptation, budget: Budget) -> None:
+    """Write an adaptation to the folder `path`: a LoRA in PEFT's format, other weights whole."""
+    from safetensors.torch import save
+
+    tensors, file = _tensors(found.adapted)
+    write_atomically(path / file, save(tensors))
+    if found.plan.rank:
+        modules = [name.removesuffix(".weight") for name in found.adapted.names]
+        write_atomically(path / CONFIG, _peft_config(modules, found.plan.rank).encode())
+    summary = {
+        "plan": asdict(found.plan), "budget": asdict(budget), "steps": found.steps,
+        "recalls": found.recalls, "chosen": found.chosen, "digest": found.adapted.digest,
+    }  # fmt: skip
+    write_atomically(path / SUMMARY, (json.dumps(summary, indent=1) + "\n").encode())
 
 
 def _tensors(adapted: Adapted) -> tuple[dict[str, Any], str]:

@@ -10,16 +10,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from affectbench import __version__
 from affectbench.analyses import PlannedAnalysis
 from affectbench.answer_words import answer_words_digest, answer_words_size
 from affectbench.dataset import Dataset, generator_digest
 from affectbench.errors import AffectbenchError
-from affectbench.identity import checkpoint_digest, digest_of
+from affectbench.identity import digest_of
 from affectbench.journal import Journal
 from affectbench.judges.loading import judge_digests, judge_of
+from affectbench.model_loading import load_from, weights_digest
+from affectbench.module_loading import attach_base, pair_digest
 from affectbench.plan import Job
 from affectbench.record import (
     Cell,
@@ -33,8 +35,8 @@ from affectbench.record import (
 from affectbench.registry import Registry, source_digest
 from affectbench.sae_card import SaeCard
 from affectbench.score_models import ARMS
-from affectbench.sites import FEATURE
-from affectbench.task import Benchmark, InterventionProtocol, ModelCard, Placing
+from affectbench.sites import FEATURE, MODULE
+from affectbench.task import Benchmark, InterventionProtocol, Placing
 from affectbench.transfer import PlannedCell
 
 if TYPE_CHECKING:
@@ -83,6 +85,9 @@ def planned_cells(
     selectors = {name: source_digest(registry.find("selector", name).path) for name in job.selectors}
     words, sae = answer_words_digest(job.benchmark), dictionary_card(registry, job)
     features = "" if sae is None else sae.weights_digest if read_weights else sae.digest
+    pair = ""
+    if any(protocol.site == MODULE for protocol in job.protocols):
+        pair = digest_of([model, pair_digest(registry, job.card, read_weights)])
     planned = []
     for cell in cells_of(job):
         protocol = protocols[cell.intervention]
@@ -91,7 +96,7 @@ def planned_cells(
             protocol=protocol.digest,
             selector=selectors[cell.selector],
             selection="",
-            model=model,
+            model=pair if protocol.site == MODULE else model,
             answer_words=words if protocol.asks_answer_words else "",
             dictionary=features if protocol.site == FEATURE else "",
         )
@@ -189,6 +194,9 @@ class Placement:
 
             self.phase(f"loading {sae.name}")
             model.attach(load_card(sae, model.device))
+        if any(protocol.site == MODULE for protocol in job.protocols):
+            self.phase(f"loading what {job.card.name} was adapted from")
+            attach_base(self.registry, job.card, model, options.device)
         self.session = Session(
             model,
             job.benchmark,
@@ -293,59 +301,6 @@ class Placement:
 def load_model(registry: Registry, job: Job, device: str) -> Model:
     """Load a job's model; see `load_from`."""
     return load_from(registry, job.card, job.source, device)
-
-
-def weights_digest(card: ModelCard, folder: str) -> str:
-    """Hash of a card's checkpoint in `folder`, of the adapter that is merged into it, and of the shuffle."""
-    weights = checkpoint_digest(Path(folder))
-    if card.shuffled is not None:
-        weights = digest_of([weights, f"shuffled {card.shuffled}"])
-    if card.adapter_folder is None:
-        return weights
-    from affectbench.stored_weights import adapter_digest
-
-    return digest_of([weights, adapter_digest(card.adapter_folder)])
-
-
-def load_from(registry: Registry, card: ModelCard, source: str, device: str) -> Model:
-    """Load the checkpoint at `source` through the card's family, with the card's adapter merged into it and
-    its weights shuffled where it says so.
-
-    Raises `AffectbenchError` where it cannot, whatever the family raises: damaged weights, a tokenizer that
-    is missing, a device that is full.
-    """
-    import torch
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise AffectbenchError(f"device {device!r}: this machine has no usable GPU", hint="use --device cpu")
-    family = cast("type[Model]", registry.family(card.family))
-    try:
-        model = family.load(card, source, device=device, dtype=getattr(torch, card.dtype))
-        # Without its file, transformers makes a tokenizer that knows no words.
-        if not (model.tokenizer.is_fast and model.tokenizer("the")["input_ids"]):
-            raise FileNotFoundError("no tokenizer.json, or one that turns text into nothing")
-        if card.adapter_folder is not None:
-            from affectbench.module_edit import merge_adapter
-
-            merge_adapter(model, card.adapter_folder)
-        if card.shuffled is not None:
-            from affectbench.shuffled_weights import shuffle_weights
-
-            shuffle_weights(model.network, card.shuffled)
-        return model
-    except AffectbenchError:
-        raise
-    except (
-        Exception
-    ) as error:  # Loaders raise all kinds for a bad file; each becomes one error with its cause.
-        problem = (str(error).strip() or "no message").splitlines()[0]
-        raise AffectbenchError(
-            f"model {card.name!r} could not be loaded from {source} onto {device}: "
-            f"{type(error).__name__}: {problem}",
-            hint="check the checkpoint's files and --device",
-        ) from error
 
 
 def _answers(session: Session, plan: CellPlan) -> int:

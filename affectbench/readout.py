@@ -129,6 +129,18 @@ def margins_of(scores: Scores) -> Scores:
     return np.where(np.isfinite(scores).all(axis=-1, keepdims=True), margins, np.nan).astype(np.float32)
 
 
+def parsed(model: Model, tokens: Tensor, readout: Readout, orders: IntArray | None, times: int) -> Codes:
+    """Codes (K, B) of generated token ids (K * B, n), `times` = K; `orders` of the B items' options."""
+    assert readout.parse is not None, "a generating readout has a parser"
+    texts = decode_texts(model, tokens)
+    size = len(texts) // times
+    found = [
+        readout.parse(text, None if orders is None else orders[row % size]) for row, text in enumerate(texts)
+    ]
+    failed = (tokens == FAILED).any(-1).cpu().numpy()
+    return np.where(failed, FAILED, found).astype(np.int8).reshape(times, size)
+
+
 def decode_texts(model: Model, tokens: Tensor) -> Sequence[str]:
     """Generated token ids (rows, n) as text; negative entries, which follow the end, are dropped."""
     rows = [[int(token) for token in row if token >= 0] for row in tokens]

@@ -48,7 +48,7 @@ def train_saes(console: Console, asked: TrainRequest) -> None:
     import torch
 
     from affectbench.dataset import load_benchmark
-    from affectbench.placement import load_from
+    from affectbench.model_loading import load_from
     from affectbench.plan import card_of, checkpoint_of
     from affectbench.recipes.sae import Request, build
     from affectbench.recipes.sae_training import Options

@@ -162,6 +162,8 @@ class Selection:
             header["size"] = self.shape.size
         if self.shape.kinds:
             header["kinds"] = [list(kind) for kind in self.shape.kinds]
+        if self.shape.parameters:
+            header["parameters"] = list(self.shape.parameters)
         if self.items:
             header["items"] = list(self.items)
         write_atomically(path, save(tensors, metadata={"selection": json.dumps(header)}))
@@ -198,7 +200,8 @@ class Selection:
                 hint="a safetensors file, as `Selection.save` writes it",
             ) from error
         kinds = tuple(Kind(*kind) for kind in header.get("kinds", ()))
-        shape = SiteShape(header["layers"], header["width"], header.get("size", 1), kinds)
+        parameters = tuple(header.get("parameters", ()))
+        shape = SiteShape(header["layers"], header["width"], header.get("size", 1), kinds, parameters)
         items = tuple(header.get("items", ()))
         try:
             selection = cls(header["site"], shape, tuple(header["labels"]), units, scores, items, vectors)
@@ -230,6 +233,7 @@ def _header(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:
             and type(header.get("size", 1)) is int
             and header.get("size", 1) > 0
             and _are_kinds(header.get("kinds", []), header["width"])
+            and _are_counts(header.get("parameters", []), header["width"])
         )
     except (KeyError, TypeError, ValueError, RecursionError):
         sound = False
@@ -249,6 +253,17 @@ def _are_kinds(kinds: object, width: int) -> bool:
         return False
     whole = all(type(count) is int and count > 0 for kind in kinds for count in kind[1:])
     return whole and all(kind[0] in SITES for kind in kinds) and sum(kind[1] for kind in kinds) == width
+
+
+def _are_counts(counts: object, width: int) -> bool:
+    """Whether a header's `parameters` are one count for each unit of a layer, where it has any."""
+    if counts == []:
+        return True
+    return (
+        isinstance(counts, list)
+        and len(counts) == width
+        and all(type(count) is int and count > 0 for count in counts)
+    )
 
 
 def above_others(statistic: FloatArray) -> FloatArray:

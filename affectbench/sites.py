@@ -13,7 +13,7 @@ shared expert, which every token passes, is not a part of the site.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,7 @@ ATTENTION = "attention"
 MIDDLE = "middle"
 RESIDUAL = "residual"
 FEATURE = "feature"
+MODULE = "module"
 SITES = {
     GATE: "output of the MLP's activation function, act(gate_proj x)",
     NEURON: "input of down_proj, act(gate_proj x) * (up_proj x)",
@@ -39,14 +40,29 @@ SITES = {
     ATTENTION: "what attention adds to the residual stream, all of it a unit",
     RESIDUAL: "the residual stream after a layer, all of it a unit",
     FEATURE: "features of a sparse autoencoder of the residual stream after a layer",
+    MODULE: "what an adaptation changed in one weight of a layer: q, k, v, o, gate, up or down",
 }
 """Every site the engine can read and edit, with what it is."""
+Damage = Literal["zero", "noise", "shuffle"]
+DAMAGES: tuple[Damage, ...] = ("zero", "noise", "shuffle")
+"""What is done to weights of the site `module`, beside scaling what was changed in them."""
 COMPONENT_PARTS = (NEURON, HEAD)
 """The sites that `component` joins, in order."""
 CHANNEL_SITES = (GATE, NEURON, FEATURE)
 """Sites whose units are single channels."""
 READ_ONLY = {MIDDLE: "the residual stream between attention and MLP, all of it a unit"}
 """Sites that have statistics and cannot be edited: to add to `middle`, add to `attention`."""
+
+
+def check_weights(site: str, operation: str, positions: str) -> None:
+    """Raise `AffectbenchError` unless weights, and nothing but weights, are damaged, and at all positions."""
+    if site != MODULE and operation not in DAMAGES:
+        return
+    if site != MODULE or operation not in ("scale", *DAMAGES) or positions != "all":
+        raise AffectbenchError(
+            f"an edit {operation!r} of site {site!r} at positions {positions!r}",
+            hint=f"the site 'module', and no other, takes {', '.join(DAMAGES)} and scale, at all positions",
+        )
 
 
 class Kind(NamedTuple):
@@ -62,12 +78,14 @@ class SiteShape:
     """Number of decoder layers that have the site, units in each, and channels in a unit.
 
     `kinds`: where a site joins units of other sites, those of each, in order; `size` is 1 then.
+    `parameters`: where units are weights, how many numbers each unit of a layer has.
     """
 
     layers: int
     width: int
     size: int = 1
     kinds: tuple[Kind, ...] = ()
+    parameters: tuple[int, ...] = ()
 
     @classmethod
     def joined(cls, layers: int, kinds: tuple[Kind, ...]) -> SiteShape:

@@ -6,7 +6,8 @@ the same everywhere, that is tried out on a few tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,6 +23,7 @@ from affectbench.sites import (
     GATE,
     HEAD,
     MIDDLE,
+    MODULE,
     NEURON,
     READ_ONLY,
     RESIDUAL,
@@ -32,7 +34,9 @@ from affectbench.sites import (
 from affectbench.views import PLAIN, FeatureView, PlainView
 
 if TYPE_CHECKING:
+    from affectbench.adaptation import Adaptation
     from affectbench.dictionary import Dictionary
+    from affectbench.intervention import Edit
     from affectbench.model_card import ModelCard
 
 Side = Literal["input", "output"]
@@ -58,6 +62,8 @@ class Stream:
 
     dictionary: Dictionary | None = None
     """The sparse autoencoders whose features are the site `feature`, where some were attached."""
+    adaptation: Adaptation | None = None
+    """What the weights were adapted from, whose changes are the site `module`, where it was attached."""
 
     def attention(self, layer: int) -> Any:
         """The self-attention of a layer."""
@@ -126,6 +132,8 @@ class Stream:
             return SiteShape.joined(layers, kinds)
         if site == FEATURE:
             return SiteShape(layers, self._dictionary.features)
+        if site == MODULE:
+            return self.weight_changes.shape
         if site in (ATTENTION, RESIDUAL, *READ_ONLY):
             return SiteShape(layers, 1, self.hidden_width)
         raise self._no_site(site)
@@ -149,6 +157,20 @@ class Stream:
                 hint="name a card of kind `sae` under `dictionary` in the model's card",
             )
         return self.dictionary
+
+    @property
+    def weight_changes(self) -> Adaptation:
+        """Raises `AffectbenchError` where nothing is known of what the model was adapted from."""
+        if self.adaptation is None:
+            raise AffectbenchError(
+                f"model {self.card.name} has no base to compare its weights with",
+                hint="use a card that is a pair: one with `base` or `adapter` (docs/modules.md)",
+            )
+        return self.adaptation
+
+    def under(self, edits: Sequence[Edit]) -> AbstractContextManager[None]:
+        """Weights as `edits` of the site `module` say, for the length of a block."""
+        return self.weight_changes.under(edits)
 
     def attach(self, dictionary: Dictionary) -> None:
         """Make the features of `dictionary` the site `feature`. Raises `AffectbenchError` where it does not
@@ -193,6 +215,10 @@ class Stream:
                     f"{self._dictionary.name} has no features of layer {layer}", hint=f"layers: {known}"
                 )
             return self.layers[layer], "output"
+        if site == MODULE:
+            raise AffectbenchError(
+                "the site 'module' is weights, which are not hooked", hint="run its edits by the engine"
+            )
         raise self._no_site(site)
 
     def _no_site(self, site: str) -> AffectbenchError:

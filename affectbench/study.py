@@ -23,6 +23,8 @@ from affectbench.sites import FloatArray, SiteShape
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from affectbench.adaptation import Adaptation
+
 
 @dataclass(frozen=True)
 class Study:
@@ -79,6 +81,11 @@ class Study:
     def site_shape(self, site: str) -> SiteShape:
         """Layers, units and channels of any site of the model."""
         return self._engine.model.site_shape(site)
+
+    @property
+    def adaptation(self) -> Adaptation:
+        """What the model's weights were adapted from. Raises `AffectbenchError` where that is not known."""
+        return self._engine.model.weight_changes
 
     def writes(self, site: str, layer: int) -> Tensor:
         """What one unit of activation of each channel adds to the residual stream, (channels, d) float32: of

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from affectbench.controls import layer_matched
+from affectbench.controls import layer_matched, parameter_matched
 from affectbench.evidence import Evidence
 from affectbench.intervention import Edit, Intervention, add, mean_ablation, project, scale
 from affectbench.score_models import Arm
 from affectbench.selector import Selection
-from affectbench.sites import FloatArray, SiteShape, UnitArray
+from affectbench.sites import DAMAGES, FloatArray, SiteShape, UnitArray
 from affectbench.task import InterventionProtocol
 
 
@@ -65,13 +65,14 @@ def targets_of(selection: Selection) -> list[Target]:
 
 
 def random_targets(selection: Selection, draws: int, seed: int) -> list[Target]:
-    """Random controls: units matched in number, layer and kind.
+    """Random controls: units matched in number, layer and kind; weights, in how many numbers they have.
 
     Where the selection has vectors, they get vectors of its units in the same layer, drawn at random: as much
     is added, elsewhere. Where a unit is a whole stream, there is no elsewhere in its layer: it gets a random
     direction of the same size instead.
     """
-    sets = layer_matched(selection, draws, seed)
+    matched = parameter_matched if selection.shape.parameters else layer_matched
+    sets = matched(selection, draws, seed)
     if selection.vectors is None:
         return [target_of(selection.site, selection.shape, units, None) for units in sets]
     pools = _pools(selection)
@@ -194,6 +195,9 @@ class Dosing:
     def _one(self, operation: str, dose: float, each: Units) -> Intervention:
         where = (each.site, each.shape, each.units)
         positions = self.protocol.positions
+        if operation in DAMAGES:
+            seed = np.zeros(each.units.shape)
+            return Intervention((Edit(*where, operation, seed, positions),))
         if operation == "mean":
             return mean_ablation(*where, self.means[each.site], positions)
         if operation == "scale":

@@ -21,6 +21,7 @@ from affectbench.benchmark import Benchmark, ExpressionBenchmark, RecognitionBen
 from affectbench.judge_card import JudgeCard
 from affectbench.model_card import ModelCard, Placing
 from affectbench.sae_card import SaeCard
+from affectbench.sites import DAMAGES, MODULE
 from affectbench.task_file import TaskFile
 from affectbench.task_parts import (
     SPLITS,
@@ -66,15 +67,16 @@ class Statistics(Frozen):
 
 class SuppressArm(Frozen):
     """Scale by factors below 1 (0 deactivates), replace by the mean (its only dose is 0), or take out all but
-    the dose's share of what units have along their vectors."""
+    the dose's share of what units have along their vectors. At the site `module`, scaling by 0 puts the
+    base's weights back; zero, noise and shuffle damage weights, at the only dose 0."""
 
-    operation: Literal["scale", "mean", "project"]
+    operation: Literal["scale", "mean", "project", "zero", "noise", "shuffle"]
     doses: Annotated[tuple[Annotated[Number, Field(ge=0, lt=1)], ...], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _doses_fit(self) -> SuppressArm:
-        if self.operation == "mean" and self.doses != (0.0,):
-            reject("doses", "operation mean replaces activations: its only dose is 0")
+        if self.operation not in ("scale", "project") and self.doses != (0.0,):
+            reject("doses", f"operation {self.operation} replaces what is there: its only dose is 0")
         _distinct_doses(self.doses)
         return self
 
@@ -142,12 +144,24 @@ class InterventionProtocol(TaskFile):
     kind: Literal["intervention"]
     mode: Literal["sound", "paper"] = "sound"
     citation: str = ""
-    site: Literal["gate", "neuron", "head", "component", "attention", "residual", "feature"]
+    site: Literal["gate", "neuron", "head", "component", "attention", "residual", "feature", "module"]
     positions: Positions
     statistics: Statistics
     fractions: Annotated[tuple[Annotated[Number, Field(gt=0, lt=1)], ...], Field(min_length=1)]
     arms: Arms
     controls: Controls
+
+    @model_validator(mode="after")
+    def _site_fits(self) -> InterventionProtocol:
+        suppress, on_weights = self.arms.suppress.operation, self.site == MODULE
+        allowed = ("scale", *DAMAGES) if on_weights else ("scale", "mean", "project")
+        if suppress not in allowed:
+            reject("arms", f"site {self.site}: the operation of suppress is one of {', '.join(allowed)}")
+        if on_weights and self.arms.amplify.operation != "scale":
+            reject("arms", "site module: what an adaptation changed is amplified by `scale`")
+        if on_weights and self.positions != "all":
+            reject("positions", "site module: weights act at all positions")
+        return self
 
     @property
     def needs_vectors(self) -> bool:

@@ -11,7 +11,7 @@ from affectbench.study import Study
 
 class RandomUnits(Selector):
     name = "random"
-    sites = ("gate", "neuron", "feature", "head", "component")
+    sites = ("gate", "neuron", "feature", "head", "component", "module")
     control = True
 
     def scores(self, study: Study) -> FloatArray:

@@ -25,7 +25,7 @@ from affectbench.analysis import AnalysisStore, read_analysis
 from affectbench.audio_io import SAMPLE_RATE
 from affectbench.engine import Engine
 from affectbench.errors import AffectbenchError
-from affectbench.placement import load_from
+from affectbench.model_loading import load_from
 from affectbench.plan import checkpoint_of
 from affectbench.registry import Registry
 

@@ -27,7 +27,7 @@ from affectbench.analysis import Analysis, AnalysisStore, Column, Finding, Table
 from affectbench.errors import AffectbenchError
 from affectbench.leaderboard import build_site
 from affectbench.model_card import ModelCard
-from affectbench.placement import load_from, weights_digest
+from affectbench.model_loading import load_from, weights_digest
 from affectbench.plan import checkpoint_of
 from affectbench.registry import Registry
 from affectbench.score_models import Estimate

@@ -20,6 +20,7 @@ from affectbench.errors import AffectbenchError
 from affectbench.held_weights import Held
 from affectbench.model import Model
 from affectbench.model_card import ModelCard
+from affectbench.model_loading import load_from, weights_digest
 from affectbench.module_edit import (
     EVERYTHING,
     OPERATIONS,
@@ -32,7 +33,6 @@ from affectbench.module_edit import (
 )
 from affectbench.module_loading import base_card, changes_of_card, load_pair
 from affectbench.module_types import OTHER, TYPES
-from affectbench.placement import load_from, weights_digest
 from affectbench.registry import Registry
 from affectbench.stored_weights import LoraAdapter
 from affectbench.task import load_as

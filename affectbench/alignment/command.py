@@ -262,7 +262,7 @@ class Aligning:
 
     def engine(self, model: str) -> Engine:
         from affectbench.engine import Engine
-        from affectbench.placement import load_from
+        from affectbench.model_loading import load_from
         from affectbench.plan import card_of, checkpoint_of
 
         if model not in self._engines:
@@ -281,7 +281,7 @@ class Aligning:
         return heard(self.engine(model), pieces, sounds, site, progress=tell)[0]
 
     def model_digest(self, model: str) -> str:
-        from affectbench.placement import weights_digest
+        from affectbench.model_loading import weights_digest
         from affectbench.plan import card_of, checkpoint_of
 
         card = card_of(self.registry, model)

@@ -26,7 +26,7 @@ from affectbench.batch import Batch
 from affectbench.generators import narratives
 from affectbench.intervention import hooked
 from affectbench.model import Model
-from affectbench.placement import load_from
+from affectbench.model_loading import load_from
 from affectbench.plan import checkpoint_of
 from affectbench.recipes.sae_stream import Streams
 from affectbench.registry import Registry

@@ -1,0 +1,141 @@
+"""The site `module` of an adapted network: what its adaptation changed, one module type of one layer a unit.
+
+The network holds the adapted weights; of the base, those that differ are kept beside it. An edit writes
+weights for a while: changes scaled, or damaged as `module_edit` does it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from torch import Tensor
+
+from affectbench.adaptation import Measure
+from affectbench.errors import AffectbenchError
+from affectbench.held_weights import Held, check_unshared, holding, plain
+from affectbench.intervention import Edit, Intervention
+from affectbench.model import Model
+from affectbench.module_change import Change, change_of, together
+from affectbench.module_edit import damaged
+from affectbench.module_pairs import check_shapes
+from affectbench.module_types import Modules, Piece, modules_of
+from affectbench.sites import DAMAGES, FloatArray, SiteShape
+
+
+@dataclass(frozen=True)
+class AdaptedModules:
+    """The modules of an adapted `model`; `base`: the base's weights, of the parameters that differ. What is
+    of no type (embeddings, norms, the head) is not among the units and stays as it was adapted."""
+
+    model: Model
+    modules: Modules
+    base: Mapping[str, Tensor]
+    digest: str
+
+    @classmethod
+    def between(cls, base: Model, model: Model, digest: str) -> AdaptedModules:
+        """The changes from `base` to `model`; `digest` identifies the base's weights.
+
+        Raises `AffectbenchError` where they are not one architecture.
+        """
+        old, new = (dict(each.network.named_parameters()) for each in (base, model))
+        before, after = ({name: value.shape for name, value in each.items()} for each in (old, new))
+        check_shapes(before, after, f"the base of {model.card.name}", model.card.name)
+        changed = {
+            name: value.detach() for name, value in old.items() if not bool((value == new[name]).all())
+        }
+        return cls(model, modules_of(model), changed, digest)
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        return self.modules.types
+
+    @cached_property
+    def shape(self) -> SiteShape:
+        """Layers x types. Raises `AffectbenchError` where layers differ in their modules."""
+        rows = {
+            tuple(self._numel(kind, layer) for kind in self.types) for layer in range(self.modules.layers)
+        }
+        if len(rows) != 1 or 0 in min(rows):
+            raise AffectbenchError(
+                f"the layers of {self.model.card.name} differ in their modules",
+                hint="the site `module` needs layers with the same matrices of the same sizes",
+            )
+        return SiteShape(self.modules.layers, len(self.types), parameters=rows.pop())
+
+    def _numel(self, kind: str, layer: int) -> int:
+        pieces = self.modules.of((kind,), layer, matrices=True)
+        return sum(piece.numel(self.modules.shapes[piece.parameter]) for piece in pieces)
+
+    @contextmanager
+    def under(self, edits: Sequence[Edit]) -> Iterator[None]:
+        """Weights as `edits` say, one after the other, for the length of the block; afterwards, after an
+        error or an interrupt too, they have the bytes they had. Biases go with their weights.
+
+        Raises `AffectbenchError`, before anything is changed, for edits of another model, and for weights
+        that are quantised, shared or not in memory.
+        """
+        wanted = self._wanted(edits)
+        parameters = dict(self.model.network.named_parameters())
+        names = [name for name in parameters if name in wanted]
+        weights = {name: plain(parameters[name], name) for name in names}
+        check_unshared(self.model.network, weights, "the modules of this model cannot be told apart")
+        written = (
+            (Held(weight, (...,), weight.clone()), self._edited(weight, self.base.get(name), wanted[name]))
+            for name, weight in weights.items()
+        )
+        with holding(self.model, written, Intervention(tuple(edits)).digest):
+            yield
+
+    def _wanted(self, edits: Sequence[Edit]) -> dict[str, list[tuple[Piece, Edit, float]]]:
+        """By parameter, its pieces that are edited, and how, in order."""
+        found: dict[str, list[tuple[Piece, Edit, float]]] = {}
+        for edit in edits:
+            if edit.shape != self.shape:
+                raise AffectbenchError(
+                    f"an edit of {edit.shape} modules does not fit {self.model.card.name}",
+                    hint=f"it has {self.shape}: {', '.join(self.types)}",
+                )
+            for layer, (units, places) in edit.by_layer.items():
+                for unit, value in zip(units, edit.value[places], strict=True):
+                    for piece in self.modules.of((self.types[unit],), layer):
+                        if piece.parameter in self.base or edit.operation == "zero":
+                            found.setdefault(piece.parameter, []).append((piece, edit, float(value)))
+        return found
+
+    @staticmethod
+    def _edited(weight: Tensor, base: Tensor | None, wanted: Sequence[tuple[Piece, Edit, float]]) -> Tensor:
+        """A parameter with some pieces edited; changes are scaled in float32, as adapters are merged."""
+        found = weight.clone()
+        before = weight if base is None else base
+        for piece, edit, value in wanted:
+            if edit.operation not in DAMAGES:
+                old = piece.matrices(before).float()
+                made = old + value * (piece.matrices(found).float() - old)
+            else:
+                made = damaged(piece, before, found, edit.operation, int(value))
+            piece.view(found).copy_(piece.shaped(made, weight))
+        return found
+
+    def changes(self, measure: Measure) -> FloatArray:
+        """How large the change of each unit is, (layers, types): see `module_change`."""
+        rows = [[change.value(measure) for change in row] for row in self._changes]
+        return np.array(rows, dtype=np.float64)
+
+    @cached_property
+    def _changes(self) -> list[list[Change]]:
+        parameters = dict(self.model.network.named_parameters())
+
+        def change(kind: str, layer: int) -> Change:
+            found = []
+            for piece in self.modules.of((kind,), layer, matrices=True):
+                now = parameters[piece.parameter].detach()
+                before = self.base.get(piece.parameter, now)
+                found.append(change_of(piece.matrices(before), piece.matrices(now)))
+            return together(found)
+
+        return [[change(kind, layer) for kind in self.types] for layer in range(self.modules.layers)]

@@ -1,0 +1,379 @@
+"""The site `module`: a unit is what an adaptation changed in one weight of a layer, edited and put back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from e2e_content import write_protocol
+from test_module_edit import digest, logits, moved, pair_cards, put  # noqa: F401
+from tiny_models import items, readout, tiny_gpt2, tiny_model, tiny_qwen2
+
+from affectbench import module_ranking
+from affectbench.controls import parameter_matched
+from affectbench.dataset import load_benchmark
+from affectbench.engine import Engine
+from affectbench.errors import AffectbenchError
+from affectbench.evidence import Evidence
+from affectbench.intervention import UNTOUCHED, Edit, Intervention, scale
+from affectbench.model import Model
+from affectbench.model_loading import load_from
+from affectbench.module_edit import FullWeights, Overlay, Pair
+from affectbench.module_loading import attach_base, pair_digest
+from affectbench.module_site import AdaptedModules
+from affectbench.module_types import OTHER, TYPES, modules_of
+from affectbench.plan import checkpoint_of
+from affectbench.recipes import text_adapted
+from affectbench.registry import Registry
+from affectbench.selector import Selection
+from affectbench.session import Session
+from affectbench.sites import MODULE, SiteShape
+from affectbench.study import Study
+from affectbench.targets import Dosing, random_targets, targets_of
+from affectbench.task import InterventionProtocol, TaskFileError, load_as
+
+MODELS = {"qwen2": tiny_qwen2, "phi3": cache(lambda: tiny_model("Phi3", 0)), "gpt2": tiny_gpt2}
+SHIPPED = Path(__file__).resolve().parent.parent / "models/reference/reference-text-adapted"
+
+
+@pytest.fixture(params=MODELS)
+def adapted(request: pytest.FixtureRequest) -> Iterator[tuple[Model, FullWeights]]:
+    """An adapted network with the site, what was adapted, and its digest; the network is shared, so all of it
+    is taken back."""
+    model: Model = MODELS[request.param]()
+    weights = moved(model, [piece.parameter for piece in modules_of(model).pieces])
+    base = {name: model.network.get_parameter(name).detach().clone() for name in weights.tensors}
+    undo = put(model, weights)
+    model.adaptation = AdaptedModules(model, modules_of(model), base, "the base")
+    try:
+        yield model, weights
+    finally:
+        model.adaptation = None
+        undo()
+
+
+def units_of(model: Model, *kinds: str) -> np.ndarray:
+    shape, types = model.site_shape(MODULE), model.weight_changes.types
+    return np.array(
+        [layer * shape.width + types.index(kind) for layer in range(shape.layers) for kind in kinds]
+    )
+
+
+def edit(model: Model, units: np.ndarray, operation: str, value: float = 0.0) -> Intervention:
+    shape = model.site_shape(MODULE)
+    return Intervention((Edit(MODULE, shape, units, operation, np.full(units.shape, value)),))  # type: ignore[arg-type]
+
+
+def weights_under(model: Model, intervention: Intervention) -> dict[str, torch.Tensor]:
+    with model.under(intervention.effective):
+        return {name: value.detach().clone() for name, value in model.network.named_parameters()}
+
+
+def overlaid(model: Model, weights: FullWeights, overlay: Overlay) -> dict[str, torch.Tensor]:
+    """The same weights by the analyses' code, from a network at its base."""
+    now = {name: model.network.get_parameter(name).detach().clone() for name in weights.tensors}
+    base = model.adaptation.base  # type: ignore[union-attr]
+    take_back = put(model, replace(weights, tensors=base))
+    try:
+        with Pair(model, replace(weights, tensors=now)).overlaid(overlay):
+            return {name: value.detach().clone() for name, value in model.network.named_parameters()}
+    finally:
+        take_back()
+
+
+class TestEdits:
+    def test_all_units_at_0_are_the_base_byte_for_byte_and_all_at_1_nothing(self, adapted: Any) -> None:
+        model, _ = adapted
+        shape, before = model.site_shape(MODULE), digest(model)
+        assert shape.parameters
+        assert shape.width == len(modules_of(model).types)
+        everything = np.arange(shape.units)
+        found = weights_under(model, scale(MODULE, shape, everything, 0.0))
+        for name, value in model.adaptation.base.items():
+            assert torch.equal(found[name], value)
+        assert digest(model) == before
+        assert scale(MODULE, shape, everything, 1.0).effective == ()
+
+    @pytest.mark.parametrize("kind", ["k", "up"])
+    @pytest.mark.parametrize("operation", ["reset", "zero", "noise", "shuffle"])
+    def test_damage_is_that_of_the_analyses(self, adapted: Any, kind: str, operation: str) -> None:
+        model, weights = adapted
+        before, units = digest(model), units_of(model, kind)
+        made = edit(model, units, "scale" if operation == "reset" else operation)
+        types = model.weight_changes.types
+        expected = overlaid(model, weights, Overlay((*types, OTHER), (kind,), operation))  # type: ignore[arg-type]
+        found = weights_under(model, made)
+        assert any(not torch.equal(found[name], value) for name, value in weights.tensors.items())
+        for name, value in expected.items():
+            assert torch.equal(found[name], value), name
+        assert digest(model) == before
+
+    def test_a_gain_multiplies_the_change_of_its_units_alone(self, adapted: Any) -> None:
+        model, weights = adapted
+        found = weights_under(
+            model, scale(MODULE, model.site_shape(MODULE), units_of(model, "down")[:1], 3.0)
+        )
+        (piece, *_) = model.adaptation.modules.of(("down",), 0, matrices=True)
+        old, new = model.adaptation.base[piece.parameter], weights.tensors[piece.parameter]
+        torch.testing.assert_close(found[piece.parameter], old + 3 * (new - old), rtol=1e-5, atol=1e-6)
+        own = {each.parameter for each in model.adaptation.modules.of(("down",), 0)}
+        assert all(
+            torch.equal(found[name], value) for name, value in weights.tensors.items() if name not in own
+        )
+
+    def test_two_edits_of_a_unit_multiply(self, adapted: Any) -> None:
+        model, _ = adapted
+        shape, units = model.site_shape(MODULE), units_of(model, "up")
+        twice = Intervention(scale(MODULE, shape, units, 2.0).edits + scale(MODULE, shape, units, 0.5).edits)
+        for name, value in weights_under(model, twice).items():
+            torch.testing.assert_close(value, dict(model.network.named_parameters())[name].detach())
+
+    def test_weights_come_back_after_an_error(self, adapted: Any) -> None:
+        model, _ = adapted
+        before = digest(model)
+
+        def interrupted() -> None:
+            with model.under(edit(model, units_of(model, "up"), "zero").effective):
+                assert digest(model) != before
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+        assert digest(model) == before
+        assert model.folds == ()
+
+    def test_changes_are_frobenius_norms(self, adapted: Any) -> None:
+        model, weights = adapted
+        found = model.weight_changes.changes("absolute")
+        for layer in range(found.shape[0]):
+            for place, kind in enumerate(model.weight_changes.types):
+                square = 0.0
+                for piece in model.adaptation.modules.of((kind,), layer, matrices=True):
+                    name = piece.parameter
+                    difference = piece.view(weights.tensors[name]) - piece.view(model.adaptation.base[name])
+                    square += float(difference.square().sum())
+                assert found[layer, place] == pytest.approx(square**0.5, rel=1e-4)
+
+
+class TestEngine:
+    def answers(self, engine: Engine, interventions: Sequence[Intervention]) -> np.ndarray:
+        return engine.predict(items(engine.model), readout(engine.model), interventions).scores
+
+    def test_each_intervention_is_answered_by_its_own_weights(self, adapted: Any) -> None:
+        model, weights = adapted
+        before = digest(model)
+        neurons = scale("neuron", model.shape, np.arange(5), 0.0)
+        reset, zero = edit(model, units_of(model, "v"), "scale"), edit(model, units_of(model, "up"), "zero")
+        both = Intervention(reset.edits + neurons.edits)
+        found = self.answers(Engine(model), [zero, UNTOUCHED, reset, neurons, both])
+        assert digest(model) == before
+        for place, intervention in enumerate([zero, UNTOUCHED, reset, neurons]):
+            if intervention.parts[0]:
+                undo = put(model, replace(weights, tensors=weights_under(model, intervention)))
+                expected = self.answers(Engine(model), [UNTOUCHED])[0]
+                again = self.answers(Engine(model), [neurons])[0] if intervention is reset else None
+                undo()
+                if again is not None:
+                    np.testing.assert_allclose(found[4], again, rtol=1e-5, atol=1e-6)
+            else:
+                expected = self.answers(Engine(model), [intervention])[0]
+            np.testing.assert_allclose(found[place], expected, rtol=1e-5, atol=1e-6)
+        assert not np.allclose(found[0], found[1])
+        assert not np.allclose(found[2], found[1])
+
+    def test_an_error_in_a_pass_leaves_the_weights(
+        self, adapted: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        model, _ = adapted
+        before, engine = digest(model), Engine(model)
+
+        def fail(*_args: object, **_named: object) -> None:
+            assert digest(model) != before
+            raise ZeroDivisionError
+
+        self.answers(engine, [UNTOUCHED])
+        monkeypatch.setattr(model, "decode", fail)
+        with pytest.raises(ZeroDivisionError) as caught:
+            self.answers(engine, [edit(model, units_of(model, "up"), "noise")])
+        assert digest(model) == before
+        del caught
+
+
+SHAPE = SiteShape(3, 4, parameters=(10, 10, 5, 20))
+
+
+def selection(*units: int) -> Selection:
+    return Selection(MODULE, SHAPE, ("anger", "joy"), (np.array(units),) * 2)
+
+
+class TestControls:
+    @pytest.mark.parametrize("units", [(0, 4, 8), (3, 7, 11), (2, 6), (0, 1, 2, 3)])
+    def test_random_modules_have_as_many_parameters(self, units: tuple[int, ...]) -> None:
+        sizes = np.tile(SHAPE.parameters, SHAPE.layers)
+        draws = parameter_matched(selection(*units), 50, 0)
+        wanted = int(sizes[list(units)].sum())
+        for drawn in draws:
+            left = wanted - int(sizes[drawn].sum())
+            assert 0 <= left < np.delete(sizes, drawn).min(), "no further unit would have fitted"
+        assert np.mean([sizes[drawn].sum() == wanted for drawn in draws]) > 0.8
+        assert len({tuple(drawn) for drawn in draws}) > 1
+        assert all(len(set(drawn.tolist())) == len(drawn) for drawn in draws)
+        again = parameter_matched(selection(*units), 50, 0)
+        assert all(np.array_equal(one, other) for one, other in zip(draws, again, strict=True))
+
+    def test_the_controls_of_a_selection_of_modules_are_these(self) -> None:
+        expected = parameter_matched(selection(0, 4), 5, 7)
+        found = random_targets(selection(0, 4), 5, 7)
+        assert [each[0].units.tolist() for each in found] == [drawn.tolist() for drawn in expected]
+
+    def test_a_selection_keeps_its_parameters(self, tmp_path: Path) -> None:
+        selection(0, 5).save(tmp_path / "s.safetensors")
+        assert Selection.load(tmp_path / "s.safetensors").shape == SHAPE
+
+
+class TestProtocols:
+    def test_damage_becomes_an_edit_of_weights(self, tmp_path: Path) -> None:
+        arms = {
+            "suppress": {"operation": "noise", "doses": [0]},
+            "amplify": {"operation": "scale", "doses": [2]},
+        }
+        path = write_protocol(tmp_path, name="damages", site=MODULE, positions="all", arms=arms)
+        dosing = Dosing(load_as(path, InterventionProtocol), {})
+        (target, _) = targets_of(selection(1, 5))
+        noise, gain = dosing.of("suppress", 0.0, target), dosing.of("amplify", 2.0, target)
+        assert [each.operation for each in noise.edits] == ["noise"]
+        assert gain.digest == scale(MODULE, SHAPE, np.array([1, 5]), 2.0).digest
+
+    @pytest.mark.parametrize(
+        ("changes", "reason"),
+        [
+            ({"site": "neuron", "operation": "zero"}, "one of scale, mean, project"),
+            ({"site": MODULE, "operation": "mean"}, "one of scale, zero, noise, shuffle"),
+            ({"site": MODULE, "operation": "zero", "positions": "content"}, "weights act at all positions"),
+            ({"site": MODULE, "operation": "zero", "amplify": "add"}, "is amplified by `scale`"),
+        ],
+    )
+    def test_what_does_not_fit_is_refused(self, tmp_path: Path, changes: dict[str, str], reason: str) -> None:
+        arms = {
+            "suppress": {"operation": changes["operation"], "doses": [0]},
+            "amplify": {"operation": changes.get("amplify", "scale"), "doses": [2]},
+        }
+        path = write_protocol(
+            tmp_path, name="wrong", site=changes["site"], positions=changes.get("positions", "all"), arms=arms
+        )
+        with pytest.raises(TaskFileError, match=reason):
+            load_as(path, InterventionProtocol)
+
+    def test_weights_are_damaged_nowhere_else(self) -> None:
+        with pytest.raises(AffectbenchError, match="an edit 'zero' of site 'neuron'"):
+            Edit("neuron", SiteShape(2, 3), np.array([1]), "zero", np.zeros(1))
+        with pytest.raises(AffectbenchError, match="an edit 'add' of site 'module'"):
+            Edit(MODULE, SHAPE, np.array([1]), "add", np.zeros(1))
+
+
+class TestPairs:
+    @pytest.mark.parametrize("name", ["pair-full", "pair-lora"])
+    def test_a_card_that_is_a_pair_has_the_site(self, pair_cards: Path, name: str) -> None:  # noqa: F811
+        registry = Registry([pair_cards], installed=False)
+        card = registry.model(name)
+        model, base = (
+            load_from(registry, each, str(each.folder), "cpu") for each in (card, registry.model("pair-base"))
+        )
+        with pytest.raises(AffectbenchError, match="no base to compare its weights with"):
+            model.site_shape(MODULE)
+        attach_base(registry, card, model)
+        shape = model.site_shape(MODULE)
+        with model.under(scale(MODULE, shape, np.arange(shape.units), 0.0).effective):
+            for kind in model.weight_changes.types:
+                for piece in model.adaptation.modules.of((kind,), matrices=True):  # type: ignore[union-attr]
+                    now, old = (each.network.get_parameter(piece.parameter) for each in (model, base))
+                    assert torch.equal(piece.view(now.detach()), piece.view(old.detach()))
+        assert pair_digest(registry, card) == model.weight_changes.digest
+
+    def test_a_model_without_a_base_is_refused_before_it_is_loaded(self, pair_cards: Path) -> None:  # noqa: F811
+        registry = Registry([pair_cards], installed=False)
+        with pytest.raises(AffectbenchError, match="pair-base is no pair"):
+            pair_digest(registry, registry.model("pair-base"))
+
+
+class TestShipped:
+    """The shipped pair, and selectors on it."""
+
+    @pytest.fixture(scope="class")
+    def session(self) -> Session:
+        registry = Registry(installed=False)
+        card = registry.model("reference-text-adapted")
+        model = load_from(registry, card, checkpoint_of(card), "cpu")
+        attach_base(registry, card, model)
+        benchmark = registry.benchmark("reference-narratives")
+        return Session(model, benchmark, load_benchmark(benchmark, limit=3), registry.benchmark)
+
+    def study(self, session: Session) -> Study:
+        found = session.items("identification")
+        nothing = Evidence(
+            session.benchmark.labels, MODULE, "answer", session.model.site_shape(MODULE), np.full(7, 3),
+            np.ones(7), {},
+        )  # fmt: skip
+        return Study(
+            nothing, nothing, found, session.readout, 0,
+            lambda edits: session.engine.predict(found, session.readout, edits), engine=session.engine,
+        )  # fmt: skip
+
+    def select(self, session: Session, name: str) -> Selection:
+        selector = Registry(installed=False).selector(name)()
+        return selector.select(self.study(session), 4)
+
+    @pytest.mark.parametrize("kind", ["q", "k", "v", "o", "gate", "up", "down"])
+    def test_a_type_is_all_its_layers_for_every_emotion(self, session: Session, kind: str) -> None:
+        found = self.select(session, f"module_{kind}")
+        place = ("q", "k", "v", "o", "gate", "up", "down").index(kind)
+        assert [units.tolist() for units in found.units] == [[7 * layer + place for layer in range(4)]] * 7
+
+    def test_change_ranks_by_the_relative_norm(self, session: Session) -> None:
+        found = self.select(session, "module_change").units[0]
+        relative = session.model.weight_changes.changes("relative").ravel()
+        assert found.tolist() == np.argsort(-relative)[:4].tolist()
+
+    def test_causal_ranks_by_what_a_reset_takes_from_an_emotion_alone(self, session: Session) -> None:
+        found, study = self.select(session, "module_causal"), self.study(session)
+        resets = [scale(MODULE, study.shape, np.array([unit]), 0.0) for unit in range(study.shape.units)]
+        scores = study.predict([UNTOUCHED, *resets]).scores.astype(np.float64)
+        gold = study.items.gold
+        drops = []
+        for item, label in enumerate(gold):
+            drop = scores[0, item] - scores[1:, item]
+            drops.append(drop[:, label] - np.delete(drop, label, axis=1).mean(axis=1))
+        means = np.stack([np.stack(drops)[gold == label].mean(axis=0) for label in range(7)])
+        for label in range(7):
+            own = means[label] - np.delete(means, label, axis=0).mean(axis=0)
+            np.testing.assert_allclose(found.scores[label], own, rtol=1e-4, atol=1e-5)  # type: ignore[index]
+        shuffled = self.select(session, "module_shuffled")
+        assert not np.allclose(shuffled.scores, found.scores)  # type: ignore[arg-type]
+
+    def test_a_type_that_is_not_there_is_named(
+        self, session: Session, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module_ranking.ModuleType, "kind", "experts", raising=False)
+        with pytest.raises(AffectbenchError, match="no modules of type 'experts'"):
+            module_ranking.ModuleType().select(self.study(session), 4)
+
+    def test_it_is_what_its_recipe_says(self) -> None:
+        summary = json.loads((SHIPPED / "adaptation.json").read_text())
+        plan = text_adapted.Plan(TYPES, text_adapted.RANK, text_adapted.RATE, 0)
+        assert summary["plan"] == json.loads(json.dumps(asdict(plan)))
+        assert summary["budget"] == asdict(text_adapted.BUDGET)
+
+    @pytest.mark.slow
+    def test_it_names_emotions_and_nothing_else(self) -> None:
+        found = text_adapted.figures(SHIPPED)
+        card = (SHIPPED / "README.md").read_text(encoding="utf-8")
+        assert found["uar.narratives.adapted"] > 75
+        assert max(value for name, value in found.items() if name != "uar.narratives.adapted") < 25
+        assert all(f"{value:.1f} %" in card for value in found.values())

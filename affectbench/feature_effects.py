@@ -249,7 +249,7 @@ def recovered(effects: Effects, truth: Mapping[str, Any] | None, width: int) -> 
     )
     value = None if told.decoy_auroc is None else Estimate(value=told.decoy_auroc)
     text = "AUROC of effects, planted features against decoys, mean over emotions:"
-    return [(Finding(name="planted", text=text, value=value), table)]
+    return [(Finding(name="planted-auroc", text=text, value=value), table)]
 
 
 def _first(items: Items, most: int) -> Items:

@@ -157,6 +157,13 @@ class TestShipped:
         assert {row[0] for row in rows(matched).values()} == {content.n["matched_items"]}
         assert content.n["ablated_features"] == 7 * 6
 
+    def test_parts_have_names_of_their_own_and_planted_features_are_among_them(
+        self, content: Content
+    ) -> None:
+        names = [part.name for part in (*content.findings, *content.matrices, *content.tables)]
+        assert len(set(names)) == len(names)
+        assert {"planted", "planted-auroc"} <= set(names)
+
     def test_the_same_seed_gives_the_same(self, session: Session, content: Content) -> None:
         assert analyse(Asked(session, 0, SETTINGS)) == content
 

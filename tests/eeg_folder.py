@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -102,3 +103,59 @@ def task(**changes: object) -> dict[str, object]:
         "metrics": ["rsa_spearman", "cka_linear"],
     }  # fmt: skip
     return content | changes
+
+
+def write_runs(root: Path, story: Story, states: Sequence[States], plant: Plant, subjects: int) -> None:
+    """The same listeners laid out as ds004408 is: a recording a sound, which begins with it, words in
+    TextGrids, no events; an unnamed first column in channels.tsv, and mains that are ``n/a``."""
+    source = drive(story, states, plant, RATE)
+    write_sounds(root, story)
+    for segment in story.sounds:
+        number = segment.removeprefix("segment-")
+        (root / "stimuli" / f"part{number}.TextGrid").write_text(textgrid(story, segment), encoding="utf-8")
+    for place in range(subjects):
+        recording = simulated(story, source, plant, head_model(), subject=place, seed=5, rate=RATE)
+        for segment, start in story.starts.items():
+            first, count = round(start * RATE), round((len(story.sounds[segment]) / SAMPLE_RATE + 1.5) * RATE)
+            run = replace(recording, data=recording.data[:, first : first + count])
+            write_run(root, f"{place + 1:03d}", segment.removeprefix("segment-"), run)
+
+
+def write_run(root: Path, subject: str, run: str, recording: Recording) -> None:
+    info = mne.create_info(list(recording.names), recording.rate, list(recording.types))
+    raw = mne.io.RawArray(recording.data, info, verbose="error")
+    path = mne_bids.BIDSPath(subject=subject, task="story", run=run, datatype="eeg", root=root)
+    mne_bids.write_raw_bids(raw, path, format="BrainVision", allow_preload=True, verbose="error")
+    channels = Path(path.copy().update(suffix="channels", extension=".tsv").fpath)
+    header, *rows = channels.read_text(encoding="utf-8-sig").splitlines()
+    numbered = [f"\t{header}", *(f"{place}\t{row}" for place, row in enumerate(rows))]
+    channels.write_text("\n".join(numbered) + "\n", encoding="utf-8")
+    sidecar = Path(path.copy().update(suffix="eeg", extension=".json").fpath)
+    facts = json.loads(sidecar.read_text(encoding="utf-8-sig"))
+    sidecar.write_text(json.dumps(facts | {"PowerLineFrequency": "n/a"}), encoding="utf-8")
+
+
+def textgrid(story: Story, segment: str) -> str:
+    """A short TextGrid of one sound, with ``sp`` where nobody speaks."""
+    seconds = len(story.sounds[segment]) / SAMPLE_RATE
+    intervals: list[tuple[float, float, str]] = []
+    at = 0.0
+    for word in (word for word in story.words if word.segment == segment):
+        if word.heard > at + 1e-6:
+            intervals.append((at, word.heard, "sp"))
+        at = word.heard + word.duration
+        intervals.append((word.heard, at, word.text))
+    intervals.append((at, seconds, "sp"))
+    lines = ['File type = "ooTextFile"', 'Object class = "TextGrid"', "", "0", str(seconds), "<exists>", "1",
+             '"IntervalTier"', '"words"', "0", str(seconds), str(len(intervals))]  # fmt: skip
+    for start, end, text in intervals:
+        lines += [str(start), str(end), f'"{text}"']
+    return "\n".join(lines) + "\n"
+
+
+RUNS = {
+    "reader": "recordings", "format": "bids", "task": "story", "sounds": "stimuli/part{segment}.wav",
+    "words": {"kind": "textgrid", "path": "stimuli/part{segment}.TextGrid", "pause": 0.3},
+    "handling": {"montage": "easycap-M10", "line": 50.0, "rate": 50.0},
+}  # fmt: skip
+"""The source of such a folder."""

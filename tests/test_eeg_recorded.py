@@ -16,8 +16,9 @@ from e2e_content import Outcome, run_cli  # noqa: F401
 
 pytest.importorskip("mne_bids", reason="the extra `eeg` is not installed")
 
-from eeg_folder import RATE, SHIFT, task, write_folder
+from eeg_folder import RATE, RUNS, SHIFT, task, write_folder, write_runs
 
+from affectbench.alignment.features import States
 from affectbench.alignment.gathering import recorded_ground
 from affectbench.alignment.grid import interval_means
 from affectbench.alignment.head import head_model
@@ -42,14 +43,26 @@ def story() -> Story:
 
 
 @pytest.fixture(scope="module")
-def made(story: Story, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory of data with the folder ``story``."""
+def states(story: Story) -> list[States]:
     registry = Registry(installed=False)
     card = registry.model("reference-audio")
     engine = Engine(load_from(registry, card, checkpoint_of(card), "cpu"))
-    states = heard(engine, story.pieces, story.sounds, "residual")[0]
+    return heard(engine, story.pieces, story.sounds, "residual")[0]
+
+
+@pytest.fixture(scope="module")
+def made(story: Story, states: list[States], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of data with the folder ``story``."""
     root = tmp_path_factory.mktemp("data")
     write_folder(root / "story", story, states, PLANT, SUBJECTS)
+    return root
+
+
+@pytest.fixture(scope="module")
+def runs(story: Story, states: list[States], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a recording a sound, as ds004408."""
+    root = tmp_path_factory.mktemp("runs")
+    write_runs(root / "story", story, states, PLANT, SUBJECTS)
     return root
 
 
@@ -132,6 +145,52 @@ class TestGround:
         events = next((data / "story" / "sub-002").rglob("*_events.tsv"))
         events.write_text(events.read_text() + "\n", encoding="utf-8")
         assert ground_of(data).digest != before
+
+
+class TestRuns:
+    """A recording a sound, words in TextGrids, no events, no sentences: as ds004408."""
+
+    def test_pauses_make_the_sentences_and_every_run_is_a_segment(self, runs: Path, story: Story) -> None:
+        ground = ground_of(runs, source=RUNS)
+        assert ground.subjects == ["001", "002", "003"]
+        assert list(ground.line.starts) == ["1", "2"]
+        assert [len(each.files) for each in ground.listeners] == [2, 2, 2]
+        assert len(ground.pieces) == len(story.pieces)
+        for ours, theirs in zip(ground.pieces, story.pieces, strict=True):
+            assert [word.text for word in ours.words] == [word.text for word in theirs.words]
+            assert ours.heard == pytest.approx(theirs.heard, abs=1e-6)
+
+    def test_they_are_what_one_long_recording_is(self, runs: Path, made: Path) -> None:
+        """The oracle: the same listeners in one file each, timed by events."""
+        handling = {"montage": "easycap-M10", "bad": "none"}
+        apart = ground_of(runs, source=RUNS | {"handling": handling})
+        whole = ground_of(made, **source(handling=handling))
+        ours, theirs = apart.recording(1), whole.recording(1)
+        for one, other in zip(apart.pieces[1:], whole.pieces[1:], strict=True):
+            if one.heard < 1.0:  # A run has nothing before its sound to filter with.
+                continue
+            mine = interval_means(ours.data, RATE, one.start, 8, 12.5).ravel()
+            there = interval_means(theirs.data, RATE, other.start, 8, 12.5).ravel()
+            assert np.corrcoef(mine, there)[0, 1] > 0.95
+
+    def test_a_subject_without_a_run_is_left_out(self, runs: Path, tmp_path: Path) -> None:
+        shutil.copytree(runs, tmp_path / "data")
+        for path in (tmp_path / "data" / "story" / "sub-002").rglob("*run-2*"):
+            path.unlink()
+        notes: list[str] = []
+        assert ground_of(tmp_path / "data", notes, source=RUNS).subjects == ["001", "003"]
+        assert any("002 is left out: it has not heard segment 2" in note for note in notes)
+
+    def test_files_of_a_pattern_instead_of_bids(self, runs: Path) -> None:
+        """Types are then not declared: the sound on Aux5 must be."""
+        files = {"format": "files", "files": "sub-{subject}/eeg/sub-{subject}_task-story_run-{run}_eeg.vhdr"}
+        with pytest.raises(AffectbenchError, match="'VEOG' is EEG by type"):
+            ground_of(runs, source=RUNS | files).recording(0)
+        handling = RUNS["handling"] | {"channels": {"VEOG": "eog", "Aux5": "misc"}}  # type: ignore[operator]
+        found = ground_of(runs, source=RUNS | files | {"handling": handling})
+        assert found.channels == head_model().names
+        theirs = ground_of(runs, source=RUNS)
+        np.testing.assert_array_equal(found.recording(2).data, theirs.recording(2).data)
 
 
 class TestTraps:

@@ -5,6 +5,7 @@ sounds begin in a recording.
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from affectbench.yaml_loading import suggest
 
 JITTER = 0.05
 """Seconds by which words of one segment may disagree about when its sound began in a recording."""
+ROUNDED = 1e-3
 NOTHING = ("", "n/a", "nan")
 
 
@@ -177,9 +179,30 @@ def textgrid_words(path: Path, segment: str, rule: TextGridWords, first: int = 1
 
 
 def _tier(path: Path, name: str) -> list[tuple[float, float, str]]:
-    """The intervals of a tier, by time."""
+    """The intervals of a tier, by time. What overlaps by less than a millisecond was rounded."""
+    tiers = {
+        each["name"]: each["entries"] for each in _parsed(path)["tiers"] if each["class"] == "IntervalTier"
+    }
+    lowered = {each.lower(): each for each in tiers}
+    if name.lower() not in lowered:
+        raise AffectbenchError(
+            f"{path} has no tier {name!r}{suggest(name, tiers)}", hint=f"tiers: {', '.join(tiers)}"
+        )
+    found = sorted(
+        (float(start), float(end), str(label)) for start, end, label in tiers[lowered[name.lower()]]
+    )
+    for (_, end, label), (start, _, following) in itertools.pairwise(found):
+        if start < end - ROUNDED:
+            raise AffectbenchError(
+                f"{path}: {label!r} and {following!r} overlap at {start:.3f} s",
+                hint="a tier holds one word at a time: mend the file in Praat",
+            )
+    return found
+
+
+def _parsed(path: Path) -> Any:
     try:
-        from praatio import textgrid
+        from praatio.utilities import textgrid_io
     except ImportError as error:
         raise AffectbenchError(
             f"TextGrids need praatio, which cannot be imported: {error}",
@@ -187,18 +210,12 @@ def _tier(path: Path, name: str) -> list[tuple[float, float, str]]:
         ) from error
     if not path.is_file():
         raise AffectbenchError(f"there is no TextGrid {path}")
+    content = path.read_bytes()
+    wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:
-        grid: Any = textgrid.openTextgrid(str(path), includeEmptyIntervals=False, reportingMode="error")
-        names = {each.lower(): each for each in grid.tierNames}
+        return textgrid_io.parseTextgridStr(content.decode("utf-16" if wide else "utf-8-sig"), False)
     except Exception as error:  # Of many kinds, for a file that comes from outside.
         raise AffectbenchError(
             f"{path} cannot be read as a TextGrid: {type(error).__name__}: {error}",
-            hint="was the file fetched whole? Intervals of a tier may not overlap",
+            hint="was the file fetched whole, and is it UTF-8 or UTF-16?",
         ) from error
-    if name.lower() not in names:
-        raise AffectbenchError(
-            f"{path} has no tier {name!r}{suggest(name, grid.tierNames)}",
-            hint=f"tiers: {', '.join(grid.tierNames)}",
-        )
-    entries = grid.getTier(names[name.lower()]).entries
-    return sorted((float(each.start), float(each.end), str(each.label)) for each in entries)

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -138,6 +139,10 @@ class AudioLanguageModel(Model):
             f"family {self.name!r} does not say how many embeddings its audio tower makes of {frames} frames",
             hint="the family file must override `audio_length`",
         )
+
+    def embeddings_of(self, samples: int) -> int:
+        """Embeddings of a clip of so many samples: that rule, applied to silence."""
+        return self.audio_length(self.frames(self.audio_inputs(np.zeros(samples, dtype=np.float32))))
 
     def frames(self, inputs: Mapping[str, Tensor]) -> int:
         """The number that `audio_length` takes, of the clip behind `inputs`."""

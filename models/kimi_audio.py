@@ -110,6 +110,10 @@ class KimiAudio(AudioLanguageModel):
             found.append(frames[: size * STACKED].reshape(size, -1))
         return torch.cat(found)
 
+    def embeddings_of(self, samples: int) -> int:
+        whole, rest = divmod(samples, WINDOW)
+        return whole * (WINDOW // SAMPLES_A_TOKEN) + -(-rest // SAMPLES_A_TOKEN)
+
     @torch.no_grad()
     def audio_embeddings(self, waveform: Any) -> Tensor:
         """Raises `AffectbenchError` where there are not as many tokens as features."""

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from affectbench.engine import Engine
 
 RESIDUAL = "residual"
-SECONDS = (4, 12)
-"""Lengths of the two silent clips from which the time of a token is read."""
+SECONDS = ((12, 24), (30, 60))
+"""Lengths of two silent clips from which the time of a token is read: whole windows of every family. The
+second pair is for towers that hear 30 s of silence with any shorter clip."""
 SLACK = 1.5
 """Tokens by which their number may differ from the length of a sound: towers pad or cut its end."""
 
@@ -48,27 +49,32 @@ class States:
 
 
 def token_seconds(model: AudioLanguageModel) -> float:
-    """Seconds of sound behind one token: what the family's counting rule adds for a longer clip."""
-    counts = []
-    for seconds in SECONDS:
-        inputs = model.audio_inputs(np.zeros(seconds * SAMPLE_RATE, dtype=np.float32))
-        counts.append(model.audio_length(model.frames(inputs)))
-    if counts[1] <= counts[0]:
-        raise AffectbenchError(
-            f"{model.card.name} makes {counts[0]} and {counts[1]} embeddings of {SECONDS[0]} and "
-            f"{SECONDS[1]} s",
-            hint="a family whose tokens do not grow with the sound has no time of a token",
-        )
-    return (SECONDS[1] - SECONDS[0]) / (counts[1] - counts[0])
+    """Seconds of sound behind one token: what the family's counting rule adds for a longer clip.
+
+    Raises `AffectbenchError` where it adds nothing.
+    """
+    for first, second in SECONDS:
+        counts = [model.embeddings_of(seconds * SAMPLE_RATE) for seconds in (first, second)]
+        if counts[1] > counts[0]:
+            return (second - first) / (counts[1] - counts[0])
+    raise AffectbenchError(
+        f"{model.card.name} makes {counts[0]} and {counts[1]} embeddings of {first} and {second} s",
+        hint="a family whose tokens do not grow with the sound has no time of a token",
+    )
 
 
 def token_spans(model: AudioLanguageModel, samples: int, tokens: int) -> Spans:
     """Start and end (tokens, 2) in seconds of the tokens of a clip.
 
-    Raises `AffectbenchError` where their number does not fit the clip's length.
+    A tower may hear a clip with silence up to a whole window: tokens of that silence lie behind the end of
+    the sound. Raises `AffectbenchError` where the number of tokens does not fit the clip's length.
     """
     step, seconds = token_seconds(model), samples / SAMPLE_RATE
-    if abs(tokens * step - seconds) > SLACK * step:
+    fits = abs(tokens * step - seconds) <= SLACK * step
+    if not fits and tokens * step > seconds:
+        window = round(tokens * step * SAMPLE_RATE)
+        fits = model.embeddings_of(samples) == tokens == model.embeddings_of(window)
+    if not fits:
         raise AffectbenchError(
             f"{model.card.name}: {tokens} tokens of {step * 1000:.0f} ms for {seconds:.2f} s of sound",
             hint="the clip is longer than the model's window, or the family's `audio_length` is not its "
@@ -98,13 +104,15 @@ def hidden_states(
     interventions: Sequence[Intervention] = (UNTOUCHED,),
     site: str = RESIDUAL,
 ) -> list[States]:
-    """States of one prepared sound under each intervention, all in one pass.
+    """States of one prepared sound under each intervention, all in one pass; tokens of silence that a tower
+    puts behind it are left out.
 
     Raises `AffectbenchError` for a site that the model does not have, and where tokens and time disagree.
     """
     model: Any = engine.model
     heard = (item.roles & AUDIO).bool()
     spans = token_spans(model, samples, int(heard.sum()))
+    sounding = spans[:, 0] < samples / SAMPLE_RATE - 1e-9
     batch = model.collate([item])
     with _read(model, site) as found, engine.editing(list(interventions)) as edits:
         edits.roles = batch.roles
@@ -113,7 +121,7 @@ def hidden_states(
     names = point_names(model, site)
     layers = [found[place][:, heard.to(found[place].device)] for place in range(len(names))]
     values = torch.stack([layer.double().cpu() for layer in layers], dim=1).numpy()
-    return [States(names, each, spans) for each in values]
+    return [States(names, each[:, sounding], spans[sounding]) for each in values]
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """The alignment board: what switching emotion units off takes from alignment with EEG, and how models align.
 
 It is made of stored analyses alone: one row for each ``eeg-intervention``, one table for each
-``eeg-alignment``. Rows compare where task, planted model, protocol, draws and seed are the same.
+``eeg-alignment``. Rows compare where task, recordings (or planted model), protocol, draws
+and seed are the same.
 """
 
 from __future__ import annotations
@@ -85,6 +86,16 @@ class Board:
     further: list[str]
     rows: list[Row]
 
+    @property
+    def simulated(self) -> bool:
+        """Whether nobody listened."""
+        return "recordings" not in self.rows[0].analysis.hashes.inputs
+
+    @property
+    def instrument(self) -> bool:
+        """Whether all of its models were built to calibrate."""
+        return all(row.analysis.instrument for row in self.rows)
+
 
 @dataclass(frozen=True)
 class Models:
@@ -129,7 +140,7 @@ def _figures(analysis: Analysis) -> list[tuple[str, str, str]]:
 
 def _key(analysis: Analysis) -> tuple[str, ...]:
     inputs, settings = analysis.hashes.inputs, analysis.settings
-    hashes = [inputs.get(name, "") for name in ("task", "planted", "protocol")]
+    hashes = [inputs.get(name, "") for name in ("task", "planted", "recordings", "protocol")]
     return (analysis.task, str(settings.get("protocol", "")), *hashes, str(settings.get("draws", "")),
             str(analysis.seed))  # fmt: skip
 

@@ -212,6 +212,20 @@ class TestBoard:
         settings = {**other.settings, "draws": 5}
         assert len(intervention_boards([*self.rows(), other.model_copy(update={"settings": settings})])) == 2
 
+    def test_recordings_of_people_are_no_simulation_and_stand_apart(self, tmp_path: Path) -> None:
+        simulated = row("best", (0.3, 0.25, 0.35), (0.04, 0.05, 0.04))
+        hashes = simulated.hashes.model_copy(update={"inputs": {"recordings": "r" * 16}})
+        heard = simulated.model_copy(update={"hashes": hashes, "instrument": False, "name": "heard"})
+        boards = intervention_boards([simulated, heard])
+        assert sorted((board.simulated, board.instrument) for board in boards) == [
+            (False, False),
+            (True, True),
+        ]
+        build_site([], tmp_path / "site", analyses=[heard])
+        assert "listeners are simulated" not in (tmp_path / "site" / "alignment.html").read_text()
+        build_site([], tmp_path / "site", analyses=[simulated])
+        assert "listeners are simulated" in (tmp_path / "site" / "alignment.html").read_text()
+
     def test_a_selector_without_units_has_a_row_and_a_reason(self) -> None:
         failed = row("broken", (0, 0, 0), (1, 1, 1)).model_copy(
             update={"tables": [], "findings": [Finding(name="error", text="No units of broken: 3 items")]}

@@ -167,7 +167,9 @@ class Aligning:
         )  # fmt: skip
         with closing(workshop):
             parts = made.parts(workshop)
-        analysis = record(made, parts, self.request.command, started, workshop)
+        analysis = record(
+            made, parts, self.request.command, started, workshop, instrument=self._instrument(made)
+        )
         store.write(analysis)
         workshop.forget()
         self._say(f"{made.name}: {made.title}")
@@ -235,6 +237,15 @@ class Aligning:
         found = recorded_ground(self.task, root, self._say)
         self.advance(f"looking into {root}", 1, 1)
         return found
+
+    def _instrument(self, made: Made) -> bool:
+        """Whether an analysis says nothing about people, or about real models."""
+        from affectbench.plan import card_of
+
+        models = (made.model,) if made.model else self.models
+        return isinstance(self.task.source, SimulatedEeg) or any(
+            card_of(self.registry, model).instrument for model in models
+        )
 
     def _heard_digest(self) -> dict[str, str]:
         """What the recordings follow from beside the task."""

@@ -81,10 +81,16 @@ def failed(analysis: Analysis) -> bool:
 
 
 def record(
-    made: Made, parts: dict[str, Any], command: str, started: tuple[float, float], workshop: Workshop
+    made: Made,
+    parts: dict[str, Any],
+    command: str,
+    started: tuple[float, float],
+    workshop: Workshop,
+    *,
+    instrument: bool,
 ) -> Analysis:
     """The sealed analysis. What came from the journal counts at the cost it had; `started`: the clocks of
-    wall and CPU when it began."""
+    wall and CPU when it began; `instrument`: listeners are simulated, or a model is built to calibrate."""
     from affectbench.memory import peak_memory_mib
 
     wall = time.monotonic() - started[0]
@@ -96,7 +102,7 @@ def record(
         description=TOLD[made.kind.removeprefix("eeg-")],
         model=made.model,
         task=made.task,
-        instrument=True,
+        instrument=instrument,
         settings=made.settings,
         seed=made.seed,
         hashes=made.hashes,

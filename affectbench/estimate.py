@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from affectbench.analysis_load import with_analyses
 from affectbench.checkpoint import fetching
 from affectbench.engine import CPU_TOKENS, GPU_TOKENS
 from affectbench.errors import AffectbenchError
@@ -21,7 +22,7 @@ from affectbench.pieces import ITEMS_A_BATCH
 from affectbench.placement import Options, Order
 from affectbench.record import Record
 from affectbench.registry import Registry
-from affectbench.workload import Workload, workload
+from affectbench.workload import Workload, growth_of, workload
 
 MIB = 1 << 20
 LIBRARIES_MIB = 900
@@ -54,12 +55,14 @@ class Size:
 
 @dataclass
 class Estimate:
-    """What one job takes. None stands for what cannot be known, and `unknown` says why."""
+    """What one job takes, its `analyses` with it. None stands for what cannot be known, and `unknown` says
+    why."""
 
     model: str
     task: str
     cells: int
     kept: int
+    analyses: int = 0
     items: dict[str, int] = field(default_factory=dict)
     interventions: int | None = None
     passes: int | None = None
@@ -82,10 +85,12 @@ class Estimator:
         """What an order takes. No weights are read; the tokenizer and the configuration are."""
         job = order.job
         found = Estimate(job.card.name, job.title, len(order.cells), job.size - len(order.cells))
+        found.analyses = len(order.analyses)
         found.items = {name: len(examples) for name, examples in order.dataset.splits.items()}
         try:
             tokenizer, size = _tokenizer(order), checkpoint_size(order)
             work = workload(self.registry, order, self.options, tokenizer, self.budget)
+            work = with_analyses(self.registry, order, work, self.budget, growth_of(self.options))
         except AffectbenchError as error:
             found.unknown.append(str(error))
             return found

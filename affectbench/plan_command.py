@@ -79,11 +79,12 @@ def planned(
 
     run = Run(registry, options, listener or Listener(), plans_only=True)
     records = run.store.read_all()[0]
+    made = bool(records) or any(run.analysis_store.folder.glob("*.json"))
     estimator = Estimator(registry, options, records)
     found = []
     for job in jobs:
         failures = len(run.failures)
-        orders = list(run.orders([job], weights=bool(records)))
+        orders = list(run.orders([job], weights=made))
         if orders:
             found.append(estimator.of(orders[0]))
         elif len(run.failures) > failures:
@@ -96,7 +97,7 @@ def planned(
 
 def _total(found: Sequence[Estimate]) -> dict[str, Any]:
     """Sums over the jobs, None where a part is not known; memory is that of the largest job."""
-    open_jobs = [each for each in found if each.cells]
+    open_jobs = [each for each in found if each.cells or each.analyses]
 
     def total(name: str) -> Any:
         values = [getattr(each, name) for each in open_jobs]
@@ -106,6 +107,7 @@ def _total(found: Sequence[Estimate]) -> dict[str, Any]:
     return {
         "cells": sum(each.cells for each in found),
         "kept": sum(each.kept for each in found),
+        "analyses": sum(each.analyses for each in found),
         **{name: total(name) for name in names},
         "memory_mib": max((each.memory_mib.get("total", 0.0) for each in open_jobs), default=0.0),
     }
@@ -118,16 +120,18 @@ def _table(found: Sequence[Estimate]) -> Table:
     for each in found:
         items = " + ".join(str(count) for count in each.items.values())
         row = [each.model, each.task, str(each.cells), str(each.kept), items]
-        table.add_row(*map(escape, row), *_figures(asdict(each), each.memory_mib.get("total"), each.cells))
+        open_ones = each.cells + each.analyses
+        table.add_row(*map(escape, row), *_figures(asdict(each), each.memory_mib.get("total"), open_ones))
     if len(found) > 1:
         total = _total(found)
         row = ["all", "", str(total["cells"]), str(total["kept"]), ""]
-        table.add_row(*row, *_figures(total, total["memory_mib"], total["cells"]), style="bold")
+        open_ones = total["cells"] + total["analyses"]
+        table.add_row(*row, *_figures(total, total["memory_mib"], open_ones), style="bold")
     return table
 
 
-def _figures(values: dict[str, Any], memory: float | None, cells: int) -> list[str]:
-    if not cells:
+def _figures(values: dict[str, Any], memory: float | None, left: int) -> list[str]:
+    if not left:
         return ["–"] * 5
     counts = [values[name] for name in ("interventions", "passes", "rows")]
     shown = ["?" if count is None else f"{count:,}" for count in counts]
@@ -137,6 +141,8 @@ def _figures(values: dict[str, Any], memory: float | None, cells: int) -> list[s
 
 def _remarks(found: Sequence[Estimate]) -> list[str]:
     lines = ["Items: identification + validation + test. Rows: an item or text in a model call."]
+    if analyses := sum(each.analyses for each in found):
+        lines.append(f"Passes, rows and time hold those of {analyses} analyses, roughly.")
     lines += [f"{each.model} on {each.task}: not known: {why}" for each in found for why in each.unknown]
     for basis in dict.fromkeys(each.basis for each in found if each.seconds is not None):
         models = ", ".join(dict.fromkeys(each.model for each in found if each.basis == basis))

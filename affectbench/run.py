@@ -122,7 +122,7 @@ class Run:
             except AffectbenchError as error:
                 self._note_failure(job, error)
                 continue
-            if order.cells or (order.analyses and not self.plans_only):
+            if order.cells or order.analyses:
                 yield order
 
     def _order(self, job: Job, weights: bool) -> Order:
@@ -147,7 +147,7 @@ class Run:
                 pending.append(each)
             else:
                 self.reporter.done(record, skipped=True)
-        asked = () if self.plans_only else tuple(self._asked(job, dataset, cells))
+        asked = tuple(self._asked(job, dataset, cells))
         self._read.append((job, cells, asked))
         left = tuple(each for each in asked if self._left(each))
         return Order(job, dataset, tuple(pending), cells, left)

@@ -133,7 +133,6 @@ class Workload:
 
 def workload(registry: Registry, order: Order, options: Options, tokenizer: Any, budget: int) -> Workload:
     """Count the work of an order. Raises `AffectbenchError` where its items cannot be read."""
-    from affectbench.engine import CPU_GROWTH
     from affectbench.evidence import ATTRIBUTION
     from affectbench.identifying import CellPlan, all_requests
     from affectbench.selector import usable_selector
@@ -148,18 +147,27 @@ def workload(registry: Registry, order: Order, options: Options, tokenizer: Any,
     evidence = Load()
     for _ in range(looks):
         evidence += material.splits["identification"].plain(budget)
-    answers = material.splits["validation"].plain(budget) + material.splits["test"].plain(budget)
+    answers = Load()
+    if plans:
+        answers += material.splits["validation"].plain(budget) + material.splits["test"].plain(budget)
     interventions, labels = 0, len(order.job.benchmark.labels)
     for sample in {plan.cell.identification for plan in plans if plan.carried is None} - {None}:
         items = labels * (sample.items or 0) if sample is not None else 0
         evidence += Asked(material.splits["identification"].lengths[:items]).plain(budget)
-    growth = CPU_GROWTH if options.device.startswith("cpu") else 1
+    growth = growth_of(options)
     for plan in plans:
         found, load = _cell(plan, labels, material, budget, growth)
         interventions += found
         answers += load
     gradients = any(statistic == ATTRIBUTION for _, _, statistic in requests)
     return Workload(evidence, gradients, answers, interventions, material, len(requests))
+
+
+def growth_of(options: Options) -> int:
+    """How many times the budget rows may have that grow."""
+    from affectbench.engine import CPU_GROWTH
+
+    return CPU_GROWTH if options.device.startswith("cpu") else 1
 
 
 def _cell(plan: CellPlan, labels: int, material: Material, budget: int, growth: int) -> tuple[int, Load]:

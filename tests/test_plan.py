@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,19 @@ from e2e_content import (
     Bench,
     benchmark,
     card,
+    suite_file,
     write_benchmark,
     write_protocol,
     write_selector,
     write_yaml,
 )
 
-from affectbench import placement
+from affectbench import analyses, placement
+from affectbench.analysis_load import LOADS, with_analyses
 from affectbench.estimate import Estimate, _Speeds
-from affectbench.placement import Options
+from affectbench.placement import Options, Order, Placement
 from affectbench.plan_command import Listener, duration, planned
-from affectbench.workload import Asked, batched
+from affectbench.workload import Asked, batched, growth_of, workload
 
 FACTOR = 2.0
 """How far an estimate may be off."""
@@ -102,6 +105,86 @@ def test_more_to_do_is_more_work(bench: Bench, tmp_path: Path, monkeypatch: pyte
     assert many.interventions == (3 + 60) * 3
     assert (many.rows or 0) - (few.rows or 0) == 54 * 3 * 36, "draws x doses x test items"
     assert (many.seconds or 0) > (few.seconds or 0) > 0
+
+
+SMALL = {"candidates": 6, "items": 5, "effect_draws": 50, "matched_repeats": 2, "random_draws": 4}
+ITEMS = 6
+
+
+def test_every_analysis_says_what_it_takes() -> None:
+    assert set(LOADS) == set(analyses.ANALYSES)
+
+
+@pytest.mark.parametrize("name", sorted(LOADS))
+def test_passes_and_rows_of_an_analysis_are_those_of_its_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    from transformers import AutoTokenizer
+
+    from affectbench.analysing import attach_features
+    from affectbench.dataset import load_benchmark
+    from affectbench.plan import job_of_names
+    from affectbench.registry import Registry
+
+    whole = analyses.ANALYSES[name]
+    few = {key: value for key, value in SMALL.items() if key in whole.settings}
+    known: Any = analyses.ANALYSES
+    monkeypatch.setitem(known, name, replace(whole, settings=whole.settings | few))
+    registry, options = Registry(installed=False), Options(tmp_path, limit=ITEMS)
+    job = job_of_names(registry, "reference-text", None, (), (), 0)
+    asked = analyses.planned_analysis(
+        name, "reference-text", job.benchmark.name, 0, {"task": "t", "model": "m"}
+    )
+    order = Order(job, load_benchmark(job.benchmark, None, ITEMS), (), (), (asked,))
+    budget = 4096
+    told = workload(registry, order, options, AutoTokenizer.from_pretrained(job.source), budget)
+    assert told.total.passes == 0
+    told = with_analyses(registry, order, told, budget, growth_of(options))
+    at = Placement(registry, order, replace(options, tokens=budget), lambda _text: None)
+    attach_features(at)
+    analyses.run_analysis(asked, at.session, command="")
+    spent = at.session.engine.cost
+    assert spent.forward_passes / FACTOR <= told.total.passes <= spent.forward_passes * FACTOR
+    assert spent.items_forwarded / FACTOR <= told.total.rows <= spent.items_forwarded * FACTOR
+
+
+def test_a_plan_counts_the_analyses_that_are_left(tmp_path: Path, run_cli: Any) -> None:
+    suite_file(
+        tmp_path / "content", "geometry", "zero-gain", models=["reference-text"], controls=None,
+        tasks={"text": "reference-narratives"}, selectors=["magnitude"], analyses=["direction-geometry"],
+    )  # fmt: skip
+    line = (
+        "run",
+        "geometry",
+        "--include",
+        tmp_path / "content",
+        "--limit",
+        3,
+        "-o",
+        tmp_path / "out",
+        "--threads",
+        1,
+    )
+
+    def told() -> Any:
+        code, out, error = run_cli(*line, "--plan", "-f", "json")
+        assert code == 0, error
+        return json.loads(out)
+
+    before = told()
+    assert not (tmp_path / "out").exists()
+    assert (before["total"]["cells"], before["total"]["analyses"]) == (1, 1)
+    assert "hold those of 1 analyses, roughly" in run_cli(*line, "--plan")[1]
+    made = ("analyse", "direction-geometry", "--model", "reference-text", "--limit", 3, "--threads", 1)
+    assert run_cli(*made, "-o", tmp_path / "out")[0] == 0
+    after = told()
+    assert (after["total"]["cells"], after["total"]["analyses"]) == (1, 0)
+    assert after["total"]["rows"] < before["total"]["rows"]
+    assert run_cli(*line)[0] == 0
+    (tmp_path / "out" / "analyses").rename(tmp_path / "gone")
+    alone = told()
+    assert (alone["total"]["cells"], alone["total"]["analyses"]) == (0, 1)
+    assert alone["total"]["rows"] == before["total"]["rows"] - after["total"]["rows"]
 
 
 def test_finished_cells_are_kept_and_lend_their_times(

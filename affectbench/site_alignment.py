@@ -26,10 +26,7 @@ MATRICES = (
 CURVES = ("depth-geometric", "depth-covariance")
 """Figures of an alignment that stand on the board; all others are on its own page."""
 LEVEL = 0.05
-CONTROLS = {
-    "selector": "a selector that knows nothing of emotions: expected near 0, never ranked",
-    "model": "a model whose weights are shuffled: expected near 0, never ranked",
-}
+CONTROLS = {"selector": "control: selector", "model": "control: weights"}
 RULE = (
     "Ranked by how much more alignment is lost in affective than in neutral pieces, beyond random units "
     "of the same layers. A row is ranked where that is above 0 over subjects (sign flips, corrected by "
@@ -197,11 +194,11 @@ def _reason(row: Row) -> str:
     if beyond is None or beyond.low is None or row.corrected is None:
         return "no interval"
     if beyond.value <= 0:
-        return "no more is lost in affective than in neutral pieces"
+        return "not above 0"
     if row.corrected > LEVEL:
-        return "cannot be told from 0 over subjects"
+        return "not told from 0"
     drawn = [p for name in ("p, draws", "p, as loud") if (p := row.p(name)) is not None]
-    return "" if drawn and max(drawn) <= LEVEL else "random units do as much"
+    return "" if drawn and max(drawn) <= LEVEL else "as random units"
 
 
 def _estimate(value: Value) -> Estimate | None:

@@ -47,9 +47,9 @@ class Across:
         found = [
             _matrix(
                 "by-measure", "Models by measure", self.models, self.titles,
-                interval(self.heights, seed=self.seed),
+                interval(self.heights, seed=self.seed).round(4),
                 "Match minus mismatch at each subject's cross-validated lag and layer, 95 % bootstrap over "
-                "subjects. Values of different measures do not compare.",
+                "subjects; unrounded in the table of models. Values of different measures do not compare.",
             )
         ]  # fmt: skip
         if len(self.models) > 1:

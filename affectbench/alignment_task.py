@@ -14,6 +14,9 @@ from affectbench.yaml_loading import reject
 
 Positive = Annotated[Number, Field(gt=0)]
 
+SOUND_ONLY = ("grid", "lags", "consensus", "correction", "baseline")
+"""Keys of a task that mode ``paper`` would not read."""
+
 
 class SimulatedEeg(Frozen):
     """Simulated listeners of a story of reference-speech clips, in whom one layer of a model is heard.
@@ -48,14 +51,19 @@ class AlignmentTask(TaskFile):
     compared. `grid`: cells of time a second. `components`: principal components of the states. `models` are
     those that are run unless others are named; `baseline` names the affect without which others are
     contrasted. `data`: the folder with recordings, below the directory of data.
+
+    `mode` ``paper`` compares as the released code of arXiv 2601.16540 does, defects included: at each model's
+    own steps, without lags, with released estimators. What only our way has must then be left out.
     """
 
     digest_without: ClassVar[frozenset[str]] = frozenset({"models", "data"})
+    later = frozenset({"mode"})
 
     kind: Literal["alignment"]
     licence: Text
     citation: str = ""
     obtain: str = ""
+    mode: Literal["sound", "paper"] = "sound"
     data: Name | None = None
     source: Annotated[SimulatedEeg | RecordedEeg, Field(discriminator="reader")]
     models: tuple[Name, ...] = ()
@@ -76,6 +84,13 @@ class AlignmentTask(TaskFile):
     def _data_are_somewhere(self) -> AlignmentTask:
         if isinstance(self.source, RecordedEeg) and self.data is None:
             reject("data", "recordings lie in a folder: name it")
+        return self
+
+    @model_validator(mode="after")
+    def _only_what_the_mode_has(self) -> AlignmentTask:
+        for key in SOUND_ONLY if self.mode == "paper" else ():
+            if key in self.model_fields_set:
+                reject(key, "mode paper has none: take it out")
         return self
 
     @property

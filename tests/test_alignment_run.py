@@ -210,7 +210,7 @@ class TestCommand:
         assert code != 0
         assert message in complaint
 
-    def test_a_mode_that_nothing_computes_is_no_key(
+    def test_mode_paper_takes_no_key_that_it_would_not_read(
         self,
         run_cli: Callable[..., Outcome],  # noqa: F811
         tmp_path: Path,
@@ -221,7 +221,7 @@ class TestCommand:
         path.write_text(yaml.safe_dump(content | {"name": "mine", "mode": "paper"}))
         code, _, complaint = run_cli("align", "mine", "--include", tmp_path, "--output", tmp_path / "out")
         assert code != 0
-        assert "mode: unknown key" in complaint
+        assert "baseline: mode paper has none" in complaint
 
     def test_a_task_that_contradicts_itself_says_where(
         self,

@@ -280,6 +280,30 @@ class TestCommand:
         _, said, _ = run_cli(*ask)
         assert "was finished before and kept" in said
 
+    @pytest.mark.slow
+    def test_mode_paper_of_the_same_folder_is_told_from_ours(
+        self,
+        run_cli: Callable[..., Outcome],  # noqa: F811
+        made: Path,
+        tmp_path: Path,
+    ) -> None:
+        path = tmp_path / "tasks" / "alignments" / "mine.yaml"
+        path.parent.mkdir(parents=True)
+        names = ["rsa_spearman", "cka_linear", "rv"]
+        path.write_text(yaml.safe_dump(task(mode="paper", band=[0.5, 20.0], metrics=names)))
+        ask = ("align", "mine", "--include", tmp_path, "--output", tmp_path / "out", "--data", made)
+        code, said, complaint = run_cli(*ask)
+        assert code == 0, complaint
+        assert "warning: permuting time labels" in said
+        (file,) = (tmp_path / "out" / "analyses").glob("*.json")
+        record = json.loads(file.read_text())
+        assert record["kind"] == "eeg-alignment"
+        assert "Warning" in record["notes"][0]
+        (table,) = record["tables"]
+        rows = {row[0].split(": ")[1]: row[2]["value"] for row in table["rows"]}
+        assert rows["RV"] == pytest.approx(rows["CKA, linear"])
+        assert 0 < rows["RSA, Spearman"] < 1
+
     def test_recordings_have_no_plant_to_recover_and_data_must_be_somewhere(
         self,
         run_cli: Callable[..., Outcome],  # noqa: F811

@@ -35,6 +35,7 @@ from affectbench.yaml_loading import suggest
 if TYPE_CHECKING:
     from affectbench.alignment.ground import Ground
     from affectbench.alignment.recorded import RecordedGround
+    from affectbench.alignment.speech import Piece
     from affectbench.alignment.story import Story
     from affectbench.engine import Engine
     from affectbench.ray_executor import RayExecutor
@@ -205,12 +206,25 @@ class Aligning:
         ground = self.ground
         kept = kept_pieces(ground, self.task)
         pieces = [ground.pieces[place] for place in kept]
+        if self.task.mode == "paper":
+            return self._as_released(workshop, kept, pieces)
         found = {}
         for model in self.models:
             states = self.states(model, pieces, ground.sounds, self.task.site)
             comparison = compared(ground, self.task, kept, states)
             found[model] = study_alignment.found(workshop, model, comparison, states[0].points)
         return study_alignment.study(found, self.task.seed)
+
+    def _as_released(self, workshop: Workshop, kept: tuple[int, ...], pieces: list[Piece]) -> dict[str, Any]:
+        from affectbench.alignment import study_paper
+
+        self._say(f"warning: {study_paper.NOTES[0].removeprefix('Warning: ')}")
+        found, ground = {}, self.ground
+        for model in self.models:
+            states = self.states(model, pieces, ground.sounds, self.task.site)
+            stage = study_paper.staged(ground, self.task, kept, states)
+            found[model] = study_paper.found(workshop, model, stage, states[0].points)
+        return study_paper.study(found, stage)
 
     # What they share.
 

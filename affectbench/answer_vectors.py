@@ -12,6 +12,7 @@ from torch import Tensor
 
 from affectbench.engine import Engine
 from affectbench.intervention import hooked
+from affectbench.journal import Arrays
 from affectbench.pieces import Progress
 from affectbench.readout import Items
 
@@ -24,24 +25,34 @@ def answer_vectors(
     """(N, P, d) float32: the hooked tensor of each (site, layer) of `points` at the answer position.
 
     For sites of the residual stream (`residual`, `middle`), whose width is the same everywhere. Not finite
-    for an item that failed. `progress` hears of the items done.
+    for an item that failed. `progress` hears of the items done. Each batch is a piece: a run that goes on
+    where it was stopped takes those that are there.
     """
-    model = engine.model
-    found = np.empty((len(items), len(points), model.hidden_width), dtype=np.float32)
+    found = np.empty((len(items), len(points), engine.model.hidden_width), dtype=np.float32)
+    about = "answer vectors", items.digest, repr(list(points))
     for places in engine.batches(items.items, most=len(items)):
-        with engine.taking(places, progress) as tell:
-            seen: dict[int, Tensor] = {}
-            hooks = [
-                (*model.site_module(site, layer), partial(_keep, seen, place))
-                for place, (site, layer) in enumerate(points)
-            ]
-            with torch.no_grad(), hooked(hooks):
-                model.decode(model.collate([items.items[place] for place in places]), last=1)
-            engine.spent(len(places))
-            for place, value in seen.items():
-                found[places, place] = value.float().cpu().numpy()
-            tell(len(places))
+        work = partial(_batch, engine, items, places, points)
+        got = engine.piece(about, places, work, progress, answers=len(places))
+        if got is not None:
+            found[places] = got["vectors"]
     return found
+
+
+def _batch(
+    engine: Engine, items: Items, places: list[int], points: Sequence[tuple[str, int]], tell: Progress
+) -> Arrays:
+    model = engine.model
+    seen: dict[int, Tensor] = {}
+    hooks = [
+        (*model.site_module(site, layer), partial(_keep, seen, place))
+        for place, (site, layer) in enumerate(points)
+    ]
+    with torch.no_grad(), hooked(hooks):
+        model.decode(model.collate([items.items[place] for place in places]), last=1)
+    engine.spent(len(places))
+    vectors = np.stack([seen[place].float().cpu().numpy() for place in range(len(points))], axis=1)
+    tell(len(places))
+    return {"vectors": vectors}
 
 
 def _keep(seen: dict[int, Tensor], place: int, value: Tensor) -> None:

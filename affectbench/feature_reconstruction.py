@@ -7,6 +7,8 @@ term.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,7 +18,9 @@ from affectbench.analysis import Column, Finding, Table
 from affectbench.dictionary import LayerDictionary
 from affectbench.errors import AffectbenchError
 from affectbench.intervention import hooked
+from affectbench.journal import Arrays
 from affectbench.label_free import macro_f1_of
+from affectbench.pieces import Progress
 from affectbench.prior import clustered_mean
 from affectbench.readout import FAILED, Codes, codes_of, to_labels
 from affectbench.score_models import Estimate
@@ -79,14 +83,22 @@ def reconstructed(session: Session, features: LayerDictionary, layer: int, asked
         changed[:, -1] = (z @ own.decoder.float() + own.decoder_bias.float()).to(hidden.dtype)
         return changed
 
+    def answered(places: list[int], tell: Progress) -> Arrays:
+        batch = model.collate([items.items[place] for place in places])
+        with torch.no_grad(), hooked([(*model.site_module(RESIDUAL, layer), replace)]):
+            hidden = model.decode(batch, last=1)
+            scores = readout.first_scores(model.logits(hidden[:, -1])).cpu().numpy()
+        engine.spent(len(places))
+        orders = None if items.orders is None else items.orders[places]
+        tell(len(places))
+        return {"codes": codes_of(to_labels(scores, orders))}
+
+    dictionary = model.dictionary
+    assert dictionary is not None, "analyses of features are given some"
+    about = "reconstructed", items.digest, repr(readout.candidates), dictionary.digest, str(layer)
     for places in engine.batches(items.items):
-        with engine.taking(places, asked.progress) as tell:
-            batch = model.collate([items.items[place] for place in places])
-            with torch.no_grad(), hooked([(*model.site_module(RESIDUAL, layer), replace)]):
-                hidden = model.decode(batch, last=1)
-                scores = readout.first_scores(model.logits(hidden[:, -1])).cpu().numpy()
-            engine.spent(len(places))
-            orders = None if items.orders is None else items.orders[places]
-            codes[places] = codes_of(to_labels(scores, orders))
-            tell(len(places))
+        work = partial(answered, places)
+        got = engine.piece(about, places, work, asked.progress, answers=len(places))
+        if got is not None:
+            codes[places] = got["codes"]
     return codes

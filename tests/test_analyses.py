@@ -199,6 +199,39 @@ class TestVectors:
         found[3, 1, 2] = np.nan
         assert np.flatnonzero(~sound(found)).tolist() == [3]
 
+    def test_passes_of_a_stopped_analysis_are_not_made_again(
+        self, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from affectbench.journal import Journal
+
+        session, passes = placed(bench, tmp_path).session, [0]
+        engine, decode = session.engine, session.model.decode
+        engine.tokens = 40  # So that there are several batches.
+        asked = Asked(session, 0, analyses.ANALYSES[GEOMETRY].settings)
+        whole = geometry_of(asked)
+        every = engine.cost.forward_passes
+        assert every > 4
+
+        def counted(*given: Any, **named: Any) -> Any:
+            if passes[0] == stop:
+                raise KeyboardInterrupt
+            passes[0] += 1
+            return decode(*given, **named)
+
+        def journal() -> Journal:
+            return Journal(tmp_path / "pieces", "f" * 16, pytest.fail)
+
+        monkeypatch.setattr(session.model, "decode", counted)
+        engine.journal, stop = journal(), 3
+        with pytest.raises(KeyboardInterrupt):
+            geometry_of(asked)
+        engine.journal.close()
+        engine.journal, stop, passes[0] = journal(), -1, 0
+        before = replace(engine.cost)
+        assert geometry_of(asked) == whole
+        assert passes[0] == every - 3
+        assert engine.cost.since(before).forward_passes == every, "at the cost that they had"
+
     def test_the_geometry_is_that_of_the_vectors(self, bench: Bench, tmp_path: Path) -> None:
         session = placed(bench, tmp_path).session
         items = session.items("identification")

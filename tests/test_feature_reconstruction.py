@@ -83,3 +83,33 @@ def test_an_exact_reconstruction_changes_nothing(asked: Asked) -> None:
     exact = LayerSAE(both.T, torch.zeros(2 * width), both, torch.zeros(width), torch.zeros(2 * width))
     base = asked.session.base(asked.session.items("test"))[0]
     assert (reconstructed(asked.session, exact, 1, asked) == base).all()
+
+
+def test_passes_of_a_stopped_reconstruction_are_not_made_again(
+    asked: Asked, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from affectbench.journal import Journal
+
+    session = asked.session
+    dictionary, decode, seen = session.model.dictionary, session.model.decode, [0]
+    assert dictionary is not None
+    monkeypatch.setattr(session.engine, "tokens", 200)
+    whole = {layer: reconstructed(session, dictionary.at(layer), layer, asked) for layer in (0, 3)}
+
+    def counted(*given: Any, **named: Any) -> Any:
+        if seen[0] == stop:
+            raise KeyboardInterrupt
+        seen[0] += 1
+        return decode(*given, **named)
+
+    monkeypatch.setattr(session.model, "decode", counted)
+    monkeypatch.setattr(session.engine, "journal", Journal(tmp_path, "f" * 16, pytest.fail))
+    stop = 2
+    with pytest.raises(KeyboardInterrupt):
+        reconstructed(session, dictionary.at(0), 0, asked)
+    monkeypatch.setattr(session.engine, "journal", Journal(tmp_path, "f" * 16, pytest.fail))
+    stop, seen[0] = -1, 0
+    assert (reconstructed(session, dictionary.at(0), 0, asked) == whole[0]).all()
+    first = seen[0]
+    assert (reconstructed(session, dictionary.at(3), 3, asked) == whole[3]).all()
+    assert seen[0] - first == first + 2, "another layer takes nothing of it"

@@ -36,10 +36,11 @@ def change_scores(study: Study) -> FloatArray:
     return np.repeat(relative[None], len(study.labels), axis=0)
 
 
-def causal_scores(study: Study, gold: IntArray) -> FloatArray:
+def causal_scores(study: Study, groups: IntArray) -> FloatArray:
     """What putting a module back to the base takes from each emotion more than from the others, (emotions,
     layers, types): drop of the gold label's log-likelihood less the mean drop of the other labels', averaged
-    over the items of an emotion, minus the mean of that over the other emotions.
+    over the items of an emotion, minus the mean of that over the other emotions. `groups` (N,): the emotion
+    that each item counts for.
 
     Raises `AffectbenchError` where answers are generated text.
     """
@@ -50,7 +51,7 @@ def causal_scores(study: Study, gold: IntArray) -> FloatArray:
             "what modules do is read from the likelihoods of the answers",
             hint="use the readout `labels` or `letters`",
         )
-    effects = effects_of(found.scores[0], found.scores[1:], gold)
+    effects = effects_of(found.scores[0], found.scores[1:], study.items.gold)
     kept = (found.codes != FAILED).all(axis=0)
-    means = [effects[:, kept & (gold == emotion)].mean(axis=1) for emotion in range(len(study.labels))]
+    means = [effects[:, kept & (groups == emotion)].mean(axis=1) for emotion in range(len(study.labels))]
     return above_others(np.stack(means)).reshape(len(study.labels), study.shape.layers, study.shape.width)

@@ -354,8 +354,19 @@ class TestShipped:
         for label in range(7):
             own = means[label] - np.delete(means, label, axis=0).mean(axis=0)
             np.testing.assert_allclose(found.scores[label], own, rtol=1e-4, atol=1e-5)  # type: ignore[index]
-        shuffled = self.select(session, "module_shuffled")
-        assert not np.allclose(shuffled.scores, found.scores)  # type: ignore[arg-type]
+
+    def test_the_control_groups_the_same_effects_by_other_items_labels(self, session: Session) -> None:
+        study, found = self.study(session), self.select(session, "module_shuffled")
+        groups = study.rng("module_shuffled").permutation(study.items.gold)
+        assert not np.array_equal(groups, study.items.gold)
+        resets = [scale(MODULE, study.shape, np.array([unit]), 0.0) for unit in range(study.shape.units)]
+        scores = study.predict([UNTOUCHED, *resets]).scores.astype(np.float64)
+        drops = scores[0] - scores[1:]
+        own = np.stack([drops[:, item, label] for item, label in enumerate(study.items.gold)])
+        effects = own - (drops.sum(axis=2).T - own) / 6
+        means = np.stack([effects[groups == label].mean(axis=0) for label in range(7)])
+        expected = means - (means.sum(axis=0) - means) / 6
+        np.testing.assert_allclose(found.scores, expected, rtol=1e-4, atol=1e-5)  # type: ignore[arg-type]
 
     def test_a_type_that_is_not_there_is_named(
         self, session: Session, monkeypatch: pytest.MonkeyPatch

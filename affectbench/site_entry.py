@@ -117,7 +117,7 @@ def sentence(record: Record) -> str:
     below = sum(value < dose.spec.value for value in random.spec)
     return text + (
         f" Its specificity of {number(dose.spec.value)} lies above {below} of {random.n_draws} "
-        f"layer-matched random draws (their mean: {number(random.spec_mean)})."
+        f"matched random draws (their mean: {number(random.spec_mean)})."
     )
 
 

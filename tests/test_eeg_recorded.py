@@ -226,6 +226,12 @@ class TestTraps:
         assert any("003 is left out: its recordings lack" in note for note in notes)
         assert not ground.left_out
 
+    def test_a_recording_that_cannot_be_prepared_is_named(self, made: Path) -> None:
+        handling = {"montage": "easycap-M10", "reference": ["M1"]}
+        with pytest.raises(AffectbenchError, match=r"subject 002, sub-002_.*\.vhdr: .*'M1'") as caught:
+            ground_of(made, **source(handling=handling)).recording(1)
+        assert "leave_out" in (caught.value.hint or "")
+
     def test_a_column_of_participants_that_an_old_version_lacks(self, data: Path) -> None:
         (data / "story/participants.tsv").write_text("participant_id\tage\nsub-001\t20\n")
         with pytest.raises(AffectbenchError, match="no column 'analyzed'") as caught:

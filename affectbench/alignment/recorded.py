@@ -106,7 +106,13 @@ class RecordedGround:
 
     def _prepared(self, listener: Listener, number: int) -> Recording:
         recording = listener.read(number, self.source)
-        found = prepared(recording, self.source.handling, self.band)
+        try:
+            found = prepared(recording, self.source.handling, self.band)
+        except AffectbenchError as error:
+            raise AffectbenchError(
+                f"subject {listener.name}, {listener.files[number].name}: {error.message}",
+                hint=f"{error.hint or ''}; `leave_out` of the task names subjects to leave out".lstrip("; "),
+            ) from error
         return found.only([found.names.index(name) for name in self.channels])
 
 

@@ -145,8 +145,8 @@ class TestStudy:
         assert values.rows == ["heard", "other"]
         assert values.columns == [measure(each, "debiased").title for each in (
             "rsa_spearman", "rsa_pearson", "cka_linear", "dcor_squared")]  # fmt: skip
-        assert all(value > 0.1 for value in values.values[0])  # type: ignore[operator]
-        assert all(abs(value) < 0.1 for value in values.values[1])  # type: ignore[arg-type]
+        assert all(value > 0.1 for value in values.values[0])
+        assert all(abs(value) < 0.1 for value in values.values[1])
         assert self.matrix(parts, "ranks").values == [[1.0] * 4, [2.0] * 4]
 
     def test_curves_of_all_models_share_one_axis_of_depth(self, parts: dict[str, Any]) -> None:

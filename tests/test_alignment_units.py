@@ -205,7 +205,7 @@ class TestBoard:
         assert found["random"] is None
         own = ["best", "second", "same-as-second", "less", "as-random", "noise"]
         expected = false_discovery_control([0.04, 0.04, 0.04, 0.04, 0.04, 0.5])
-        np.testing.assert_allclose([found[each] for each in own], expected)  # type: ignore[arg-type]
+        np.testing.assert_allclose([found[each] for each in own], expected)
 
     def test_what_does_not_compare_stands_apart(self) -> None:
         other = row("best", (0.3, 0.25, 0.35), (0.04, 0.05, 0.04))
@@ -355,7 +355,7 @@ class TestStudy:
     def test_a_story_without_neutral_pieces_is_refused(self, story: Story) -> None:
         from affectbench.alignment import study_intervention as study
 
-        ground = SimulatedGround(story, [], Plant(1, 0.3, 1.0), None, 2, 100.0, 0)  # type: ignore[arg-type]
+        ground = SimulatedGround(story, [], Plant(1, 0.3, 1.0), None, 2, 100.0, 0)
         with pytest.raises(AffectbenchError, match="no piece is labelled 'calm'"):
             study.untouched(ground, task(baseline="calm"), (0, 1), [])
 
@@ -366,9 +366,8 @@ class TestSuite:
         suite = registry.alignment_suite(SUITE)
         assert isinstance(suite, AlignmentSuite)
         assert registry.alignment(suite.task).name == "reference-eeg"
-        control: Callable[[str], bool] = lambda name: registry.selector(name).control  # type: ignore[attr-defined]  # noqa: E731
-        assert all(map(control, suite.controls))
-        assert not any(map(control, suite.selectors))
+        assert all(registry.selector(name).control for name in suite.controls)
+        assert not any(registry.selector(name).control for name in suite.selectors)
         assert {registry.model(name).shuffled for name in suite.models} == {None, 0}
         assert registry.alignment_suite("reference-eeg") is None
 

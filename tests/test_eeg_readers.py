@@ -31,7 +31,7 @@ def made(data: np.ndarray, rate: float = RATE, **changes: object) -> Recording:
     count = len(data)
     names = tuple(f"E{place}" for place in range(count))
     content = {"names": names, "types": ("eeg",) * count, "positions": np.full((count, 3), np.nan)}
-    return Recording(data, rate, **(content | changes))  # type: ignore[arg-type]
+    return Recording(data, rate, **(content | changes))
 
 
 def sine(hertz: float, seconds: float = 20.0, rate: float = RATE) -> np.ndarray:
@@ -237,7 +237,7 @@ class TestSignal:
         data[3] = 0.0
         recording = made(data, bad=("E6",))
         for which, replaced in (("none", []), ("declared", [6]), ("found", [3]), ("both", [3, 6])):
-            handling = Handling(bad=which, reference="none")  # type: ignore[arg-type]
+            handling = Handling(bad=which, reference="none")
             found = prepared(recording, handling, (0.5, 40.0)).data
             untouched = band_passed(data - data.mean(axis=1, keepdims=True), RATE, 0.5, 40.0)
             changed = np.flatnonzero(abs(found - untouched).max(axis=1) > 1e-12).tolist()

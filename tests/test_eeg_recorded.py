@@ -79,7 +79,7 @@ def ground_of(data: Path, notes: list[str] | None = None, **changes: Any) -> Any
 
 
 def source(**changes: Any) -> dict[str, Any]:
-    return {"source": task()["source"] | changes}  # type: ignore[operator]
+    return {"source": task()["source"] | changes}
 
 
 class TestGround:
@@ -186,7 +186,7 @@ class TestRuns:
         files = {"format": "files", "files": "sub-{subject}/eeg/sub-{subject}_task-story_run-{run}_eeg.vhdr"}
         with pytest.raises(AffectbenchError, match="'VEOG' is EEG by type"):
             ground_of(runs, source=RUNS | files).recording(0)
-        handling = RUNS["handling"] | {"channels": {"VEOG": "eog", "Aux5": "misc"}}  # type: ignore[operator]
+        handling = RUNS["handling"] | {"channels": {"VEOG": "eog", "Aux5": "misc"}}
         found = ground_of(runs, source=RUNS | files | {"handling": handling})
         assert found.channels == head_model().names
         theirs = ground_of(runs, source=RUNS)

@@ -50,7 +50,7 @@ class TestRows:
             steered = {
                 each.dose: each for each in record.expression.conditions if each.condition == "amplify"
             }
-            assert dict(way.by_dose) == {dose: each.accuracy.value for dose, each in steered.items()}  # type: ignore[union-attr]
+            assert dict(way.by_dose) == {dose: each.accuracy.value for dose, each in steered.items()}
             assert (way.score is None) == (chosen is None)
             if chosen is not None:
                 assert way.measures()["expressed"] == steered[chosen].accuracy

@@ -68,7 +68,7 @@ def units_of(model: Model, *kinds: str) -> np.ndarray:
 
 def edit(model: Model, units: np.ndarray, operation: str, value: float = 0.0) -> Intervention:
     shape = model.site_shape(MODULE)
-    return Intervention((Edit(MODULE, shape, units, operation, np.full(units.shape, value)),))  # type: ignore[arg-type]
+    return Intervention((Edit(MODULE, shape, units, operation, np.full(units.shape, value)),))
 
 
 def weights_under(model: Model, intervention: Intervention) -> dict[str, torch.Tensor]:
@@ -79,7 +79,7 @@ def weights_under(model: Model, intervention: Intervention) -> dict[str, torch.T
 def overlaid(model: Model, weights: FullWeights, overlay: Overlay) -> dict[str, torch.Tensor]:
     """The same weights by the analyses' code, from a network at its base."""
     now = {name: model.network.get_parameter(name).detach().clone() for name in weights.tensors}
-    base = model.adaptation.base  # type: ignore[union-attr]
+    base = model.adaptation.base
     take_back = put(model, replace(weights, tensors=base))
     try:
         with Pair(model, replace(weights, tensors=now)).overlaid(overlay):
@@ -108,7 +108,7 @@ class TestEdits:
         before, units = digest(model), units_of(model, kind)
         made = edit(model, units, "scale" if operation == "reset" else operation)
         types = model.weight_changes.types
-        expected = overlaid(model, weights, Overlay((*types, OTHER), (kind,), operation))  # type: ignore[arg-type]
+        expected = overlaid(model, weights, Overlay((*types, OTHER), (kind,), operation))
         found = weights_under(model, made)
         assert any(not torch.equal(found[name], value) for name, value in weights.tensors.items())
         for name, value in expected.items():
@@ -292,7 +292,7 @@ class TestPairs:
         shape = model.site_shape(MODULE)
         with model.under(scale(MODULE, shape, np.arange(shape.units), 0.0).effective):
             for kind in model.weight_changes.types:
-                for piece in model.adaptation.modules.of((kind,), matrices=True):  # type: ignore[union-attr]
+                for piece in model.adaptation.modules.of((kind,), matrices=True):
                     now, old = (each.network.get_parameter(piece.parameter) for each in (model, base))
                     assert torch.equal(piece.view(now.detach()), piece.view(old.detach()))
         assert pair_digest(registry, card) == model.weight_changes.digest
@@ -353,7 +353,7 @@ class TestShipped:
         means = np.stack([np.stack(drops)[gold == label].mean(axis=0) for label in range(7)])
         for label in range(7):
             own = means[label] - np.delete(means, label, axis=0).mean(axis=0)
-            np.testing.assert_allclose(found.scores[label], own, rtol=1e-4, atol=1e-5)  # type: ignore[index]
+            np.testing.assert_allclose(found.scores[label], own, rtol=1e-4, atol=1e-5)
 
     def test_the_control_groups_the_same_effects_by_other_items_labels(self, session: Session) -> None:
         study, found = self.study(session), self.select(session, "module_shuffled")
@@ -366,7 +366,7 @@ class TestShipped:
         effects = own - (drops.sum(axis=2).T - own) / 6
         means = np.stack([effects[groups == label].mean(axis=0) for label in range(7)])
         expected = means - (means.sum(axis=0) - means) / 6
-        np.testing.assert_allclose(found.scores, expected, rtol=1e-4, atol=1e-5)  # type: ignore[arg-type]
+        np.testing.assert_allclose(found.scores, expected, rtol=1e-4, atol=1e-5)
 
     def test_a_type_that_is_not_there_is_named(
         self, session: Session, monkeypatch: pytest.MonkeyPatch

@@ -92,7 +92,7 @@ class TestSteps:
 
     def test_scores_are_those_of_the_steps_done_plainly(self) -> None:
         ground, states, stage = stage_of(0, follows=False)
-        found = one_subject(stage, 0)["scores"]  # type: ignore[arg-type]
+        found = one_subject(stage, 0)["scores"]
         piece, tokens = ground.pieces[2], round(SECONDS / STEP)
         first = round(piece.start * RATE)
         part = ground.data[:, first : first + round(SECONDS * RATE)]
@@ -113,7 +113,7 @@ class TestSteps:
 
     def test_every_channel_is_standardised_at_the_models_steps(self) -> None:
         _, _, stage = stage_of(0, follows=False)
-        for heard in heard_series(stage, 0):  # type: ignore[arg-type]
+        for heard in heard_series(stage, 0):
             assert heard.shape == (100, 12)
             np.testing.assert_allclose(heard.std(axis=0, ddof=1), 1.0)
 
@@ -121,21 +121,21 @@ class TestSteps:
 class TestFindings:
     def test_a_layer_that_the_eeg_repeats_is_found(self) -> None:
         _, _, stage = stage_of(1, follows=True)
-        scores = one_subject(stage, 0)["scores"].mean(axis=1)  # type: ignore[arg-type]
+        scores = one_subject(stage, 0)["scores"].mean(axis=1)
         assert (scores[:, 1] > scores[:, 0] + 0.05).all()
 
     def test_its_null_calls_independent_smooth_series_aligned(self) -> None:
-        found = [one_subject(stage_of(seed, follows=False)[2], 0)["p"] for seed in range(3)]  # type: ignore[arg-type]
+        found = [one_subject(stage_of(seed, follows=False)[2], 0)["p"] for seed in range(3)]
         assert (np.concatenate(found) < 0.05).mean() > 0.8
 
     def test_the_record_warns(self) -> None:
         _, _, stage = stage_of(0, follows=False)
-        done = [one_subject(stage, 0)] * 2  # type: ignore[arg-type]
+        done = [one_subject(stage, 0)] * 2
         found = Found(
             ("a", "b"), np.stack([each["scores"].mean(axis=1) for each in done]),
             (done[0]["p"] < 0.05).mean(axis=0), np.stack([each["windows"] for each in done]),
         )  # fmt: skip
-        parts = study({"m": found}, stage)  # type: ignore[arg-type]
+        parts = study({"m": found}, stage)
         assert parts["notes"] == list(NOTES)
         assert "nearly always" in parts["notes"][0]
         assert len(parts["tables"][0].rows) == 4

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from math import ceil
 
 import numpy as np
@@ -208,7 +208,7 @@ class Bench:
         times = [self.lags * self.sizes.points * (1 + each) for each in self.others(MOST_PAIRS)]
         for one in self.measures:
             if one.side is None:
-                total += self.over_pieces(lambda length, one=one: self._join(one, length), times)  # type: ignore[misc]
+                total += self.over_pieces(partial(self._join, one), times)
         return total
 
     def _join(self, one: Measure, length: int) -> float:

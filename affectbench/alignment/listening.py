@@ -102,5 +102,5 @@ class Selecting:
             return plan.selector.select(study, budget)
         except AffectbenchError:
             raise
-        except Exception as error:  # Somebody else's code.
+        except Exception as error:  # A selector is somebody else's code: its error ends its own row alone.
             raise AffectbenchError(f"{selector}: {type(error).__name__}: {error}") from error

@@ -164,7 +164,7 @@ def _opened(path: Path, reader: Callable[[], Any]) -> Any:
             return reader()
     except AffectbenchError:
         raise
-    except Exception as error:
+    except Exception as error:  # MNE raises many kinds for a damaged file; none is swallowed.
         raise AffectbenchError(
             f"{path} cannot be read as EEG: {type(error).__name__}: {error}",
             hint="was the file fetched whole, and are the files beside it there (.eeg, .vmrk, .fdt)?",

@@ -214,7 +214,7 @@ def _parsed(path: Path) -> Any:
     wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:
         return textgrid_io.parseTextgridStr(content.decode("utf-16" if wide else "utf-8-sig"), False)
-    except Exception as error:  # Of many kinds, for a file that comes from outside.
+    except Exception as error:  # praatio raises many kinds for a damaged file; none is swallowed.
         raise AffectbenchError(
             f"{path} cannot be read as a TextGrid: {type(error).__name__}: {error}",
             hint="was the file fetched whole, and is it UTF-8 or UTF-16?",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,6 +56,14 @@ def made_up(story: Story, points: int = 4, seed: int = 0) -> list[States]:
         values = (noise[:, :-4] + noise[:, 1:-3] + noise[:, 2:-2]) / 3
         found.append(States(tuple(f"layer {point}" for point in range(points)), values, spans))
     return found
+
+
+def own_task(root: Path, changes: dict[str, Any]) -> None:
+    """The shipped task with changes, as `mine` of a content folder."""
+    content = yaml.safe_load((ROOT / "tasks/alignments/reference-eeg.yaml").read_text())
+    path = root / "tasks" / "alignments" / "mine.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(yaml.safe_dump(content | {"name": "mine"} | changes))
 
 
 class TestStates:
@@ -215,10 +224,7 @@ class TestCommand:
         run_cli: Callable[..., Outcome],  # noqa: F811
         tmp_path: Path,
     ) -> None:
-        content = yaml.safe_load((ROOT / "tasks/alignments/reference-eeg.yaml").read_text())
-        path = tmp_path / "tasks" / "alignments" / "mine.yaml"
-        path.parent.mkdir(parents=True)
-        path.write_text(yaml.safe_dump(content | {"name": "mine", "mode": "paper"}))
+        own_task(tmp_path, {"mode": "paper"})
         code, _, complaint = run_cli("align", "mine", "--include", tmp_path, "--output", tmp_path / "out")
         assert code != 0
         assert "baseline: mode paper has none" in complaint
@@ -228,10 +234,7 @@ class TestCommand:
         run_cli: Callable[..., Outcome],  # noqa: F811
         tmp_path: Path,
     ) -> None:
-        content = yaml.safe_load((ROOT / "tasks/alignments/reference-eeg.yaml").read_text())
-        path = tmp_path / "tasks" / "alignments" / "mine.yaml"
-        path.parent.mkdir(parents=True)
-        path.write_text(yaml.safe_dump(content | {"name": "mine", "band": [20.0, 1.0]}))
+        own_task(tmp_path, {"band": [20.0, 1.0]})
         code, _, complaint = run_cli("align", "mine", "--include", tmp_path, "--output", tmp_path / "out")
         assert code != 0
         assert "band: expected a lower and an upper value" in complaint

@@ -1,4 +1,4 @@
-"""The command line of the module track: `modules` and `wheels`."""
+"""The command line of the module track: `modules`, `answers` and `wheels`."""
 
 from __future__ import annotations
 
@@ -70,6 +70,55 @@ def modules(
 
 
 @app.command()
+def answers(
+    model: Annotated[str, typer.Argument(help="A model card, a folder of a checkpoint, or a hub id.")],
+    task: Annotated[str | None, typer.Option(help="A benchmark. Default: the card's.")] = None,
+    question: Annotated[
+        str | None,
+        typer.Option(
+            help="Asked in place of the benchmark's prompt; {text} or {audio} is where an item belongs."
+        ),
+    ] = None,
+    samples: Annotated[int, typer.Option(min=0, help="Answers drawn beside the best one.")] = 3,
+    temperature: Annotated[float, typer.Option(min=0.01, help="Of drawn answers.")] = 1.0,
+    top_p: Annotated[
+        float, typer.Option(min=0.01, max=1.0, help="Draw from the likeliest tokens of so much probability.")
+    ] = 0.9,
+    longest: Annotated[int, typer.Option(min=1, help="Tokens of an answer at most.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="Of drawn answers.")] = 0,
+    include: Include = None,
+    data: Data = None,
+    limit: Limit = None,
+    device: Device = "cpu",
+    threads: Threads = 0,
+    trust_code: TrustCode = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Default: results/answers/MODEL-TASK.jsonl.")
+    ] = None,
+) -> None:
+    """Ask a model for emotions in its own words: the best answer to each test item, and some that are drawn.
+
+    They are written as JSON lines, which `wheels` scores. Repeated, a stopped run goes on.
+
+    Example:
+
+        python harness.py answers my-model --task meld-text --data path/to/data --question "{text} Emotions:"
+    """
+    from affectbench.open_answers import Asking
+    from affectbench.wheel_command import ask_openly
+
+    asking = Asking(question, longest, samples, temperature, top_p, seed)
+    try:
+        ask_openly(
+            out, model, task, asking, include=include or [], data=data, limit=limit, device=device,
+            threads=threads, trust_code=trust_code, output=output,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped; what is done is kept: the same command goes on from here")
+        raise typer.Exit(130) from None
+
+
+@app.command()
 def wheels(
     answers: Annotated[
         Path, typer.Argument(help="JSON lines with `gold` and `answer`, and `set` where several.")
@@ -84,7 +133,8 @@ def wheels(
 ) -> None:
     """Score answers as MER-UniBench does, with what it leaves out: coverage, length of lists, neutral.
 
-    An answer is a list of labels, a printed list, or free text in which known labels are looked for.
+    An answer is a list of labels, a printed list, or free text in which known labels are looked for. Of rows
+    with a number `sample`, 0 is the best answer; drawn ones are scored apart, as mean and standard deviation.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""Greedy generation under packed edits: one key-value cache, and rows that have ended leave the batch."""
+"""Generation under packed edits: one key-value cache, and rows that have ended leave the batch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def generate(
     spent: Spent,
     rules: Rules | None = None,
 ) -> Tensor:
-    """Greedy continuation (rows, max_new_tokens) of every row under its edits, up to a stop token.
+    """Continuation (rows, max_new_tokens) of every row under its edits, up to a stop token.
 
     -1 stands after a row's end, `FAILED` where its logits were not finite. `prefix` brings the keys and
     values of the layers below it. `rules` change logits before the best token is taken.

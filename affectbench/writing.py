@@ -1,4 +1,4 @@
-"""What a model writes to prompts under interventions: greedy text, packed, each piece kept."""
+"""What a model writes to prompts under interventions: text, packed, each piece kept."""
 
 from __future__ import annotations
 

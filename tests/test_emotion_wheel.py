@@ -231,12 +231,32 @@ def test_the_command_scores_each_set(tmp_path: Path, small: Wheels) -> None:
     assert found["weighted_f1"] == pytest.approx(2 / 3)
 
 
+def test_drawn_answers_are_scored_apart_as_mean_and_spread(tmp_path: Path, small: Wheels) -> None:
+    best: list[dict[str, object]] = [{"set": "one", "gold": "a", "answer": ["a"]}]
+    drawn = [
+        {"set": "one", "gold": gold, "answer": [answer], "sample": sample}
+        for sample, answers in ((1, "ab"), (2, "ac"), (3, "cc"))
+        for gold, answer in zip("ab", answers, strict=True)
+    ]
+    failed: dict[str, object] = {"set": "one", "gold": "a", "error": "no sound"}
+    found = json.loads(wheels_of(tmp_path, small, [*best, *drawn, failed]).stdout)
+    assert (found["one"]["hit rate"], found["one"]["n"], found["one"]["errors"]) == (1.0, 1, 1)
+    rates = [1.0, 0.5, 0.0]
+    assert found["one, drawn"]["hit rate"] == pytest.approx(np.mean(rates))
+    assert found["one, drawn"]["hit rate sd"] == pytest.approx(np.std(rates, ddof=1))
+    assert (found["one, drawn"]["samples"], found["one, drawn"]["errors"]) == (3, 0)
+    text = wheels_of(tmp_path, small, [*best, *drawn], "--format", "text").stdout
+    assert "0.500 ± 0.500" in text
+
+
 def test_the_command_says_what_is_wrong_with_its_input(tmp_path: Path, small: Wheels) -> None:
     for rows, more, message in (
         (ROWS, ("--metric", "hits"), "metric 'hits' does not exist"),
         (ROWS, ("--no-wheels",), "groups labels by emotion wheels"),
         ([{"gold": "a"}], (), "expected `gold` and `answer`"),
         ([], (), "holds no rows"),
+        ([{"gold": "a", "error": "no sound"}], (), "all rows of answers have errors"),
+        ([{"gold": "a", "answer": "a", "sample": "x"}], (), "sample 'x'"),
         ([{"gold": 3, "answer": "a"}], (), "expected a label, found 3"),
         ([{"gold": "a", "answer": 1}], ("--metric", "sentiment"), "expected a number, found 'a'"),
     ):

@@ -83,24 +83,30 @@ class RecordedEeg(Frozen):
     """Recordings of people who heard a story, below the task's folder of data.
 
     With `format` ``bids`` they are the recordings of `task` in it; with ``files``, those that match the
-    pattern `files`, which holds ``{subject}`` and may hold ``{run}``. `variable` and `unit` are of FieldTrip
-    files, which do not say them.
+    pattern `files`, which holds ``{subject}`` and may hold ``{session}`` and ``{run}``. A subject is one
+    listener, however many recordings there are; of `sessions`, if any are named, the others are not read.
+    `variable` is of FieldTrip files, and `unit` of those and of channels of EDF and BDF that name none.
 
     `words` are timed from the start of the sound of their segment. Where a recording has several segments,
     `events` (columns of the events.tsv beside it) says when each word was heard in it; else each run is one
-    segment, of the same number, whose sound starts `start` seconds into the recording. `sounds` is a pattern
-    with ``{segment}``. `participants`: what columns of participants.tsv must hold. `leave_out`: subjects.
+    segment, of the same number, whose sound starts `start` seconds into the recording, or after the one mark
+    in it that says `mark`. `sounds` is a pattern with ``{segment}``. `participants`: what columns of
+    participants.tsv must hold. `leave_out`: subjects.
     """
+
+    later = frozenset({"sessions", "mark"})
 
     reader: Literal["recordings"]
     format: Literal["bids", "files"]
     task: str = ""
     files: str = ""
+    sessions: tuple[Text, ...] = ()
     variable: Text = "data"
     unit: Literal["V", "mV", "uV"] = "V"
     words: Annotated[TableWords | TextGridWords, Field(discriminator="kind")]
     events: WordColumns | None = None
     start: Annotated[Number, Field(ge=0)] = 0.0
+    mark: str = ""
     sounds: Text
     participants: dict[str, Text] = Field(default_factory=dict)
     leave_out: tuple[Text, ...] = ()
@@ -112,6 +118,10 @@ class RecordedEeg(Frozen):
             reject("task", "recordings of a BIDS folder are those of a `task`")
         if self.format == "files" and "{subject}" not in self.files:
             reject("files", "expected a pattern with {subject} in it")
+        if self.format == "files" and self.sessions and "{session}" not in self.files:
+            reject("sessions", "the pattern `files` has no {session} in it")
+        if self.events is not None and (self.mark or self.start):
+            reject("events", "events say when sounds start: give them, or `start` and `mark`")
         if "{segment}" not in self.sounds:
             reject("sounds", "expected a pattern with {segment} in it")
         return self

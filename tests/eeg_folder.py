@@ -105,9 +105,12 @@ def task(**changes: object) -> dict[str, object]:
     return content | changes
 
 
-def write_runs(root: Path, story: Story, states: Sequence[States], plant: Plant, subjects: int) -> None:
+def write_runs(
+    root: Path, story: Story, states: Sequence[States], plant: Plant, subjects: int, *, sessions: bool = False
+) -> None:
     """The same listeners laid out as ds004408 is: a recording a sound, which begins with it, words in
-    TextGrids, no events; an unnamed first column in channels.tsv, and mains that are ``n/a``."""
+    TextGrids, no events; an unnamed first column in channels.tsv, and mains that are ``n/a``. With
+    `sessions`, each sound was heard in one of its own."""
     source = drive(story, states, plant, RATE)
     write_sounds(root, story)
     for segment in story.sounds:
@@ -118,13 +121,16 @@ def write_runs(root: Path, story: Story, states: Sequence[States], plant: Plant,
         for segment, start in story.starts.items():
             first, count = round(start * RATE), round((len(story.sounds[segment]) / SAMPLE_RATE + 1.5) * RATE)
             run = replace(recording, data=recording.data[:, first : first + count])
-            write_run(root, f"{place + 1:03d}", segment.removeprefix("segment-"), run)
+            number = segment.removeprefix("segment-")
+            write_run(root, f"{place + 1:03d}", number, run, f"day{number}" if sessions else None)
 
 
-def write_run(root: Path, subject: str, run: str, recording: Recording) -> None:
+def write_run(root: Path, subject: str, run: str, recording: Recording, session: str | None) -> None:
     info = mne.create_info(list(recording.names), recording.rate, list(recording.types))
     raw = mne.io.RawArray(recording.data, info, verbose="error")
-    path = mne_bids.BIDSPath(subject=subject, task="story", run=run, datatype="eeg", root=root)
+    path = mne_bids.BIDSPath(
+        subject=subject, session=session, task="story", run=run, datatype="eeg", root=root
+    )
     mne_bids.write_raw_bids(raw, path, format="BrainVision", allow_preload=True, verbose="error")
     channels = Path(path.copy().update(suffix="channels", extension=".tsv").fpath)
     header, *rows = channels.read_text(encoding="utf-8-sig").splitlines()

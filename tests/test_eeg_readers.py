@@ -16,7 +16,7 @@ import mne
 import mne_bids
 
 from affectbench.alignment.preprocessing import placed, prepared, referenced, resampled, typed
-from affectbench.alignment.readers import read_bids, read_recording, recording_of
+from affectbench.alignment.readers import read_bids, read_marks, read_recording, recording_of
 from affectbench.alignment.recording import Recording, band_passed, notched
 from affectbench.alignment.series import cleaned
 from affectbench.errors import AffectbenchError
@@ -41,18 +41,20 @@ def sine(hertz: float, seconds: float = 20.0, rate: float = RATE) -> np.ndarray:
 class TestFiles:
     def test_brainvision_comes_back_within_its_resolution(self, tmp_path: Path) -> None:
         data = signal()
-        found = read_recording(write_brainvision(tmp_path / "one.vhdr", data))
+        path = write_brainvision(tmp_path / "one.vhdr", data)
+        found = read_recording(path)
         assert (found.names, found.rate) == (NAMES, RATE)
         np.testing.assert_allclose(found.data, data, atol=1e-9)
-        onsets = [event.onset for event in found.events if "New Segment" not in event.text]
-        assert onsets == pytest.approx([1.0, 2.5])
+        marks = read_marks(path)
+        assert [mark.onset for mark in marks if "New Segment" not in mark.text] == pytest.approx([1.0, 2.5])
 
     def test_eeglab(self, tmp_path: Path) -> None:
         data = signal()
-        found = read_recording(write_eeglab(tmp_path / "one.set", data))
+        path = write_eeglab(tmp_path / "one.set", data)
+        found = read_recording(path)
         assert (found.names, found.rate) == (NAMES, RATE)
         np.testing.assert_allclose(found.data, data, atol=1e-9)
-        assert [(event.text, event.onset) for event in found.events] == [("first", 1.0), ("second", 2.5)]
+        assert [(mark.text, mark.onset) for mark in read_marks(path)] == [("first", 1.0), ("second", 2.5)]
 
     @pytest.mark.parametrize("variable", ["data", "raw"])
     def test_fieldtrip_in_the_unit_that_is_named(self, tmp_path: Path, variable: str) -> None:
@@ -93,7 +95,7 @@ class TestFiles:
         assert found.data.shape == (32, 30504)
         assert found.rate == 128.0
         assert set(found.types) == {"eeg"}  # EEGLAB calls its two EOG channels EEG.
-        assert {event.text for event in found.events} == {"rt", "square"}
+        assert {mark.text for mark in read_marks(SAMPLE)} == {"rt", "square"}
         with pytest.raises(AffectbenchError, match=r"'EOG1' is EEG by type"):
             typed(found, {})
         channels = {"EOG1": "eog", "EOG2": "eog"}

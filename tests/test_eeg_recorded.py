@@ -89,7 +89,7 @@ class TestGround:
         notes: list[str] = []
         ground = ground_of(made, notes)
         assert ground.subjects == ["001", "002", "003"]
-        assert any("090 is left out: it has no events.tsv" in note for note in notes)
+        assert any("090 is left out: it has no sub-090_task-story_events.tsv" in note for note in notes)
         assert any("091 is left out: analyzed is 'no'" in note for note in notes)
         assert any("2 words are in the events of 001 alone" in note for note in notes)
         assert len(ground.words) == len(story.words)
@@ -180,6 +180,16 @@ class TestRuns:
         notes: list[str] = []
         assert ground_of(tmp_path / "data", notes, source=RUNS).subjects == ["001", "003"]
         assert any("002 is left out: it has not heard segment 2" in note for note in notes)
+
+    def test_in_sessions_they_are_the_same_listeners(
+        self, runs: Path, story: Story, states: list[States], tmp_path: Path
+    ) -> None:
+        write_runs(tmp_path / "story", story, states, PLANT, 2, sessions=True)
+        ours, theirs = ground_of(tmp_path, source=RUNS), ground_of(runs, source=RUNS)
+        assert ours.subjects == ["001", "002"]
+        for each in ours.listeners:
+            assert [path.parent.parent.name for path in each.files] == ["ses-day1", "ses-day2"]
+        np.testing.assert_array_equal(ours.recording(1).data, theirs.recording(1).data)
 
     def test_files_of_a_pattern_instead_of_bids(self, runs: Path) -> None:
         """Types are then not declared: the sound on Aux5 must be."""

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from affectbench.alignment.readers import Header, bids_files, read_bids, read_header, read_recording
+from affectbench.alignment.readers import Header, read_bids, read_header, read_marks, read_recording
 from affectbench.alignment.recording import Recording
 from affectbench.alignment.tables import Spoken, segment_starts, table_words
+from affectbench.alignment.takes import Take, bids_takes, matching_takes
 from affectbench.errors import AffectbenchError
 from affectbench.identity import digest_of, file_digest
 from affectbench.recorded_eeg import RecordedEeg
@@ -17,7 +18,6 @@ from affectbench.recorded_eeg import RecordedEeg
 Note = Callable[[str], None]
 SMALL = 1 << 20
 """Bytes up to which a file counts by all of its content in the identity of a data set."""
-CELL = re.compile(r"\\{(subject|run)\\}")
 
 
 @dataclass(frozen=True)
@@ -49,53 +49,74 @@ class Listener:
 
 
 def found_listeners(root: Path, source: RecordedEeg, words: Sequence[Spoken], note: Note) -> list[Listener]:
-    """The subjects that a task asks for, whose recordings and events are there.
+    """The subjects that a task asks for, whose recordings and events are there. Sessions of a subject are
+    further recordings of one listener.
 
     A subject that participants.tsv excludes, and one without events or without all segments, is left out and
-    `note` hears why. Raises `AffectbenchError` where none is left, and for events that contradict the words.
+    `note` hears why. Raises `AffectbenchError` where none is left, for events that contradict the words, and
+    where a subject heard a segment in two recordings.
     """
-    runs = bids_files(root, source.task) if source.format == "bids" else _matching(root, source.files)
+    bids = source.format == "bids"
+    takes = bids_takes(root, source.task) if bids else matching_takes(root, source.files)
     segments = list(dict.fromkeys(word.segment for word in words))
     excluded = _excluded(root, source.participants)
+    excluded |= dict.fromkeys(source.leave_out, "the task leaves it out")
     found = []
-    for name, files in sorted(runs.items()):
-        reason = excluded.get(name, "")
-        if name in source.leave_out:
-            reason = "the task leaves it out"
-        listener = None if reason else _listener(name, root, files, source, words)
-        missing = [each for each in segments if listener is not None and each not in listener.starts]
-        if listener is None:
-            reason = reason or "it has no events.tsv"
-        elif missing:
-            reason = f"it has not heard segment {missing[0]}, or nothing says when"
-        if reason or listener is None:
-            note(f"subject {name} is left out: {reason}")
-        else:
-            found.append(listener)
+    for name, own in takes.items():
+        listener = excluded.get(name) or _listener(name, root, own, source, words)
+        if isinstance(listener, Listener):
+            missing = [each for each in segments if each not in listener.starts]
+            if not missing:
+                found.append(listener)
+                continue
+            listener = f"it has not heard segment {missing[0]}, or nothing says when"
+        note(f"subject {name} is left out: {listener}")
     if not found:
         raise AffectbenchError(
-            f"{root} has no recording that can be used ({len(runs)} subjects are there)",
-            hint="fetch recordings with their events; `participants` and `leave_out` exclude some",
+            f"{root} has no recording that can be used ({len(takes)} subjects are there)",
+            hint="fetch recordings and their events; `participants`, `sessions`, `leave_out` exclude some",
         )
     return found
 
 
 def _listener(
-    name: str, root: Path, files: Mapping[str, Path], source: RecordedEeg, words: Sequence[Spoken]
-) -> Listener | None:
-    """A listener, with the segments that it is known to have heard; None where events are not there."""
+    name: str, root: Path, takes: Sequence[Take], source: RecordedEeg, words: Sequence[Spoken]
+) -> Listener | str:
+    """A listener, with the segments that it is known to have heard, or why there is none."""
+    own = [take for take in takes if not source.sessions or take.session in source.sessions]
+    if not own:
+        return f"it has no recording of session {' or '.join(source.sessions)}"
     starts: dict[str, tuple[int, float]] = {}
-    ordered = sorted(files.items())
-    for number, (run, path) in enumerate(ordered):
-        if source.events is None:
-            starts[run] = (number, source.start)
-            continue
-        events = events_of(path)
-        if not events.is_file():
-            return None
-        for segment, at in segment_starts(words, table_words(events, source.events), events).items():
+    for number, take in enumerate(own):
+        heard = _heard(take, root, source, words)
+        if isinstance(heard, str):
+            return heard
+        for segment, at in heard.items():
+            if segment in starts:
+                first = own[starts[segment][0]].path
+                raise AffectbenchError(
+                    f"subject {name} heard segment {segment} in {first} and in {take.path}",
+                    hint="`sessions` of the task says which sessions count, `leave_out` leaves subjects out",
+                )
             starts[segment] = (number, at)
-    return Listener(name, root, tuple(path for _, path in ordered), starts)
+    return Listener(name, root, tuple(take.path for take in own), starts)
+
+
+def _heard(take: Take, root: Path, source: RecordedEeg, words: Sequence[Spoken]) -> dict[str, float] | str:
+    """Seconds of a recording at which the sound of each segment in it starts, or why nothing says so."""
+    if source.events is not None:
+        events = events_of(take.path)
+        if not events.is_file():
+            return f"it has no {events.name}"
+        return segment_starts(words, table_words(events, source.events), events)
+    if not source.mark:
+        return {take.run: source.start}
+    marks = read_marks(take.path, bids=root if source.format == "bids" else None)
+    found = [mark.onset for mark in marks if mark.text == source.mark]
+    if len(found) != 1:
+        others = ", ".join(sorted({repr(mark.text) for mark in marks})[:8]) or "none"
+        return f"{take.path.name} has {len(found)} marks {source.mark!r}, not one (its marks: {others})"
+    return {take.run: found[0] + source.start}
 
 
 def events_of(recording: Path) -> Path:
@@ -129,32 +150,18 @@ def _excluded(root: Path, wanted: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def _matching(root: Path, pattern: str) -> dict[str, dict[str, Path]]:
-    """Files by subject and run that match a pattern with {subject} and {run}."""
-    known: set[str] = set()
-
-    def group(match: re.Match[str]) -> str:
-        name = match.group(1)
-        if name in known:
-            return f"(?P={name})"
-        known.add(name)
-        return f"(?P<{name}>[^/]+?)"
-
-    expression = re.compile(CELL.sub(group, re.escape(pattern)))
-    found: dict[str, dict[str, Path]] = {}
-    for path in sorted(root.glob(re.sub(r"\{(subject|run)\}", "*", pattern))):
-        match = expression.fullmatch(path.relative_to(root).as_posix())
-        if match is not None:
-            parts = match.groupdict()
-            found.setdefault(parts["subject"], {})[parts.get("run", "")] = path
-    if not found:
-        raise AffectbenchError(f"{root} has no file like {pattern}")
-    return found
-
-
 def _siblings(recording: Path) -> list[Path]:
-    stem = recording.stem.removesuffix("_eeg")
-    return sorted(path for path in recording.parent.glob(f"{stem}*") if path.is_file())
+    """A recording, its parts and its sidecars: those of its run, and where the electrodes were."""
+    belonging = [f"{recording.stem}.*"]
+    if recording.stem.endswith("_eeg"):  # As BIDS names it.
+        whose = recording.stem.split("_task-")[0]
+        belonging += [
+            f"{recording.stem.removesuffix('_eeg')}_*",
+            f"{whose}_*electrodes.tsv",
+            f"{whose}_*coordsystem.json",
+        ]
+    found = {path for pattern in belonging for path in recording.parent.glob(pattern)}
+    return sorted(path for path in found if path.is_file())
 
 
 def _identity(path: Path) -> str:

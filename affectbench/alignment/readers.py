@@ -8,20 +8,29 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from affectbench.alignment.head import import_mne
 from affectbench.alignment.rdm import FloatArray
-from affectbench.alignment.recording import Event, Recording
+from affectbench.alignment.recording import Recording
 from affectbench.errors import AffectbenchError
 
 Unit = Literal["V", "mV", "uV"]
 VOLTS: dict[Unit, float] = {"V": 1.0, "mV": 1e-3, "uV": 1e-6}
-BIDS_ENDINGS = (".vhdr", ".set", ".edf", ".bdf")
 TYPES = ("eeg", "eog", "ecg", "emg", "stim")
 """Channel types of MNE that keep their name; all others are ``misc``."""
+EUROPEAN = (".edf", ".bdf")
+TRIGGERS = 0xFFFF
+"""The bits of a BioSemi Status word that are triggers; those above tell how the amplifier is."""
+
+
+class Mark(NamedTuple):
+    """A mark in a recording: seconds from its first sample, and what it says."""
+
+    onset: float
+    text: str
 
 
 @dataclass(frozen=True)
@@ -38,18 +47,37 @@ def read_recording(path: Path, *, variable: str = "data", unit: Unit = "V") -> R
     """The recording in a file, by its ending: .vhdr, .set, .mat, .edf or .bdf.
 
     A FieldTrip .mat says neither the unit nor, often, the types of its channels: `variable` names the
-    structure in it and `unit` what its numbers are. Raises `AffectbenchError` for a file that is missing,
-    damaged, or of no such kind.
+    structure in it and `unit` what its numbers are. Channels of an EDF or BDF that name no unit known to MNE
+    are in `unit` as well. Raises `AffectbenchError` for a file that is missing, damaged, or of no such kind.
     """
-    recording: Recording = _opened(path, lambda: recording_of(_raw(path, variable)))
-    if path.suffix.lower() != ".mat":
+
+    def recording() -> Recording:
+        raw = _raw(path, variable)
+        return _in_volts(recording_of(raw), raw, path, VOLTS[unit])
+
+    found: Recording = _opened(path, recording)
+    return found
+
+
+def _in_volts(recording: Recording, raw: Any, path: Path, volts: float) -> Recording:
+    """The recording where channels whose file does not say their unit were taken for volts by MNE."""
+    ending = path.suffix.lower()
+    if ending == ".mat":
+        silent = np.ones(len(recording.names), dtype=bool)
+    elif ending in EUROPEAN:
+        told = raw._orig_units  # Public nowhere; MNE-BIDS writes channels.tsv from it.
+        silent = np.array([told.get(name) == "n/a" for name in recording.names])
+        silent &= np.array([kind != "stim" for kind in recording.types])
+    else:
         return recording
-    return replace(recording, data=recording.data * VOLTS[unit])
+    if volts == 1.0 or not silent.any():
+        return recording
+    return replace(recording, data=recording.data * np.where(silent, volts, 1.0)[:, None])
 
 
 def read_bids(path: Path, root: Path) -> Recording:
     """A recording of a BIDS folder, with what its sidecars say of it: types and bad channels (channels.tsv),
-    positions (electrodes.tsv), mains (eeg.json), events (events.tsv).
+    positions (electrodes.tsv), mains (eeg.json).
 
     Raises `AffectbenchError` where the file cannot be read or contradicts its sidecars.
     """
@@ -72,34 +100,23 @@ def read_header(path: Path, *, bids: Path | None = None, variable: str = "data")
     return found
 
 
-def bids_files(root: Path, task: str) -> dict[str, dict[str, Path]]:
-    """Recordings of a task in a BIDS folder, by subject and run; that of a recording without one is empty.
+def read_marks(path: Path, *, bids: Path | None = None) -> tuple[Mark, ...]:
+    """The marks of a recording by time: its annotations, and the triggers on its Status channel if it has
+    one (a number each); of a BIDS folder, what events.tsv says.
 
-    Raises `AffectbenchError` where there is none.
+    Raises `AffectbenchError` as `read_recording` and `read_bids` do.
     """
-    mne_bids = import_mne_bids()
-    _check_bids(root)
-    paths = mne_bids.find_matching_paths(
-        root, tasks=task, suffixes="eeg", datatypes="eeg", extensions=list(BIDS_ENDINGS)
-    )
-    found: dict[str, dict[str, Path]] = {}
-    for path in paths:
-        runs = found.setdefault(path.subject, {})
-        if (path.run or "") in runs:
-            raise AffectbenchError(
-                f"{root}: subject {path.subject} has two recordings of task {task}, run {path.run}",
-                hint="sessions are not told apart: keep one in the folder",
-            )
-        runs[path.run or ""] = Path(path.fpath)
-    if not found:
-        raise AffectbenchError(
-            f"{root} has no recording of task {task!r}",
-            hint=f"expected sub-*/eeg/sub-*_task-{task}_*eeg with {', '.join(BIDS_ENDINGS)}",
-        )
+
+    def marks() -> tuple[Mark, ...]:
+        raw = _raw(path, "data") if bids is None else _raw_bids(path, bids)
+        return tuple(sorted([*_annotations(raw), *_triggers(raw)]))
+
+    found: tuple[Mark, ...] = _opened(path, marks)
     return found
 
 
-def _check_bids(root: Path) -> None:
+def check_bids(root: Path) -> None:
+    """Raises `AffectbenchError` where a folder is no BIDS data set."""
     if not (root / "dataset_description.json").is_file():
         raise AffectbenchError(
             f"{root} is no BIDS folder: it has no dataset_description.json",
@@ -109,7 +126,9 @@ def _check_bids(root: Path) -> None:
 
 def _raw_bids(path: Path, root: Path) -> Any:
     mne_bids = import_mne_bids()
-    _check_bids(root)
+    check_bids(root)
+    if path.suffix.lower() in EUROPEAN:
+        _check_continuous(path)
     return mne_bids.read_raw_bids(mne_bids.get_bids_path_from_fname(path))
 
 
@@ -119,8 +138,8 @@ def _raw(path: Path, variable: str) -> Any:
         ".vhdr": lambda: mne.io.read_raw_brainvision(path),
         ".set": lambda: mne.io.read_raw_eeglab(path),
         ".mat": lambda: _fieldtrip(path, variable),
-        ".edf": lambda: mne.io.read_raw_edf(path),
-        ".bdf": lambda: mne.io.read_raw_bdf(path),
+        ".edf": lambda: mne.io.read_raw_edf(path, infer_types=True),
+        ".bdf": lambda: mne.io.read_raw_bdf(path, infer_types=True),
     }
     ending = path.suffix.lower()
     if ending not in opened:
@@ -130,7 +149,20 @@ def _raw(path: Path, variable: str) -> Any:
         )
     if not path.is_file():
         raise AffectbenchError(f"there is no recording {path}")
+    if ending in EUROPEAN:
+        _check_continuous(path)
     return opened[ending]()
+
+
+def _check_continuous(path: Path) -> None:
+    """EDF+D and BDF+D: 44 reserved bytes of the header, from the 193rd on, say so. MNE joins their parts."""
+    with path.open("rb") as file:
+        reserved = file.read(236)[192:]
+    if reserved.startswith((b"EDF+D", b"BDF+D")):
+        raise AffectbenchError(
+            f"{path} has gaps ({reserved[:5].decode()}): what is behind one would be read too early",
+            hint="export it as one continuous recording, or each stretch as a run of its own",
+        )
 
 
 def import_mne_bids() -> Any:
@@ -188,7 +220,6 @@ def recording_of(raw: Any) -> Recording:
         _types(raw),
         _positions(raw),
         None if line is None else float(line),
-        _events(raw),
         tuple(raw.info["bads"]),
     )
 
@@ -204,11 +235,20 @@ def _positions(raw: Any) -> FloatArray:
     return found
 
 
-def _events(raw: Any) -> tuple[Event, ...]:
-    """Annotations in seconds from the first sample that is there."""
-    marks = raw.annotations
-    first = raw.first_time if marks.orig_time is not None else 0.0
-    return tuple(
-        Event(float(mark["onset"]) - first, float(mark["duration"]), str(mark["description"]))
-        for mark in marks
-    )
+def _annotations(raw: Any) -> list[Mark]:
+    first = raw.first_time if raw.annotations.orig_time is not None else 0.0
+    return [Mark(float(mark["onset"]) - first, str(mark["description"])) for mark in raw.annotations]
+
+
+def _triggers(raw: Any) -> list[Mark]:
+    """Where a Status channel changes to another trigger that is not 0."""
+    mne = import_mne()
+    found = []
+    for channel, kind in zip(raw.ch_names, _types(raw), strict=True):
+        if kind != "stim":
+            continue
+        events = mne.find_events(
+            raw, channel, consecutive=True, shortest_event=1, mask=TRIGGERS, mask_type="and", verbose="error"
+        )
+        found += [Mark((at - raw.first_samp) / raw.info["sfreq"], str(code)) for at, _, code in events]
+    return found

@@ -102,7 +102,7 @@ class RecordedGround:
         first = next(iter(files.values()))
         ends = np.cumsum([stretch.shape[1] for stretch in stretches])
         data = np.concatenate(stretches, axis=1)
-        return replace(first, data=data, events=(), breaks=tuple(int(end) for end in ends[:-1]))
+        return replace(first, data=data, breaks=tuple(int(end) for end in ends[:-1]))
 
     def _prepared(self, listener: Listener, number: int) -> Recording:
         recording = listener.read(number, self.source)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
@@ -14,21 +14,13 @@ from affectbench.errors import AffectbenchError
 ChannelType = Literal["eeg", "eog", "misc", "ecg", "emg", "stim"]
 
 
-class Event(NamedTuple):
-    """A mark in a recording: seconds from its start, seconds that it lasts, and what it says."""
-
-    onset: float
-    duration: float
-    text: str
-
-
 @dataclass(frozen=True)
 class Recording:
     """`data` (channels, samples) in volts at `rate` Hz; names and types of the channels, positions (channels,
     3) in metres where they are known (NaN else), and the frequency of the mains, in Hz.
 
-    `events` are the file's own marks, `bad` the channels that it calls bad. `breaks` are samples before
-    which time jumps: nothing is filtered across them. `clean`: what `series.cleaned` does was done.
+    `bad` are the channels that the file calls bad. `breaks` are samples before which time jumps: nothing is
+    filtered across them. `clean`: what `series.cleaned` does was done.
     """
 
     data: FloatArray
@@ -37,7 +29,6 @@ class Recording:
     types: tuple[str, ...]
     positions: FloatArray
     line: float | None = None
-    events: tuple[Event, ...] = ()
     bad: tuple[str, ...] = ()
     breaks: tuple[int, ...] = ()
     clean: bool = False

@@ -63,19 +63,27 @@ class TextGridWords(Frozen):
     """Words of each sound in a Praat TextGrid of its own; `path` holds ``{segment}``.
 
     Labels of `silence` (regardless of case) are no words. TextGrids of forced aligners have no sentences: one
-    ends where no word is spoken for `pause` seconds.
+    ends where no word is spoken for `pause` seconds. With `transcript`, the text that was read, in UTF-8, one
+    ends where its punctuation says so: a file for each sound if it holds ``{segment}``, else one for all, in
+    the order of the segments' names. At least the share `matched` of the words must be in it.
     """
+
+    later = frozenset({"transcript", "matched"})
 
     kind: Literal["textgrid"]
     path: Text
     tier: Text = "words"
     silence: tuple[str, ...] = ("", "sp", "sil", "spn", "ns", "<s>", "</s>", "<sil>", "{sl}", "{lg}", "{ns}")
     pause: Positive = 0.3
+    transcript: str = ""
+    matched: Annotated[Number, Field(gt=0, le=1)] = 0.9
 
     @model_validator(mode="after")
     def _has_a_segment(self) -> TextGridWords:
         if "{segment}" not in self.path:
             reject("path", "expected {segment} in it: every sound has its own TextGrid")
+        if self.transcript and "pause" in self.model_fields_set:
+            reject("pause", "a transcript says where sentences end: give it or `pause`")
         return self
 
 

@@ -215,8 +215,8 @@ class TestTextGrids:
         for number in (2, 1, 10):
             path = tmp_path / "stimuli" / f"audio{number:02d}.TextGrid"
             path.write_text(long_form())
-        words = spoken(tmp_path, own)
+        words = spoken(tmp_path, own, print)
         assert list(dict.fromkeys(word.segment for word in words)) == ["01", "02", "10"]
         assert [word.order for word in words] == list(range(1, 13))
         with pytest.raises(AffectbenchError, match=r"no file like stimuli/audio\{segment\}"):
-            spoken(tmp_path / "stimuli", own)
+            spoken(tmp_path / "stimuli", own, print)

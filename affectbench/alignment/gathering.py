@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from affectbench.alignment.grid import COMPONENTS
 from affectbench.alignment.listeners import Listener, Note, events_of, found_listeners
+from affectbench.alignment.patterns import matching
 from affectbench.alignment.readers import Header
 from affectbench.alignment.recorded import Line, RecordedGround, placed_words
 from affectbench.alignment.speech import Piece, pieces
 from affectbench.alignment.tables import Spoken, completed, table_words, textgrid_words
+from affectbench.alignment.transcript import punctuated
 from affectbench.alignment_task import AlignmentTask
 from affectbench.audio_io import SAMPLE_RATE, AudioError, Waveform, read_waveform, sound_digest
 from affectbench.errors import AffectbenchError
@@ -33,7 +34,7 @@ def recorded_ground(task: AlignmentTask, root: Path, note: Note) -> RecordedGrou
     source = task.source
     assert isinstance(source, RecordedEeg), "the task is of recordings"
     after = max(task.lags.until, max(window.end for window in COMPONENTS))
-    words = spoken(root, source)
+    words = spoken(root, source, note)
     listeners = found_listeners(root, source, words, note)
     words = _with_events(words, listeners[0], source, note)
     sounds = heard_sounds(root, source.sounds, words)
@@ -50,29 +51,16 @@ def recorded_ground(task: AlignmentTask, root: Path, note: Note) -> RecordedGrou
     )
 
 
-def spoken(root: Path, source: RecordedEeg) -> list[Spoken]:
-    """The words of the story, timed from the start of the sound of their segment."""
+def spoken(root: Path, source: RecordedEeg, note: Note) -> list[Spoken]:
+    """The words of the story, timed from the start of the sound of their segment; `note` hears how well a
+    transcript fits."""
     rule = source.words
     if isinstance(rule, TableWords):
         return table_words(root / rule.path, rule.columns)
     words: list[Spoken] = []
-    for segment, path in _segments(root, rule.path):
-        words += textgrid_words(path, segment, rule, first=len(words) + 1)
-    return words
-
-
-def _segments(root: Path, pattern: str) -> list[tuple[str, Path]]:
-    """The files of a pattern with {segment}, by the name of their segment."""
-    before, after = (re.escape(part) for part in pattern.split("{segment}", 1))
-    expression = re.compile(f"{before}([^/]+){after}")
-    found = []
-    for path in sorted(root.glob(pattern.replace("{segment}", "*"))):
-        match = expression.fullmatch(path.relative_to(root).as_posix())
-        if match is not None:
-            found.append((match.group(1), path))
-    if not found:
-        raise AffectbenchError(f"{root} has no file like {pattern}")
-    return found
+    for cells, path in matching(root, rule.path):
+        words += textgrid_words(path, cells["segment"], rule, first=len(words) + 1)
+    return punctuated(words, root, rule, note) if rule.transcript else words
 
 
 def _with_events(

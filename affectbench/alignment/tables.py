@@ -57,18 +57,34 @@ def table_words(path: Path, columns: WordColumns) -> list[Spoken]:
             )
         seen[word.order] = line
         found.append(word)
-    if not found:
-        raise AffectbenchError(f"{path} has no words")
-    return sorted(found, key=lambda word: word.order)
+    return sorted(_some(found, path), key=lambda word: word.order)
+
+
+def _some(words: list[Spoken], where: Path | str) -> list[Spoken]:
+    if not words:
+        raise AffectbenchError(f"{where} has no words")
+    return words
+
+
+def _content(path: Path, what: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise AffectbenchError(f"there is no {what} {path}") from error
+    except OSError as error:
+        raise AffectbenchError(f"{path} cannot be read: {error}") from error
+
+
+def read_text(path: Path, what: str) -> str:
+    """A text in UTF-8, without a byte order mark. Raises `AffectbenchError` that says `what` is not there."""
+    try:
+        return _content(path, what).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise AffectbenchError(f"{path} cannot be read as UTF-8 text: {error}") from error
 
 
 def _rows(path: Path, columns: WordColumns) -> Iterator[tuple[int, Mapping[str, str]]]:
-    if not path.is_file():
-        raise AffectbenchError(f"there is no table of words {path}")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise AffectbenchError(f"{path} cannot be read as UTF-8 text: {error}") from error
+    lines = read_text(path, "table of words").splitlines()
     reader = csv.DictReader(lines, delimiter="\t" if path.suffix == ".tsv" else ",")
     header = reader.fieldnames or []
     for name in columns.model_dump(exclude_none=True).values():
@@ -173,9 +189,7 @@ def textgrid_words(path: Path, segment: str, rule: TextGridWords, first: int = 1
         found.append(
             Spoken(text, start, end - start, segment, f"{segment}-{sentence:03d}", first + len(found))
         )
-    if not found:
-        raise AffectbenchError(f"{path}: tier {rule.tier!r} has no words")
-    return found
+    return _some(found, f"{path}: tier {rule.tier!r}")
 
 
 def _tier(path: Path, name: str) -> list[tuple[float, float, str]]:
@@ -208,9 +222,7 @@ def _parsed(path: Path) -> Any:
             f"TextGrids need praatio, which cannot be imported: {error}",
             hint="pip install 'affectbench[eeg]'",
         ) from error
-    if not path.is_file():
-        raise AffectbenchError(f"there is no TextGrid {path}")
-    content = path.read_bytes()
+    content = _content(path, "TextGrid")
     wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:
         return textgrid_io.parseTextgridStr(content.decode("utf-16" if wide else "utf-8-sig"), False)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from affectbench.alignment.patterns import matching
 from affectbench.alignment.readers import check_bids, import_mne_bids
 from affectbench.errors import AffectbenchError
 
 BIDS_ENDINGS = (".vhdr", ".set", ".edf", ".bdf")
-CELL = re.compile(r"\\{(subject|session|run)\\}")
-"""A cell of a pattern, escaped as `re.escape` does."""
 
 
 @dataclass(frozen=True, order=True)
@@ -55,25 +53,10 @@ def matching_takes(root: Path, pattern: str) -> Takes:
 
     Raises `AffectbenchError` where there is none, and for two of the same subject, session and run.
     """
-    known: set[str] = set()
-
-    def group(match: re.Match[str]) -> str:
-        name = match.group(1)
-        if name in known:
-            return f"(?P={name})"
-        known.add(name)
-        return f"(?P<{name}>[^/]+?)"
-
-    expression = re.compile(CELL.sub(group, re.escape(pattern)))
     found: Takes = {}
-    for path in root.glob(re.sub(r"\{(subject|session|run)\}", "*", pattern)):
-        match = expression.fullmatch(path.relative_to(root).as_posix())
-        if match is not None:
-            cells = match.groupdict(default="")
-            take = Take(cells.get("session", ""), cells.get("run", ""), path)
-            found.setdefault(cells["subject"], []).append(take)
-    if not found:
-        raise AffectbenchError(f"{root} has no file like {pattern}")
+    for cells, path in matching(root, pattern):
+        take = Take(cells.get("session", ""), cells.get("run", ""), path)
+        found.setdefault(cells["subject"], []).append(take)
     return _told_apart(found)
 
 

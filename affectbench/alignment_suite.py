@@ -15,10 +15,10 @@ Study = Literal["alignment", "intervention", "recovery", "nulls"]
 class AlignmentSuite(TaskFile):
     """One alignment task over several models and selectors; `align` runs it.
 
-    `models` are those of the task unless some are named; a card with `shuffled` weights is a control.
-    `selectors` name emotion units of each model, which are switched off; `controls` are selectors that know
-    nothing of emotions. Beside each stand `draws` sets of random units of the same layers, and as many that
-    are as loud.
+    `models` are those of the task unless some are named; a card with `shuffled` or `untrained` weights is
+    a control. `selectors` name emotion units of each model, which are switched off; `controls` are selectors
+    that know nothing of emotions. Beside each stand `draws` sets of random units of the same layers, and as
+    many that are as loud.
     """
 
     digest_without: ClassVar[frozenset[str]] = frozenset({"models", "selectors", "controls", "studies"})

@@ -43,6 +43,7 @@ class ModelCard(TaskFile):
     checkpoint. `base`: the card, or the folder, of the model that the checkpoint was adapted from. With one
     of the two, the card is a pair: `modules` compares both sides. `shuffled`: a control; the entries of each
     weight are permuted by this seed after loading, so that sizes and statistics are all that is left.
+    `untrained`: another; all weights are drawn anew by this seed, by the rule of the network's class.
 
     For people and for `list models`: `gated` checkpoints are given to accounts that accepted a licence (of
     the checkpoint that it names, where that is another); `requires` names further packages, with versions
@@ -56,7 +57,7 @@ class ModelCard(TaskFile):
             *("architecture", "base"),
         }
     )
-    later = frozenset({"base", "adapter", "shuffled"})
+    later = frozenset({"base", "adapter", "shuffled", "untrained"})
 
     kind: Literal["model"]
     family: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -84,6 +85,7 @@ class ModelCard(TaskFile):
     base: Text | None = None
     adapter: Text | None = None
     shuffled: Seed | None = None
+    untrained: Seed | None = None
 
     _trusted: bool = PrivateAttr(default=False)
 
@@ -93,11 +95,19 @@ class ModelCard(TaskFile):
             reject("instrument_note", "missing: an instrument must say what was built into it")
         if self.base is not None and self.adapter is not None:
             reject("base", "a card with an `adapter` has its `checkpoint` as base: leave one of them out")
-        if self.shuffled is not None and (self.planted is not None or self.device_map is not None):
-            reject(
-                "shuffled", "shuffled weights hold no `planted` units, and lie on one device: no `device_map`"
-            )
+        if self.shuffled is not None and self.untrained is not None:
+            reject("untrained", "weights are `shuffled` or `untrained`: leave one of them out")
+        if self.control and (self.planted is not None or self.device_map is not None):
+            key = self.control.split()[0]
+            reject(key, f"{key} weights hold no `planted` units, and lie on one device: no `device_map`")
         return self
+
+    @property
+    def control(self) -> str:
+        """What was done to its weights, so that nothing is left of what was learned; nothing: it is no
+        control."""
+        done = {"shuffled": self.shuffled, "untrained": self.untrained}
+        return next((f"{name} {seed}" for name, seed in done.items() if seed is not None), "")
 
     @property
     def folder(self) -> Path | None:
@@ -112,8 +122,7 @@ class ModelCard(TaskFile):
     @property
     def loaded_from(self) -> str:
         """What is loaded where no file of it may be read: the source, its commit, what is done to it."""
-        shuffled = "" if self.shuffled is None else f" shuffled {self.shuffled}"
-        return f"{self.folder or self.checkpoint} {self.revision}{shuffled}"
+        return " ".join([f"{self.folder or self.checkpoint} {self.revision}", self.control]).strip()
 
     @property
     def adapter_folder(self) -> Path | None:

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 
 def weights_digest(card: ModelCard, folder: str) -> str:
-    """Hash of a card's checkpoint in `folder`, of the adapter that is merged into it, and of the shuffle."""
+    """Hash of a card's checkpoint in `folder`, of the adapter that is merged into it, and of what makes
+    it a control."""
     weights = checkpoint_digest(Path(folder))
-    if card.shuffled is not None:
-        weights = digest_of([weights, f"shuffled {card.shuffled}"])
+    if card.control:
+        weights = digest_of([weights, card.control])
     if card.adapter_folder is None:
         return weights
     from affectbench.stored_weights import adapter_digest
@@ -28,13 +29,15 @@ def weights_digest(card: ModelCard, folder: str) -> str:
 
 def load_from(registry: Registry, card: ModelCard, source: str, device: str) -> Model:
     """Load the checkpoint at `source` through the card's family, with the card's adapter merged into it and
-    its weights shuffled where it says so.
+    its weights shuffled or drawn anew where it says so.
 
     Raises `AffectbenchError` where it cannot, whatever the family raises: damaged weights, a tokenizer that
     is missing, a device that is full.
     """
     import torch
     from transformers.utils import logging
+
+    from affectbench.control_weights import control_weights
 
     logging.disable_progress_bar()
     if device.startswith("cuda") and not torch.cuda.is_available():
@@ -49,10 +52,7 @@ def load_from(registry: Registry, card: ModelCard, source: str, device: str) -> 
             from affectbench.module_edit import merge_adapter
 
             merge_adapter(model, card.adapter_folder)
-        if card.shuffled is not None:
-            from affectbench.shuffled_weights import shuffle_weights
-
-            shuffle_weights(model.network, card.shuffled)
+        control_weights(model.network, card)
         return model
     except AffectbenchError:
         raise

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import yaml
 from e2e_content import Outcome, run_cli  # noqa: F401
 from example_analyses import example_analysis
@@ -26,13 +25,9 @@ from affectbench.alignment_task import AlignmentTask
 from affectbench.analysis import Analysis, AnalysisStore, Column, Finding, Table, analysis_name
 from affectbench.errors import AffectbenchError
 from affectbench.leaderboard import build_site
-from affectbench.model_card import ModelCard
-from affectbench.model_loading import load_from, weights_digest
-from affectbench.plan import checkpoint_of
 from affectbench.registry import Registry
 from affectbench.score_models import Estimate
 from affectbench.selector import Selection
-from affectbench.shuffled_weights import shuffle_weights
 from affectbench.site_alignment import intervention_boards
 from affectbench.sites import SiteShape
 
@@ -115,39 +110,6 @@ class TestMatched:
         np.testing.assert_allclose(loudness(states), np.sqrt((joined**2).mean(axis=1)))
         heads = np.sqrt((joined.reshape(2, 8, 3, 2) ** 2).sum(axis=3).mean(axis=1))
         np.testing.assert_allclose(loudness(states, size=2), heads)
-
-
-class TestShuffledWeights:
-    def test_the_weights_are_the_same_numbers_elsewhere(self) -> None:
-        registry = Registry(installed=False)
-        before, card = registry.model("reference-audio"), registry.model("reference-audio-shuffled")
-        one, other = (load_from(registry, each, checkpoint_of(each), "cpu") for each in (before, card))
-        moved = 0
-        for x, y in zip(one.network.parameters(), other.network.parameters(), strict=True):
-            assert torch.equal(x.flatten().sort().values, y.flatten().sort().values)
-            moved += not torch.equal(x, y)
-        assert moved > 50
-        folder = checkpoint_of(card)
-        assert weights_digest(before, folder) != weights_digest(card, folder)
-
-    def test_the_seed_decides_and_shared_weights_stay_shared(self) -> None:
-        def made(seed: int) -> torch.nn.ModuleDict:
-            torch.manual_seed(0)
-            first, second = torch.nn.Linear(4, 5, bias=False), torch.nn.Linear(4, 5, bias=False)
-            second.weight = first.weight
-            network = torch.nn.ModuleDict({"a": first, "b": second})
-            shuffle_weights(network, seed)
-            return network
-
-        one, again, other = made(1), made(1), made(2)
-        assert torch.equal(one["a"].weight, again["a"].weight)
-        assert not torch.equal(one["a"].weight, other["a"].weight)
-        assert torch.equal(one["a"].weight, one["b"].weight)
-
-    def test_a_planted_card_cannot_be_shuffled(self) -> None:
-        content = Registry(installed=False).model("reference-audio").model_dump(mode="json")
-        with pytest.raises(ValueError, match="shuffled weights hold no"):
-            ModelCard.model_validate(content | {"shuffled": 0})
 
 
 def row(selector: str, beyond: Sequence[float], p: Sequence[float], **settings: Any) -> Analysis:
@@ -368,7 +330,7 @@ class TestSuite:
         assert registry.alignment(suite.task).name == "reference-eeg"
         assert all(registry.selector(name).control for name in suite.controls)
         assert not any(registry.selector(name).control for name in suite.selectors)
-        assert {registry.model(name).shuffled for name in suite.models} == {None, 0}
+        assert [registry.model(name).control for name in suite.models] == ["", "shuffled 0", "untrained 0"]
         assert registry.alignment_suite("reference-eeg") is None
 
     @pytest.mark.slow

@@ -212,7 +212,8 @@ class Aligning:
         for model in self.models:
             states = self.states(model, pieces, ground.sounds, self.task.site)
             comparison = compared(ground, self.task, kept, states)
-            found[model] = study_alignment.found(workshop, model, comparison, states[0].points)
+            name = f"{model} (control)" if self.is_control(model) else model
+            found[name] = study_alignment.found(workshop, model, comparison, states[0].points)
         return study_alignment.study(found, self.task.seed)
 
     def _as_released(self, workshop: Workshop, kept: tuple[int, ...], pieces: list[Piece]) -> dict[str, Any]:
@@ -304,6 +305,12 @@ class Aligning:
 
         tell: Callable[[int], None] = lambda count: self.advance(f"{model} hears", count, len(pieces))  # noqa: E731
         return heard(self.engine(model), pieces, sounds, site, progress=tell)[0]
+
+    def is_control(self, model: str) -> bool:
+        """Whether its card says that nothing is left of what was learned."""
+        from affectbench.plan import card_of
+
+        return bool(card_of(self.registry, model).control)
 
     def model_digest(self, model: str) -> str:
         from affectbench.model_loading import weights_digest

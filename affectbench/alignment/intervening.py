@@ -40,6 +40,7 @@ class Stage(Protocol):
     def engine(self, model: str) -> Engine: ...
     def states(self, model: str, pieces: Sequence[Any], sounds: Any, site: str = ...) -> list[States]: ...
     def model_digest(self, model: str) -> str: ...
+    def is_control(self, model: str) -> bool: ...
     def advance(self, what: str, done: int, total: int) -> None: ...
 
 
@@ -65,10 +66,9 @@ class Intervening:
         """One analysis a selector, before anything is computed."""
         from affectbench.alignment.listening import PROTOCOL
         from affectbench.content import source_digest
-        from affectbench.plan import card_of
 
         registry, seed = self.stage.registry, self.stage.seed
-        shuffled = card_of(registry, model).shuffled is not None
+        blank = self.stage.is_control(model)
         found = []
         for selector in self.stage.selectors:
             ours = inputs | {
@@ -77,7 +77,7 @@ class Intervening:
                 "protocol": registry.intervention(PROTOCOL).digest,
             }
             blind = cast("type[Selector]", registry.selector(selector)).control
-            control = "selector" if blind else "model" if shuffled else ""
+            control = "selector" if blind else "model" if blank else ""
             settings = {
                 "selector": selector, "protocol": PROTOCOL, "draws": self.stage.draws, "control": control,
             }  # fmt: skip

@@ -231,7 +231,7 @@ class CellRun:
                 hint=f"expected site {study.site!r}, {study.shape}, labels {', '.join(study.labels)}",
             )
         try:
-            selection.check_budget(budget)
+            selection.check_budget(study.shape.units if self.plan.selector.whole else budget)
         except AffectbenchError as error:
             raise AffectbenchError(f"selector {name!r}: {error.message}", hint=error.hint) from error
         return selection

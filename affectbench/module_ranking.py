@@ -8,6 +8,7 @@ import numpy as np
 
 from affectbench.errors import AffectbenchError
 from affectbench.intervention import UNTOUCHED, scale
+from affectbench.module_types import members
 from affectbench.readout import FAILED, IntArray
 from affectbench.selector import Selection, Selector, above_others
 from affectbench.sites import MODULE, FloatArray
@@ -16,17 +17,18 @@ from affectbench.tracing import effects_of
 
 
 class ModuleType(Selector):
-    """All layers of one module type, the same for every emotion, so by construction specific to none."""
+    """All layers of a module type, or of a group of them (`members`), the same for every emotion, so by
+    construction specific to none. The types of a layer stand together, the first layer first."""
 
     sites = (MODULE,)
+    whole = True
     kind: ClassVar[str] = ""
 
     def select(self, study: Study, budget: int) -> Selection:
         """Raises `AffectbenchError` for a model that has no such modules."""
         types = study.adaptation.types
-        if self.kind not in types:
-            raise AffectbenchError(f"this model has no modules of type {self.kind!r}: {', '.join(types)}")
-        units = np.arange(study.shape.layers) * study.shape.width + types.index(self.kind)
+        own = np.array([types.index(each) for each in members(self.kind, types)])
+        units = (np.arange(study.shape.layers)[:, None] * study.shape.width + own).ravel()
         return Selection(study.site, study.shape, study.labels, (units,) * len(study.labels))
 
 

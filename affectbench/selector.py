@@ -280,13 +280,15 @@ class Selector:
     protocol's site, or of another one as ``SITE:STATISTIC``. `control`: shows what nothing looks like.
     `shuffled`: a control that reads statistics by permuted labels, as then do the differences that are added.
     `sites`: where it can rank units, written out as a tuple of texts; a protocol of another site leaves it
-    out.
+    out. `whole`: its units are named and not ranked, such as all of a module type: all are taken, whatever
+    fraction a protocol asks for.
     """
 
     name: ClassVar[str] = ""
     needs: ClassVar[frozenset[str]] = frozenset()
     control: ClassVar[bool] = False
     shuffled: ClassVar[bool] = False
+    whole: ClassVar[bool] = False
     sites: ClassVar[tuple[str, ...]] = CHANNEL_SITES
 
     def scores(self, study: Study) -> FloatArray:

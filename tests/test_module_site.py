@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from test_module_edit import digest, logits, moved, pair_cards, put  # noqa: F40
 from tiny_models import items, readout, tiny_gpt2, tiny_model, tiny_qwen2
 
 from affectbench import module_ranking
+from affectbench.cell import CellRun
 from affectbench.controls import parameter_matched
 from affectbench.dataset import load_benchmark
 from affectbench.engine import Engine
@@ -31,6 +33,7 @@ from affectbench.module_site import AdaptedModules
 from affectbench.module_types import OTHER, TYPES, modules_of
 from affectbench.plan import checkpoint_of
 from affectbench.recipes import text_adapted
+from affectbench.record import Cell
 from affectbench.registry import Registry
 from affectbench.selector import Selection
 from affectbench.session import Session
@@ -336,6 +339,34 @@ class TestShipped:
         place = ("q", "k", "v", "o", "gate", "up", "down").index(kind)
         assert [units.tolist() for units in found.units] == [[7 * layer + place for layer in range(4)]] * 7
 
+    @pytest.mark.parametrize(("group", "places"), [("attn", (0, 1, 2, 3)), ("mlp", (4, 5, 6))])
+    def test_a_group_is_all_its_types_and_its_controls_have_as_many_parameters(
+        self, session: Session, group: str, places: tuple[int, ...]
+    ) -> None:
+        found = self.select(session, f"module_{group}")
+        expected = [7 * layer + place for layer in range(4) for place in places]
+        assert [units.tolist() for units in found.units] == [expected] * 7
+        sizes = np.tile(found.shape.parameters, found.shape.layers)
+        own = sizes[expected].sum()
+        drawn = [sizes[units].sum() for units in parameter_matched(found, 20, 0)]
+        assert all(0.97 * own <= total <= own for total in drawn)
+
+    def test_a_cell_takes_a_group_whole_and_bounds_others(self, session: Session) -> None:
+        protocol = Registry(installed=False).intervention("module-reset")
+        study = self.study(session)
+
+        def selected(name: str) -> Selection:
+            selector = Registry(installed=False).selector(name)()
+            cell = Cell(
+                model="m", task="t", selector=name, intervention=protocol.name, fraction=0.143, seed=0,
+                site=MODULE, positions="all",
+            )  # fmt: skip
+            plan = SimpleNamespace(selector=selector, cell=cell, protocol=protocol)
+            return CellRun._select(SimpleNamespace(plan=plan), study)  # type: ignore[arg-type]
+
+        assert selected("module_attn").units[0].size == 16
+        assert selected("module_change").units[0].size == 4
+
     def test_change_ranks_by_the_relative_norm(self, session: Session) -> None:
         found = self.select(session, "module_change").units[0]
         relative = session.model.weight_changes.changes("relative").ravel()
@@ -372,7 +403,7 @@ class TestShipped:
         self, session: Session, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(module_ranking.ModuleType, "kind", "experts", raising=False)
-        with pytest.raises(AffectbenchError, match="no modules of type 'experts'"):
+        with pytest.raises(AffectbenchError, match="module type 'experts' does not exist"):
             module_ranking.ModuleType().select(self.study(session), 4)
 
     def test_it_is_what_its_recipe_says(self) -> None:

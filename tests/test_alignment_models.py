@@ -167,6 +167,10 @@ class TestStudy:
         assert [agreement.values[at][at] for at in range(4)] == pytest.approx([1.0] * 4)
         assert not any(each.name == "agreement-models" for each in parts["matrices"])  # Of two models, none.
 
+    def test_the_record_says_how_eeg_was_filtered(self, parts: dict[str, Any]) -> None:
+        """The mains of simulated listeners, 60 Hz, are above what 100 Hz can hold."""
+        assert parts["notes"][-1] == "EEG was filtered from 0.5 to 20 Hz, with a notch at no frequency."
+
     def test_affect_is_contrasted_by_family(self, parts: dict[str, Any]) -> None:
         found = self.matrix(parts, "affect-families-1")
         assert found.columns == ["geometric", "covariance", "consensus"]

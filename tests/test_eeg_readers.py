@@ -17,7 +17,7 @@ import mne_bids
 
 from affectbench.alignment.preprocessing import placed, prepared, referenced, resampled, typed
 from affectbench.alignment.readers import read_bids, read_marks, read_recording, recording_of
-from affectbench.alignment.recording import Recording, band_passed, notched
+from affectbench.alignment.recording import Recording, bad_channels, band_passed, notched, repaired
 from affectbench.alignment.series import cleaned
 from affectbench.errors import AffectbenchError
 from affectbench.recorded_eeg import Handling
@@ -216,6 +216,27 @@ class TestSignal:
         assert abs(found[0, inside]).max() < 0.01
         np.testing.assert_allclose(found[1, inside], sine(50.0)[inside], atol=0.03)
 
+    @pytest.mark.parametrize("band", [(0.5, 20.0), (0.5, 40.0), (0.5, 100.0)])
+    def test_the_notch_is_where_the_mains_are_and_the_record_says_so(self, band: tuple[float, float]) -> None:
+        """Whatever the band: the mains may lie inside it."""
+        hum = sum(gain * sine(hertz) for hertz, gain in ((50.0, 1.0), (60.0, 1.0)))
+        data = 1e-5 * (np.random.default_rng(0).normal(size=(4, len(hum))) + 5 * sine(8.0) + 20 * hum)
+        inside = slice(round(5 * RATE), round(15 * RATE))
+        for line in (50.0, 60.0):
+            found = prepared(made(data, line=line), Handling(reference="none", bad="none"), band)
+            assert found.line == line
+            phases = np.exp(-2j * np.pi * np.outer((50.0, 60.0), np.arange(data.shape[1])) / RATE)
+            left = abs((found.data[:, None, inside] * phases[:, inside]).mean(axis=2)).mean(axis=0)
+            other = 60.0 if line == 50.0 else 50.0
+            warped = np.tan(np.pi * other / RATE) / np.tan(np.pi * band[1] / RATE)
+            kept = 1e-4 / (1 + warped**8)  # Half of the height of 20e-5; Butterworth's gain, squared.
+            assert left[(50.0, 60.0).index(other)] == pytest.approx(kept, rel=0.1, abs=3e-7)
+            assert left[(50.0, 60.0).index(line)] < 0.01 * 1e-4
+        told = Handling(line=60.0, reference="none", bad="none")
+        assert prepared(made(data, line=50.0), told, band).line == 60.0
+        slow = made(data[:, ::3], RATE / 3, line=50.0)
+        assert prepared(slow, Handling(), (0.5, 20.0)).line is None
+
     def test_resampling_keeps_what_fits_and_folds_nothing_back(self) -> None:
         recording = made(np.stack([sine(3.0, rate=512.0), sine(100.0, rate=512.0)]), 512.0)
         found = resampled(recording, 128.0)
@@ -248,6 +269,28 @@ class TestSignal:
     def test_what_was_prepared_is_not_cleaned_again(self) -> None:
         found = prepared(recording_of(as_raw(signal())), Handling(reference="none"), (0.5, 20.0))
         np.testing.assert_array_equal(cleaned(found, (0.5, 20.0)).data, found.data)
+
+    def test_a_bad_channel_becomes_the_mean_of_its_neighbours_by_distance(self) -> None:
+        places = np.array([[0.0, 0, 0], [0.01, 0, 0], [0, 0.02, 0], [0, 0, 0.04]])
+        data = np.random.default_rng(2).normal(size=(4, 50))
+        weights = np.array([1e4, 1 / 0.02**2, 1 / 0.04**2])
+        found = repaired(made(data, positions=places), [0]).data
+        np.testing.assert_allclose(found[0], weights / weights.sum() @ data[1:])
+        np.testing.assert_array_equal(found[1:], data[1:])
+        places[2] = np.nan  # Where one place is not known, all count alike.
+        np.testing.assert_allclose(repaired(made(data, positions=places), [0]).data[0], data[1:].mean(axis=0))
+        with pytest.raises(AffectbenchError, match="3 of 4 channels are bad"):
+            repaired(made(data), [0, 1, 2])
+
+    def test_channels_are_bad_by_each_rule(self) -> None:
+        rng = np.random.default_rng(3)
+        shared = rng.normal(size=(24, 4)) @ rng.normal(size=(4, 4000)) + 0.5 * rng.normal(size=(24, 4000))
+        assert bad_channels(shared - shared.mean(axis=0)) == []
+        data = shared.copy()
+        data[2] = 1e-9 * data[2]  # Flat.
+        data[5] *= 20  # Far more variable.
+        data[9] = rng.normal(size=4000)  # Alone.
+        assert bad_channels(data) == [2, 5, 9]
 
     def test_nothing_is_filtered_across_a_break(self) -> None:
         rng = np.random.default_rng(1)

@@ -10,7 +10,9 @@ from eeg_files import signal, write_brainvision
 
 pytest.importorskip("mne_bids", reason="the extra `eeg` is not installed")
 
+from affectbench.alignment.gathering import one_rate
 from affectbench.alignment.listeners import Listener, found_listeners
+from affectbench.alignment.readers import Header
 from affectbench.alignment.tables import Spoken
 from affectbench.errors import AffectbenchError
 from affectbench.recorded_eeg import RecordedEeg
@@ -101,6 +103,19 @@ class TestSessions:
     def test_sessions_need_a_place_in_the_pattern(self) -> None:
         with pytest.raises(ValueError, match=r"has no .session. in it"):
             RecordedEeg.model_validate(SOURCE | {"format": "files", "files": "{subject}", "sessions": ["1"]})
+
+
+def test_recordings_of_one_listener_need_one_rate(tmp_path: Path) -> None:
+    """They are joined on one line of time."""
+    listener = Listener("a", tmp_path, (tmp_path / "1.edf", tmp_path / "2.edf"), {})
+    headers = {"a": [Header(("Cz",), ("eeg",), (True,), rate, 9.0) for rate in (500.0, 512.0)]}
+    own = RecordedEeg.model_validate(SOURCE)
+    with pytest.raises(
+        AffectbenchError, match=r"2\.edf has 512 Hz, and 1\.edf of the same listener 500"
+    ) as caught:
+        one_rate([listener], headers, own)
+    assert "handling.rate" in (caught.value.hint or "")
+    one_rate([listener], headers, RecordedEeg.model_validate(SOURCE | {"handling": {"rate": 100.0}}))
 
 
 class TestMarks:

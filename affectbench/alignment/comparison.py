@@ -91,7 +91,7 @@ def one_subject(shared: Comparison, subject: int) -> Arrays:
     `scores` (measures, 2, pieces, lags, points) of `scoring.scores`; `acoustics` (pieces, lags), RSA of the
     sound's acoustics and the EEG; `topography` (windows, channels, points) and `windows` (windows, points),
     partial RSA over words of single electrodes and of all, locked to word onsets; `side` (m,), the EEG's RSA
-    side at the middle lag of all pieces, for the noise ceiling.
+    side at the middle lag of all pieces, for the noise ceiling; `line`, where a notch was set (NaN: nowhere).
     """
     eeg = cleaned(shared.ground.recording(subject), shared.task.band)
     series = cut(eeg, shared.pieces, shared.timing)
@@ -107,6 +107,7 @@ def one_subject(shared: Comparison, subject: int) -> Arrays:
         "topography": topography,
         "windows": windows,
         "side": np.concatenate([piece[middle] for piece in heard]).astype(np.float32),
+        "line": np.array(np.nan if eeg.line is None else eeg.line),
     }
 
 

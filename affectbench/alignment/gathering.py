@@ -41,6 +41,7 @@ def recorded_ground(task: AlignmentTask, root: Path, note: Note) -> RecordedGrou
     line = Line.of(words, after)
     placed = placed_words(words, line)
     headers = {each.name: [each.header(n, source) for n in range(len(each.files))] for each in listeners}
+    one_rate(listeners, headers, source)
     channels, listeners = _alike(listeners, headers, source, note)
     listeners, left_out = _held(listeners, headers, pieces(placed), after, note)
     heard = [f"{name} {sound_digest(sound)}" for name, sound in sorted(sounds.items())]
@@ -102,6 +103,22 @@ def heard_sounds(root: Path, pattern: str, words: Sequence[Spoken]) -> dict[str,
                 hint="are the onsets of the table of words those of this sound?",
             )
     return sounds
+
+
+def one_rate(
+    listeners: Sequence[Listener], headers: Mapping[str, Sequence[Header]], source: RecordedEeg
+) -> None:
+    """Recordings of one listener are joined: raises `AffectbenchError` where they differ in rate and the task
+    does not resample."""
+    for listener in listeners if source.handling.rate is None else ():
+        first, *others = zip(listener.files, headers[listener.name], strict=True)
+        for path, header in others:
+            if header.rate != first[1].rate:
+                raise AffectbenchError(
+                    f"{path} has {header.rate:g} Hz, and {first[0].name} of the same listener "
+                    f"{first[1].rate:g} Hz",
+                    hint="`handling.rate` brings all recordings to one rate",
+                )
 
 
 def _alike(

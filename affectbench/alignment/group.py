@@ -78,10 +78,11 @@ def noise_ceiling(vectors: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
 
 def peak(curves: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], FloatArray]:
     """Where curves (subjects, n) are highest, by cross-validation: for each subject the place where the mean
-    of the others is highest, and that subject's own height there. So no height is the best of many draws."""
+    of the others is highest, and that subject's own height there. So no height is the best of many draws.
+    A place that is undefined for some subject is none."""
     values = np.asarray(curves, dtype=np.float64)
     others = values.sum(axis=0) - values
-    places = others.argmax(axis=1)
+    places = np.where(np.isnan(others), -np.inf, others).argmax(axis=1)
     return places, values[np.arange(len(values)), places]
 
 

@@ -111,8 +111,8 @@ def resampled(recording: Recording, rate: float) -> Recording:
 def prepared(recording: Recording, handling: Handling, band: tuple[float, float]) -> Recording:
     """EEG channels alone: hum taken out, band-passed, bad channels repaired, referenced, resampled.
 
-    A notch is used where the mains lie inside the band or near its upper end. Raises `AffectbenchError`
-    where any step cannot be done.
+    The `line` of what is returned is where a notch was set: at the mains, unless they are unknown or above
+    what the rate can hold. Raises `AffectbenchError` where any step cannot be done.
     """
     found = typed(recording, handling.channels)
     if handling.montage:
@@ -120,10 +120,12 @@ def prepared(recording: Recording, handling: Handling, band: tuple[float, float]
     found = found.eeg()
     data = found.data - found.data.mean(axis=1, keepdims=True)
     line = handling.line or found.line
-    if line is not None and band[1] / 1.5 < line < found.rate / 2:
+    if line is not None and line >= found.rate / 2:
+        line = None
+    if line is not None:
         data = notched(data, found.rate, line)
     data = band_passed(data, found.rate, *band)
-    found = repaired(replace(found, data=data), bad_places(found, data, handling))
+    found = repaired(replace(found, data=data, line=line), bad_places(found, data, handling))
     found = referenced(found, handling.reference)
     if handling.rate is not None:
         found = resampled(found, handling.rate)

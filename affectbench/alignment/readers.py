@@ -35,11 +35,13 @@ class Mark(NamedTuple):
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself: names and types of its channels, which have a position, and seconds."""
+    """What a file says of itself: names and types of its channels, which have a position, its rate in Hz, and
+    how many seconds it lasts."""
 
     names: tuple[str, ...]
     types: tuple[str, ...]
     placed: tuple[bool, ...]
+    rate: float
     seconds: float
 
 
@@ -94,7 +96,8 @@ def read_header(path: Path, *, bids: Path | None = None, variable: str = "data")
     def header() -> Header:
         raw = _raw(path, variable) if bids is None else _raw_bids(path, bids)
         placed = tuple(bool(np.isfinite(place).all()) for place in _positions(raw))
-        return Header(tuple(raw.ch_names), _types(raw), placed, raw.n_times / raw.info["sfreq"])
+        rate = float(raw.info["sfreq"])
+        return Header(tuple(raw.ch_names), _types(raw), placed, rate, raw.n_times / rate)
 
     found: Header = _opened(path, header)
     return found

@@ -20,7 +20,7 @@ class Recording:
     3) in metres where they are known (NaN else), and the frequency of the mains, in Hz.
 
     `bad` are the channels that the file calls bad. `breaks` are samples before which time jumps: nothing is
-    filtered across them. `clean`: what `series.cleaned` does was done.
+    filtered across them. `clean`: it was prepared; `line` is then where a notch was set.
     """
 
     data: FloatArray
@@ -37,9 +37,8 @@ class Recording:
         rows = {len(self.data), len(self.names), len(self.types), len(self.positions)}
         if len(rows) != 1:
             raise AffectbenchError(
-                f"a recording of {len(self.data)} channels has {len(self.names)} names, "
-                f"{len(self.types)} types "
-                f"and {len(self.positions)} positions"
+                f"a recording of {len(self.data)} channels has {len(self.names)} names, {len(self.types)} "
+                f"types and {len(self.positions)} positions"
             )
 
     @property
@@ -104,11 +103,12 @@ def notched(data: FloatArray, rate: float, line: float, quality: float = 30.0) -
 
 
 def bad_channels(data: FloatArray) -> list[int]:
-    """Channels that are flat, far more or less variable than others, or unlike the average of all.
+    """Channels that are flat, far more or less variable than others, or unlike every other one.
 
-    The rules of the released code of arXiv 2601.16540: sd below 1e-6 of the median, abs z of the sd above 3,
-    or abs correlation with the average below 0.4. That average is taken over channels in the sign of their
-    first principal component: after an average reference the plain average is zero.
+    After the released code of arXiv 2601.16540: sd below 1e-6 of the median, or abs z of the sd above 3. Its
+    third rule, an abs correlation with the average below 0.4, names all channels after an average reference,
+    where that average is zero; here a channel is alone where its abs correlation with each other one is below
+    0.4.
     """
     spread = data.std(axis=1)
     flat = spread < 1e-6 * np.median(spread)

@@ -10,18 +10,12 @@ import numpy as np
 
 from affectbench.alignment.features import States
 from affectbench.alignment.grid import cells, interval_means, token_means
-from affectbench.alignment.rdm import FloatArray
-from affectbench.alignment.recording import (
-    Recording,
-    average_referenced,
-    bad_channels,
-    band_passed,
-    low_passed,
-    notched,
-    repaired,
-)
+from affectbench.alignment.preprocessing import prepared
+from affectbench.alignment.rdm import SHORTEST, FloatArray
+from affectbench.alignment.recording import Recording, low_passed
 from affectbench.alignment.speech import Piece
 from affectbench.errors import AffectbenchError
+from affectbench.recorded_eeg import Handling
 
 OTHERS = 8
 """Every piece is compared with at least so many others: the longest are cut to the length of one that is."""
@@ -39,13 +33,20 @@ class Timing:
 
     @classmethod
     def of(cls, pieces: Sequence[Piece], grid: float, lags: FloatArray, others: int = OTHERS) -> Timing:
-        """Raises `AffectbenchError` where there are too few pieces for a mismatch."""
+        """Raises `AffectbenchError` where there are too few pieces for a mismatch, and for one of fewer cells
+        than a measure needs."""
         if len(pieces) <= others:
             raise AffectbenchError(
                 f"{len(pieces)} pieces: each needs {others} others that last as long",
                 hint="use more sentences",
             )
         counts = [cells(piece.seconds, grid) for piece in pieces]
+        if min(counts) < SHORTEST:
+            short = pieces[int(np.argmin(counts))]
+            raise AffectbenchError(
+                f"piece {short.name} lasts {short.seconds:.2f} s, which is {min(counts)} cells of time",
+                hint=f"measures need {SHORTEST}: raise the lower of `seconds`, or `grid`",
+            )
         longest = sorted(counts)[-others - 1]
         return cls(grid, lags, tuple(min(count, longest) for count in counts))
 
@@ -110,20 +111,9 @@ def gridded(states: Sequence[States], reduction: Reduction, timing: Timing) -> l
     return found
 
 
-def cleaned(
-    recording: Recording, band: tuple[float, float], *, notch: bool = True, repair: bool = True
-) -> Recording:
-    """The declared EEG channels, without hum, band-passed, bad channels repaired, average reference; a
-    recording that is clean as it is."""
-    eeg = recording.eeg()
-    if eeg.clean:
-        return eeg
-    data = eeg.data
-    if notch and eeg.line is not None and eeg.line < eeg.rate / 2 and eeg.line > band[1] / 1.5:
-        data = notched(data, eeg.rate, eeg.line)
-    data = band_passed(data, eeg.rate, *band)
-    found = Recording(data, eeg.rate, eeg.names, eeg.types, eeg.positions, eeg.line)
-    return average_referenced(repaired(found, bad_channels(data)) if repair else found)
+def cleaned(recording: Recording, band: tuple[float, float]) -> Recording:
+    """A recording that is clean as it is; another one prepared in the ordinary way."""
+    return recording.eeg() if recording.clean else prepared(recording, Handling(), band)
 
 
 def cut(recording: Recording, pieces: Sequence[Piece], timing: Timing) -> list[FloatArray]:

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from affectbench.audio_io import SAMPLE_RATE, Waveform
 from affectbench.errors import AffectbenchError
 
@@ -80,15 +78,3 @@ def pieces(words: Sequence[Word], labels: dict[str, str] | None = None) -> list[
         for (sentence, segment), group in groups.items()
     ]
     return sorted(found, key=lambda piece: piece.start)
-
-
-def within(found: Sequence[Piece], least: float, most: float) -> list[Piece]:
-    """Pieces that last between `least` and `most` seconds. Raises `AffectbenchError` where none does."""
-    kept = [piece for piece in found if least <= piece.seconds <= most]
-    if not kept:
-        lengths = np.array([piece.seconds for piece in found] or [0.0])
-        raise AffectbenchError(
-            f"none of {len(found)} pieces lasts {least:g}-{most:g} s",
-            hint=f"they last {lengths.min():.1f}-{lengths.max():.1f} s; change `seconds`",
-        )
-    return kept

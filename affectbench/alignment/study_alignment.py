@@ -95,15 +95,13 @@ def study(results: Mapping[str, Found], seed: int) -> dict[str, Any]:
             Finding(
                 name="strongest",
                 text=f"{titles[0]} of {next(iter(results))} at its cross-validated lag and layer, match "
-                f"minus "
-                "mismatch.",
+                "minus mismatch.",
                 value=_estimate(spread[:, 0, 0]), p=float(test.corrected[0, 0]),
             ),
             Finding(
                 name="noise-ceiling",
-                text="Between subjects, RSA of EEG with the mean of the others (upper bound: with the "
-                "mean of all, "
-                f"{upper.mean():.3f}) is the most that a model may reach.",
+                text="Between subjects, RSA of EEG with the mean of the others (upper bound: with the mean "
+                f"of all, {upper.mean():.3f}) is the most that a model may reach.",
                 value=_estimate(interval(lower, seed=seed)),
             ),
             *across.findings(),
@@ -113,15 +111,22 @@ def study(results: Mapping[str, Found], seed: int) -> dict[str, Any]:
         "maps": [_map(each, name) for name, each in results.items()],
         "tables": [_table(results, measures, spread, test.corrected), *affect],
         "notes": [
-            "The effect is match minus the mean mismatch of other speech of the same length; p by sign "
-            "flips over "
-            f"subjects, corrected ({task.correction}) for all models and measures.",
-            "Lag and layer of each subject are where the mean of the others is highest: no height is "
-            "the best of "
-            "many. All lags are in the curves.",
+            "The effect is match minus the mean mismatch of other speech of the same length; p by sign flips "
+            f"over subjects, corrected ({task.correction}) for all models and measures.",
+            "Lag and layer of each subject are where the mean of the others is highest: no height is the "
+            "best of many. All lags are in the curves.",
             "Principal components of the states are fitted over all pieces of the story, without EEG.",
+            _filtered(first),
         ],
     }  # fmt: skip
+
+
+def _filtered(found: Found) -> str:
+    """What was done to frequencies of the EEG, for the record."""
+    low, high = found.comparison.task.band
+    lines = sorted({float(line) for line in found.kept["line"] if np.isfinite(line)})
+    notch = " and ".join(f"{line:g} Hz" for line in lines) if lines else "no frequency"
+    return f"EEG was filtered from {low:g} to {high:g} Hz, with a notch at {notch}."
 
 
 def _pieces_apart(found: Found) -> FloatArray:

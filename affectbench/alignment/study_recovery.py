@@ -64,7 +64,7 @@ def one_run(stage: Stage, run: int, seed: int) -> Arrays:
         recording = simulated(
             stage.story, source, plant, stage.head, subject=subject, seed=1000 * seed + run, rate=RATE
         )
-        eeg = cut(cleaned(recording, BAND, notch=False), stage.story.pieces, stage.timing)
+        eeg = cut(cleaned(recording, BAND), stage.story.pieces, stage.timing)
         total += np.stack([effects(scores(found, eeg)) for found in stage.references])
     found = []
     for effect in total / SUBJECTS:

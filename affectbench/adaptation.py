@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Literal, Protocol
 
 from affectbench.intervention import Edit
-from affectbench.sites import FloatArray, SiteShape
+from affectbench.sites import FloatArray, SiteShape, UnitArray
 
 Measure = Literal["absolute", "relative", "rms", "top", "stable_rank"]
 
@@ -28,6 +28,11 @@ class Adaptation(Protocol):
 
     @property
     def digest(self) -> str: ...
+
+    @property
+    def adapter_parameters(self) -> UnitArray | None:
+        """Parameters of the LoRA in each unit, (units,); None where the model was adapted otherwise."""
+        ...
 
     def under(self, edits: Sequence[Edit]) -> AbstractContextManager[None]:
         """Weights as `edits` say for the length of the block; afterwards, after an error or an interrupt too,

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from affectbench.injection import Injection
+from affectbench.intervention import Intervention
 from affectbench.outcomes import Condition, Outcomes, Steered
 from affectbench.preservation import Preserver
 from affectbench.readout import Items, margins_of
 from affectbench.score_models import Arm, PreservationScore
 from affectbench.selector import Selection
 from affectbench.session import Session
+from affectbench.sites import MODULE
 from affectbench.targets import Dosing, Target, targets_of
 from affectbench.task import SplitName
 
@@ -71,17 +73,28 @@ class Answering:
         )
 
     def preserved(
-        self, preserver: Preserver, selection: Selection, doses: Sequence[tuple[Arm, float]], seed: int
+        self,
+        preserver: Preserver,
+        selection: Selection,
+        draws: Sequence[Target],
+        doses: Sequence[tuple[Arm, float]],
+        seed: int,
     ) -> list[PreservationScore]:
         """What is left of the language model at these doses, over all emotions that have units; and where all
         are amplified at once. Amplifying the emotion that is answered (`two_pass`) keeps what the ordinary
-        doses keep, and `mix` differs from item to item."""
+        doses keep, and `mix` differs from item to item. Damage to modules breaks what is not emotion too, so
+        the suppress arm there has the capability under random `draws` beside it."""
         targets = [target for target in targets_of(selection) if any(each.units.size for each in target)]
         asked = [(arm, dose, [self.dosing.of(arm, dose, each) for each in targets]) for arm, dose in doses]
         unions = []
         if "union" in self.dosing.protocol.arms.amplify.targeting and targets:
             amplified = [(arm, dose) for arm, dose in doses if arm == "amplify"]
             unions = [(arm, dose, [self.dosing.union(targets, dose)]) for arm, dose in amplified]
-        found = preserver.measure([*asked, *unions], seed)
+        random: dict[tuple[Arm, float], list[Intervention]] = {
+            (arm, dose): [self.dosing.of(arm, dose, draw) for draw in draws]
+            for arm, dose in doses
+            if selection.site == MODULE and arm == "suppress"
+        }
+        found = preserver.measure([*asked, *unions], seed, random)
         at_once = [each.model_copy(update={"targeting": "union"}) for each in found[len(asked) :]]
         return [*found[: len(asked)], *at_once]

@@ -17,6 +17,7 @@ from affectbench.evidence import EvidencePass, Key
 from affectbench.identifying import CellPlan, Identifying
 from affectbench.intervention import ROLE_BIT
 from affectbench.memory import peak_memory_mib
+from affectbench.module_cell import sizes_of, with_necessity
 from affectbench.operating import judged, operating_of
 from affectbench.outcomes import ANSWER_WORDS, Outcomes, content_digest, of_labels
 from affectbench.overlap import listed_units
@@ -38,7 +39,7 @@ from affectbench.replies import Replies
 from affectbench.score_models import Arm, Calibration, PreservationScore, WordConfound
 from affectbench.selector import TIE_RULE, Selection
 from affectbench.session import Session
-from affectbench.sites import COMPONENT, FEATURE, GATE, NEURON
+from affectbench.sites import COMPONENT, FEATURE, GATE, MODULE, NEURON
 from affectbench.study import Study
 from affectbench.targets import Dosing, Target, random_targets, site_parts, targets_of, with_differences
 from affectbench.task import SPLITS
@@ -144,7 +145,7 @@ class CellRun:
         answers = self._outcomes(self.session.items("test"), whole, draws, dosing)
         outcomes = {"test": of_labels(answers, selection.labels)}
         self._keep_replies(whole, dosing)
-        kept = self._preservation(preserver, selection, dosing)
+        kept = self._preservation(preserver, selection, draws, dosing)
         if not self.session.no_answer_words(self.plan.protocol):
             words = self._answer_words(carried.operating, whole, dosing)
             outcomes[ANSWER_WORDS] = of_labels(words, selection.labels)
@@ -179,7 +180,7 @@ class CellRun:
             "test": self._outcomes(self.session.items("test"), selection, draws, dosing),
         }
         self._keep_replies(selection, dosing)
-        kept = self._preservation(preserver, selection, dosing)
+        kept = self._preservation(preserver, selection, draws, dosing)
         if not self.session.no_answer_words(self.plan.protocol):
             _, operating = operating_of(outcomes, kept, self.plan.cell.seed)
             outcomes[ANSWER_WORDS] = self._answer_words(operating, selection, dosing)
@@ -266,10 +267,10 @@ class CellRun:
         return Answering(self.session, dosing, self.progress).outcomes(items, selection, draws, doses)
 
     def _preservation(
-        self, preserver: Preserver, selection: Selection, dosing: Dosing
+        self, preserver: Preserver, selection: Selection, draws: Sequence[Target], dosing: Dosing
     ) -> list[PreservationScore]:
         return Answering(self.session, dosing).preserved(
-            preserver, selection, self._conditions, self.plan.cell.seed
+            preserver, selection, draws, self._conditions, self.plan.cell.seed
         )
 
     def _scored(
@@ -285,6 +286,9 @@ class CellRun:
     ) -> Record:
         parts |= judged(outcomes, kept, self.plan.cell.seed, carried)
         protocol = self.plan.protocol
+        if selection.site == MODULE:
+            sizes = sizes_of(selection, self.session.model.weight_changes.adapter_parameters)
+            parts["modules"] = with_necessity(sizes, outcomes["test"], kept, seed=self.plan.cell.seed)
         if self._replies is not None:
             found = self.session.expression_of(
                 self._replies, 0 if carried is not None else identified, self.plan.cell.seed

@@ -73,7 +73,11 @@ def attach_base(registry: Registry, card: ModelCard, model: Model, device: str =
     """
     before = base_card(registry, card)
     base = load_from(registry, before, checkpoint_of(before), device)
-    model.adaptation = AdaptedModules.between(base, model, _side_digest(before))
+    ranks = {}
+    if card.adapter_folder is not None:
+        lora = LoraWeights.of(LoraAdapter.read(card.adapter_folder), model)
+        ranks = {name: factors.rank for name, factors in lora.factors.items()}
+    model.adaptation = AdaptedModules.between(base, model, _side_digest(before), ranks)
 
 
 def pair_digest(registry: Registry, card: ModelCard, read_weights: bool = True) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -23,21 +23,25 @@ from affectbench.module_change import Change, change_of, together
 from affectbench.module_edit import damaged
 from affectbench.module_pairs import check_shapes
 from affectbench.module_types import Modules, Piece, modules_of
-from affectbench.sites import DAMAGES, FloatArray, SiteShape
+from affectbench.sites import DAMAGES, FloatArray, SiteShape, UnitArray
 
 
 @dataclass(frozen=True)
 class AdaptedModules:
     """The modules of an adapted `model`; `base`: the base's weights, of the parameters that differ. What is
-    of no type (embeddings, norms, the head) is not among the units and stays as it was adapted."""
+    of no type (embeddings, norms, the head) is not among the units and stays as it was adapted. `ranks`: of a
+    LoRA, by the parameter that it changes; empty where the model was adapted otherwise."""
 
     model: Model
     modules: Modules
     base: Mapping[str, Tensor]
     digest: str
+    ranks: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
-    def between(cls, base: Model, model: Model, digest: str) -> AdaptedModules:
+    def between(
+        cls, base: Model, model: Model, digest: str, ranks: Mapping[str, int] | None = None
+    ) -> AdaptedModules:
         """The changes from `base` to `model`; `digest` identifies the base's weights.
 
         Raises `AffectbenchError` where they are not one architecture.
@@ -48,7 +52,7 @@ class AdaptedModules:
         changed = {
             name: value.detach() for name, value in old.items() if not bool((value == new[name]).all())
         }
-        return cls(model, modules_of(model), changed, digest)
+        return cls(model, modules_of(model), changed, digest, ranks or {})
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -70,6 +74,18 @@ class AdaptedModules:
     def _numel(self, kind: str, layer: int) -> int:
         pieces = self.modules.of((kind,), layer, matrices=True)
         return sum(piece.numel(self.modules.shapes[piece.parameter]) for piece in pieces)
+
+    @property
+    def adapter_parameters(self) -> UnitArray | None:
+        """Parameters of the LoRA in each unit, (units,): those of a fused weight are split as the weight is,
+        so that its first factor counts for each part. None where the model was adapted otherwise."""
+        if not self.ranks:
+            return None
+        found = np.zeros(self.shape.units, dtype=np.int64)
+        for piece in self.modules.of(self.types, matrices=True):
+            unit = piece.layer * self.shape.width + self.types.index(piece.type)
+            found[unit] += self.modules.lora_numel(piece, self.ranks.get(piece.parameter, 0))
+        return found
 
     @contextmanager
     def under(self, edits: Sequence[Edit]) -> Iterator[None]:

@@ -118,13 +118,14 @@ class Modules:
 
     def lora_parameters(self, types: Iterable[str], rank: int) -> int:
         """Parameters of a LoRA of this rank on these types: rank x (inputs + outputs) of each matrix."""
-        total = 0
-        for piece in self.of(types, matrices=True):
-            shape = self.shapes[piece.parameter]
-            outputs = piece.groups * (piece.stop - piece.start)
-            experts = int(shape[0]) if len(shape) == 3 else 1
-            total += experts * rank * (outputs + piece.numel(shape) // outputs // experts)
-        return total
+        return sum(self.lora_numel(piece, rank) for piece in self.of(types, matrices=True))
+
+    def lora_numel(self, piece: Piece, rank: int) -> int:
+        """Parameters of a LoRA of this rank on one matrix, on each expert where there are several."""
+        shape = self.shapes[piece.parameter]
+        outputs = piece.groups * (piece.stop - piece.start)
+        experts = int(shape[0]) if len(shape) == 3 else 1
+        return experts * rank * (outputs + piece.numel(shape) // outputs // experts)
 
 
 def members(name: str, types: Sequence[str] = TYPES) -> tuple[str, ...]:

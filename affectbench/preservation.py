@@ -6,7 +6,7 @@ Everything is measured under the same interventions as the emotion items, the un
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -52,9 +52,13 @@ class Preserver:
     max_new_tokens: int
 
     def measure(
-        self, conditions: Sequence[tuple[Arm, float, Sequence[Intervention]]], seed: int
+        self,
+        conditions: Sequence[tuple[Arm, float, Sequence[Intervention]]],
+        seed: int,
+        random: Mapping[tuple[Arm, float], Sequence[Intervention]] | None = None,
     ) -> list[PreservationScore]:
-        """One score for each (arm, dose, interventions), averaged over the interventions."""
+        """One score for each (arm, dose, interventions), averaged over the interventions. `random` units, by
+        condition, are asked for the capability alone."""
         swept = list({i.digest: i for _, _, found in conditions for i in found if i.effective}.values())
         place = {intervention.digest: row + 1 for row, intervention in enumerate(swept)} | {
             UNTOUCHED.digest: 0
@@ -63,6 +67,7 @@ class Preserver:
         neutral = neutral_text(lm, self.neutral)
         correct = self._capability(lm, swept)
         degenerate = self._degenerate(swept)
+        drawn = {key: self._drawn(draws) for key, draws in (random or {}).items() if draws}
         measured = []
         for arm, dose, found in conditions:
             rows = [place[intervention.digest] for intervention in found]
@@ -80,6 +85,7 @@ class Preserver:
                     capability_task=self.capability.name,
                     degenerate=degenerate[rows],
                     degenerate_base=np.repeat(degenerate[:1], len(rows), axis=0),
+                    capability_random=drawn.get((arm, dose)),
                 )
             )
         return score_preservation(measured, seed=seed)
@@ -91,6 +97,10 @@ class Preserver:
         found = self.engine.predict(self.capability.items, self.capability.readout, [UNTOUCHED, *swept])
         correct: np.ndarray = found.codes == self.capability.items.gold
         return correct.astype(np.int64)
+
+    def _drawn(self, draws: Sequence[Intervention]) -> np.ndarray:
+        """Correct answers (R, items) under draws of random units."""
+        return self._capability(PackedLM(self.engine, draws), draws)[1:]
 
     def _degenerate(self, swept: Sequence[Intervention]) -> np.ndarray:
         """Whether each open continuation is degenerate, (K + 1, prompts), 0 or 1."""

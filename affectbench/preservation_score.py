@@ -42,6 +42,7 @@ class PreservationOutcomes:
             or None.
         capability_task: what they were measured on; empty without capability.
         degenerate, degenerate_base: (G,) or (K, G) 0/1 for each open generation, or None.
+        capability_random: (R, M) 0/1 as `capability`, under R draws of random units, or None.
     """
 
     arm: Arm
@@ -56,6 +57,7 @@ class PreservationOutcomes:
     capability_task: str = ""
     degenerate: npt.ArrayLike | None = None
     degenerate_base: npt.ArrayLike | None = None
+    capability_random: npt.ArrayLike | None = None
 
 
 class Kept(NamedTuple):
@@ -179,6 +181,10 @@ def _counted(measured: PreservationOutcomes) -> PreservationCounts:
         f"{where}: capability", measured.capability, measured.capability_base, len(kl)
     )
     degenerate, _ = _pairs(f"{where}: degenerate", measured.degenerate, measured.degenerate_base, len(kl))
+    random = measured.capability_random
+    drawn = None if random is None else _zero_one(f"{where}: capability under random units", random)
+    if drawn is not None and drawn.shape[1:] != correct.shape:
+        raise ScoreError(f"{where}: {drawn.shape} answers under random units, for {correct.shape} items")
     return PreservationCounts(
         interventions=len(kl),
         kl=_written(kl.sum(axis=0).round(DIGITS)),
@@ -186,12 +192,14 @@ def _counted(measured: PreservationOutcomes) -> PreservationCounts:
         correct=_written(correct),
         correct_base=_written(correct_base),
         degenerate=_written(degenerate),
+        random_correct="" if drawn is None else _written(drawn.sum(axis=0)),
+        random_totals="" if drawn is None else _written(drawn.sum(axis=1)),
     )
 
 
 def _samples(counts: PreservationCounts, measured: PreservationOutcomes | None = None) -> _Samples:
     """The samples behind counts; likelihoods, which counts do not hold, are NaN without the measurements."""
-    kl, tokens = _read(counts.kl), _read(counts.tokens)
+    kl, tokens = numbers(counts.kl), numbers(counts.tokens)
     texts = np.full((3, len(kl)), np.nan)
     if measured is not None:
         times = counts.interventions
@@ -200,8 +208,8 @@ def _samples(counts: PreservationCounts, measured: PreservationOutcomes | None =
     return _Samples(
         interventions=counts.interventions,
         documents=np.column_stack([kl, tokens, *texts]),
-        items=np.column_stack([_read(counts.correct), _read(counts.correct_base)]),
-        prompts=_read(counts.degenerate)[:, None],
+        items=np.column_stack([numbers(counts.correct), numbers(counts.correct_base)]),
+        prompts=numbers(counts.degenerate)[:, None],
     )
 
 
@@ -332,5 +340,6 @@ def _written(values: npt.NDArray[np.floating | np.integer]) -> str:
     )
 
 
-def _read(text: str) -> FloatArray:
+def numbers(text: str) -> FloatArray:
+    """What a text of `PreservationCounts` holds."""
     return np.array([float(word) for word in text.split()], dtype=np.float64)

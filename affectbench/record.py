@@ -17,6 +17,7 @@ from affectbench.score_models import (
     Arm,
     Calibration,
     Estimate,
+    ModuleFindings,
     PreservationScore,
     Scores,
     TransferRatio,
@@ -247,6 +248,7 @@ class Record(Part):
     `answer_words` are the scores of the control that demands the same answers for another reason, and
     `word_confound` compares them with the task's; None where the protocol asks for none. `transfer` compares
     units from another benchmark with those of the tested one; None for others, and before both are there.
+    `modules` is of cells of the site `module` alone.
     """
 
     schema_version: Literal[1] = 1
@@ -271,6 +273,7 @@ class Record(Part):
     transfer: TransferRatio | None = Field(default=None, exclude_if=lambda value: value is None)
     calibration: Calibration | None = None
     expression: Expression | None = Field(default=None, exclude_if=lambda value: value is None)
+    modules: ModuleFindings | None = Field(default=None, exclude_if=lambda value: value is None)
     cost: Cost
     provenance: Provenance
 

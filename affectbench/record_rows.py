@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import fmean
 from typing import Any
 
 from affectbench.expression_models import ReplyScore
@@ -24,6 +25,8 @@ _DOSE_COLUMNS = (
     "degenerate", "degenerate_low", "degenerate_high", "pres", "pres_low", "pres_high", "uar", "collapsed",
     "word_confound", "word_confound_low", "word_confound_high",
     "transfer_ratio", "transfer_ratio_low", "transfer_ratio_high",
+    "necessity", "necessity_low", "necessity_high", "necessity_task", "necessity_control", "necessity_random",
+    "necessity_p_random",
     "expressed", "expressed_low", "expressed_high", "expressed_masked", "expressed_none",
 )  # fmt: skip
 
@@ -51,6 +54,31 @@ def _cell_columns(record: Record) -> dict[str, Any]:
         "auroc": calibration.auroc if calibration else None,
         "decoy_auroc": calibration.decoy_auroc if calibration else None,
         "precision_at_k": calibration.precision_at_k if calibration else None,
+        **_sizes(record),
+    }
+
+
+def _sizes(record: Record) -> dict[str, float | None]:
+    """Means over emotions of how large the selected modules are."""
+    found = record.modules
+    return {
+        "module_parameters": fmean(found.parameters) if found else None,
+        "module_share": fmean(found.share) if found else None,
+        "adapter_share": fmean(found.adapter_share) if found and found.adapter_share else None,
+    }
+
+
+def _necessity(record: Record, dose: DoseScore) -> dict[str, float | None]:
+    """What damage to modules takes from the task, from the control task, and from the first more."""
+    found = record.modules.necessity if record.modules and dose.arm == "suppress" else []
+    own = next((each for each in found if each.dose == dose.dose), None)
+    random = own.random if own else None
+    return {
+        **_with_bounds("necessity", own.difference if own else None),
+        "necessity_task": own.task.value if own else None,
+        "necessity_control": own.control.value if own and own.control else None,
+        "necessity_random": random.difference.value if random else None,
+        "necessity_p_random": random.p if random else None,
     }
 
 
@@ -93,6 +121,7 @@ def _dose_columns(record: Record, dose: DoseScore) -> dict[str, Any]:
         "operating": chosen == dose.dose,
         **_with_bounds("word_confound", ratio),
         **_with_bounds("transfer_ratio", moved.ratio if moved else None),
+        **_necessity(record, dose),
         **_with_bounds("expressed", replies.accuracy if replies else None),
         "expressed_masked": replies.masked_accuracy.value if replies and replies.masked_accuracy else None,
         "expressed_none": replies.none.value if replies else None,

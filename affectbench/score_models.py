@@ -249,6 +249,8 @@ class PreservationCounts(Result):
     `kl` in nats summed over the tokens of each neutral document, and how many `tokens` that were; of each
     capability item, under how many interventions it was answered right (`correct`), and `correct_base`, that
     number without intervention; under how many interventions each open prompt had a `degenerate` reply.
+    Where random units are asked too: under how many of their draws each capability item was answered right
+    (`random_correct`), and how many items were under each draw (`random_totals`).
     """
 
     interventions: int
@@ -257,6 +259,8 @@ class PreservationCounts(Result):
     correct: str
     correct_base: str
     degenerate: str
+    random_correct: str = Field(default="", exclude_if=lambda value: not value)
+    random_totals: str = Field(default="", exclude_if=lambda value: not value)
 
 
 class PreservationScore(Result):
@@ -285,6 +289,44 @@ class PreservationScore(Result):
     degenerate_rate_base: float | None
     pres: Estimate | None
     counts: PreservationCounts
+
+
+class RandomNecessity(Result):
+    """`Necessity` of random modules with as many parameters: means over the draws, the interval of the mean
+    difference over items, and `p` = (b + 1) / (n_draws + 1), b draws whose difference is at or above the
+    cell's."""
+
+    n_draws: int
+    task: float
+    control: float
+    difference: Estimate
+    p: float
+
+
+class Necessity(Result):
+    """What the suppress arm at one dose takes from the emotion task and from the control task.
+
+    `task` is the drop of UAR on the test items, `control` that of the capability's accuracy, `difference` the
+    first less the second, with both samples resampled. The last three are None where nothing stands beside
+    the task: no capability, or no random modules.
+    """
+
+    dose: float
+    task: Estimate
+    control: Estimate | None
+    difference: Estimate | None
+    random: RandomNecessity | None
+
+
+class ModuleFindings(Result):
+    """What only cells of the site `module` have. By emotion, `parameters` of the selected modules (weights,
+    biases left out), their `share` of those of all modules, and `adapter_share` of those of the LoRA that the
+    model was adapted with, None where it was adapted otherwise."""
+
+    parameters: list[int]
+    share: list[float]
+    adapter_share: list[float] | None
+    necessity: list[Necessity]
 
 
 class Calibration(Result):

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+import numpy as np
+
 from affectbench.record import file_part, protocol_parts
 from affectbench.score_models import Estimate
 from affectbench.site_data import Group, Row
@@ -101,6 +103,7 @@ def cells_board(groups: Sequence[Group]) -> Board:
         _words(rows),
         _measure("strength", "Strength", strengths, help="Amplify arm, all doses"),
         *number[:2],
+        *_module_columns(rows),
         _p("p", "p", [h.p if h else None for h in heads], [bool(h and h.significant) for h in heads]),
         _measure(
             "amplify", "Specificity, amplify", [h.spec_amplify if h else None for h in heads],
@@ -234,6 +237,24 @@ def _words(rows: Sequence[Row]) -> Column:
     return _measure(
         "word", "Word confound", ratios, shown=any(ratios), help=help, scale=shared_scale(ratios, least=1.0)
     )
+
+
+def _module_columns(rows: Sequence[Row]) -> list[Column]:
+    """How large the selected modules are, and what damage to them takes from emotion alone; none where no row
+    is of modules."""
+    if not any(row.record.modules for row in rows):
+        return []
+    found = [row.record.necessity for row in rows]
+    shares = [100 * float(np.mean(each.share)) if (each := row.record.modules) else None for row in rows]
+    help = "Drop of UAR less the drop of the capability: suppress arm, operating dose"
+    return [
+        _measure("necessity", "Necessity", [each.difference if each else None for each in found], help=help),
+        _measure(
+            "necessity_random", "Necessity of random modules", shown=False, help="Mean over the draws",
+            values=[each.random.difference if each and each.random else None for each in found],
+        ),
+        _number("weights", "Weights, %", shares, help="Of the weights of all modules, mean over emotions"),
+    ]  # fmt: skip
 
 
 def _flags(row: Row) -> list[str]:

@@ -30,6 +30,8 @@ from affectbench.record import (
 from affectbench.score_models import (
     Calibration,
     Estimate,
+    ModuleFindings,
+    Necessity,
     Recognition,
     TransferRatio,
     Untold,
@@ -92,6 +94,14 @@ class Summary(Part):
     words: Estimate | None
     replies: Replies | None = None
     recognition: list[Recognised] = Field(default=[])
+    modules: ModuleFindings | None = None
+
+    @property
+    def necessity(self) -> Necessity | None:
+        """What damage to modules took at the suppress arm's operating dose."""
+        chosen = self.operating.suppress_dose if self.operating else None
+        found = self.modules.necessity if self.modules else []
+        return next((each for each in found if each.dose == chosen), None)
 
     @property
     def family(self) -> str:

@@ -16,6 +16,8 @@ from affectbench.errors import ScoreError
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+Statistic = Callable[[FloatArray], FloatArray]
+"""Maps sums of columns (D, T) to statistics (D, S)."""
 CHUNK_ELEMENTS = 2**21
 """Draws are processed in chunks of about this many (draw, cluster) pairs: 16 MiB, whatever the data."""
 
@@ -84,7 +86,7 @@ def paired_test(differences: npt.ArrayLike, clusters: npt.ArrayLike | None = Non
 
 def bootstrap(
     table: npt.NDArray[Any],
-    statistic: Callable[[FloatArray], FloatArray],
+    statistic: Statistic,
     *,
     draws: int,
     seed: int,

@@ -21,6 +21,7 @@ from affectbench.prompt_tokens import PromptTokens
 from affectbench.readout import Readout
 from affectbench.registry import Registry
 from affectbench.score_models import ARMS
+from affectbench.sites import MODULE
 from affectbench.task import SPLITS, Benchmark, ModelCard, SplitName
 
 if TYPE_CHECKING:
@@ -184,6 +185,9 @@ def _cell(plan: CellPlan, labels: int, material: Material, budget: int, growth: 
         load += material.answer_words.swept(labels * len(ARMS), budget, growth)
     for kept in (material.neutral, material.capability, material.prompts):
         load += kept.swept(targets + 1, budget, growth)  # And the untouched model.
+    if protocol.site == MODULE:
+        drawn = protocol.controls.random_draws * len(protocol.arms.suppress.doses)
+        load += material.capability.swept(drawn + 1, budget, growth)
     return targets + draws + more, load
 
 

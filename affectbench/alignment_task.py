@@ -23,13 +23,19 @@ class SimulatedEeg(Frozen):
 
     `point`: which of the model's states are planted, 0 for what enters the decoder; `lag` in seconds; `snr`:
     variance of the signal over that of the noise at the electrodes, in 0.5-20 Hz; `rate` of the EEG in Hz.
+    `drive`: what of the states is heard, all, or, in pieces of an emotion, only what that emotion's planted
+    units add to them (``planted-units``; neutral pieces as before): then the answer to whether emotion units
+    matter is known.
     """
+
+    later = frozenset({"drive"})
 
     reader: Literal["simulated"]
     model: Name
     point: Annotated[int, Field(strict=True, ge=0)]
     lag: Annotated[Number, Field(ge=0, le=1)]
     snr: Annotated[Number, Field(ge=0)]
+    drive: Literal["states", "planted-units"] = "states"
     sentences: Annotated[int, Field(strict=True, ge=10)] = 24
     subjects: Annotated[int, Field(strict=True, ge=2)] = 8
     montage: Literal["easycap-M10", "biosemi128"] = "easycap-M10"
@@ -92,6 +98,17 @@ class AlignmentTask(TaskFile):
             if key in self.model_fields_set:
                 reject(key, "mode paper has none: take it out")
         return self
+
+    @model_validator(mode="after")
+    def _emotions_have_a_baseline(self) -> AlignmentTask:
+        if self.answer_known and not self.baseline:
+            reject("baseline", "`drive: planted-units` needs the label of pieces that are heard as before")
+        return self
+
+    @property
+    def answer_known(self) -> bool:
+        """Whether emotion units were planted in the listeners."""
+        return isinstance(self.source, SimulatedEeg) and self.source.drive == "planted-units"
 
     @property
     def simulated(self) -> SimulatedEeg:

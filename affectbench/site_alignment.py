@@ -26,25 +26,30 @@ MATRICES = (
 CURVES = ("depth-geometric", "depth-covariance")
 """Figures of an alignment that stand on the board; all others are on its own page."""
 LEVEL = 0.05
+COLUMNS = (
+    *("own, affective", "own, neutral", "random, affective", "random, neutral"),
+    *("as loud, affective", "as loud, neutral", "beyond other emotions"),
+)
+"""Columns of the board that are shown as they are in the summary, in percent."""
 CONTROLS = {"selector": "control: selector", "model": "control: weights"}
 RULE = (
-    "Ranked by how much more alignment is lost in affective than in neutral pieces, beyond random units "
-    "of the same layers. A row is ranked where that is above 0 over subjects (sign flips, corrected by "
-    "Benjamini and Hochberg for all rows that are no controls) and where at most 5 % of the draws of "
-    "either kind reach it. Going down, a new rank starts at the first row whose interval lies wholly "
-    "below that of the first row of the current rank; rows of one rank are tied (=)."
+    "Ranked by how much more of its alignment a model loses in affective than in neutral pieces, beyond "
+    "random units of the same layers. A row is ranked where that is above 0 over subjects (sign flips, "
+    "corrected by Benjamini and Hochberg for all rows that are no controls) and where at most 5 % of the "
+    "draws of either kind reach it. Going down, a new rank starts at the first row whose interval lies "
+    "wholly below that of the first row of the current rank; rows of one rank are tied (=)."
 )
 
 
 @dataclass(frozen=True)
 class Row:
-    """One model under one selector. `values` are the columns of the summary's first row, `others` what
-    further measures say of "beyond random"; `rank` is None where `unranked` says why."""
+    """One model under one selector. `values` are the columns of the summary's first row, `others` the
+    same of further measures; `rank` is None where `unranked` says why."""
 
     analysis: Analysis
     control: str
     values: dict[str, Value]
-    others: dict[str, Value]
+    others: dict[str, dict[str, Value]]
     corrected: float | None = None
     rank: int | None = None
     tied: bool = False
@@ -55,16 +60,24 @@ class Row:
         return str(self.analysis.settings.get("selector", ""))
 
     @property
+    def untouched(self) -> Estimate | None:
+        """How the model aligns as it is."""
+        return _estimate(self.values.get("untouched"))
+
+    @property
     def beyond(self) -> Estimate | None:
-        return _estimate(self.values.get("beyond random"))
+        return self.lost("beyond random")
 
     def other(self, measure: str) -> Estimate | None:
-        """What a further measure says of "beyond random"."""
-        return _estimate(self.others.get(measure))
+        """What a further measure says of "beyond random", in percent of what it says of the untouched
+        model."""
+        found = self.others.get(measure, {})
+        return _percent(found.get("beyond random"), found.get("untouched"))
 
-    def estimate(self, column: str) -> Estimate | None:
-        """A column's estimate; None where it holds none."""
-        return _estimate(self.values.get(column))
+    def lost(self, column: str) -> Estimate | None:
+        """A column in percent of the untouched model's alignment; None where that is not above 0, for
+        nothing can be lost then."""
+        return _percent(self.values.get(column), self.untouched)
 
     def p(self, column: str) -> float | None:
         """A column's p."""
@@ -87,6 +100,11 @@ class Board:
     def simulated(self) -> bool:
         """Whether nobody listened."""
         return "recordings" not in self.rows[0].analysis.hashes.inputs
+
+    @property
+    def answer_known(self) -> bool:
+        """Whether the listeners hear emotion units that were planted: then what is right is known."""
+        return bool(self.rows[0].analysis.settings.get("answer_known"))
 
     @property
     def instrument(self) -> bool:
@@ -150,7 +168,7 @@ def _row(analysis: Analysis) -> Row:
         reason = error or "no summary: made by another version"
         return Row(analysis, control, {}, {}, unranked=reason)
     first, *rest = [_by_column(summary, row) for row in summary.rows]
-    others = {str(each.get("measure")): each.get("beyond random") for each in rest}
+    others = {str(each.get("measure")): each for each in rest}
     return Row(analysis, control, first, others)
 
 
@@ -191,6 +209,8 @@ def _reason(row: Row) -> str:
     if row.control:
         return row.control
     beyond = row.beyond
+    if beyond is None and row.untouched is not None:
+        return "not aligned"
     if beyond is None or beyond.low is None or row.corrected is None:
         return "no interval"
     if beyond.value <= 0:
@@ -199,6 +219,14 @@ def _reason(row: Row) -> str:
         return "not told from 0"
     drawn = [p for name in ("p, draws", "p, as loud") if (p := row.p(name)) is not None]
     return "" if drawn and max(drawn) <= LEVEL else "as random units"
+
+
+def _percent(value: Value, whole: Value) -> Estimate | None:
+    part, of = _estimate(value), _estimate(whole)
+    if part is None or of is None or of.low is None or of.low <= 0:
+        return None
+    low, high = (None if each is None else 100 * each / of.value for each in (part.low, part.high))
+    return Estimate(value=100 * part.value / of.value, low=low, high=high)
 
 
 def _estimate(value: Value) -> Estimate | None:

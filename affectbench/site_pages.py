@@ -14,7 +14,7 @@ from affectbench.analysis import Analysis
 from affectbench.conformance_report import Conformance
 from affectbench.figures_board import Mark, Overlap, overlap_bars, pareto
 from affectbench.recognition import Improvement, improvements
-from affectbench.site_alignment import RULE, aligned_models, intervention_boards
+from affectbench.site_alignment import COLUMNS, RULE, aligned_models, intervention_boards
 from affectbench.site_analysis import FIRST, by_kind, whole_or_digits
 from affectbench.site_analysis import shown as shown_analysis
 from affectbench.site_board import Board, boards_script, cells_board, overall_board
@@ -136,6 +136,7 @@ def board_files(environment: Environment, contents: Contents) -> Files:
         "boards": intervention_boards(contents.analyses),
         "models": aligned_models(contents.analyses),
         "rule": RULE,
+        "columns": COLUMNS,
     }
     yield _page(environment, "alignment", "alignment.html", aligned)
     yield from _analyses(environment, contents)

@@ -58,6 +58,7 @@ class TestDrops:
                     both = (drop(s, first + draw, "anger") + drop(s, first + draw, "joy")) / 2
                     assert found.drawn[kind][draw, s] == pytest.approx(both)
                     assert found.drawn_still[kind][draw, s] == pytest.approx(drop(s, first + draw, "neutral"))
+            assert found.specific[s] == pytest.approx(found.own[s] - found.others[s])
             random = found.drawn[LAYERS][:, s].mean() - found.drawn_still[LAYERS][:, s].mean()
             assert found.beyond()[s] == pytest.approx(found.own[s] - found.still[s] - random)
 
@@ -66,6 +67,29 @@ class TestDrops:
         found = parted(effects, EMOTIONS, {LAYERS: 2, LOUDNESS: 2}, LABELS, "neutral")
         assert not found.own.any()
         assert not found.beyond().any()
+
+    def test_units_are_given_to_other_emotions_in_all_ways(self) -> None:
+        names = ("anger", "fear", "joy", "neutral")
+        labels = np.array([*names, *names])
+        effects = np.random.default_rng(4).normal(size=(3, 1 + 4, 8))
+        found = parted(effects, names, {}, labels, "neutral")
+        drops = (effects[:, :1] - effects[:, 1:]).mean(axis=0)
+
+        def lost(units: int, pieces: int) -> float:
+            return float((drops[units, pieces] + drops[units, pieces + 4]) / 2)
+
+        ways = [(0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)]
+        expected = [np.mean([lost(units, at) for at, units in enumerate(way)]) for way in ways]
+        np.testing.assert_allclose(found.swapped, expected)
+        assert found.own.mean() == pytest.approx(np.mean([lost(at, at) for at in range(3)]))
+
+    def test_one_emotion_has_no_others(self) -> None:
+        labels = np.array(["affective", "neutral", "neutral"])
+        effects = np.random.default_rng(5).normal(size=(4, 2, 3))
+        found = parted(effects, ("affective",), {}, labels, "neutral")
+        np.testing.assert_allclose(found.own, (effects[:, 0] - effects[:, 1])[:, 0])
+        assert np.isnan(found.specific).all()
+        assert not found.swapped.size
 
     def test_p_among_draws_counts_the_selection_in(self) -> None:
         assert among(1.0, np.array([0.0, 2.0, 1.0])) == (2, 0.75)
@@ -115,6 +139,7 @@ class TestMatched:
 def row(selector: str, beyond: Sequence[float], p: Sequence[float], **settings: Any) -> Analysis:
     """An analysis of units that were switched off, as the study stores it."""
     value = Estimate(value=beyond[0], low=beyond[1], high=beyond[2])
+    untouched = Estimate(value=0.5, low=settings.pop("aligned", 0.4), high=0.6)
     columns = [
         "measure",
         "untouched",
@@ -125,8 +150,9 @@ def row(selector: str, beyond: Sequence[float], p: Sequence[float], **settings: 
         "p, as loud",
     ]
     rows: list[list[Any]] = [
-        ["CKA, linear", value, value, value, *p], ["RSA, Spearman", value, value, value, 1.0, 1.0, 1.0],
-    ]  # fmt: skip
+        ["CKA, linear", untouched, value, value, *p],
+        ["RSA, Spearman", untouched, value, value, 1.0, 1.0, 1.0],
+    ]
     name = analysis_name("eeg-intervention", selector, seed=0)
     return example_analysis(
         kind="eeg-intervention", name=name, curves=[],
@@ -160,6 +186,26 @@ class TestBoard:
         assert reasons["noise"] == "not told from 0"
         assert reasons["random"] == "control: selector"
         assert reasons["best-shuffled"] == "control: weights"
+
+    def test_numbers_are_shares_of_the_untouched_alignment(self) -> None:
+        (board,) = intervention_boards(self.rows())
+        best = board.rows[0]
+        for found in (best.beyond, best.lost("own, affective"), best.other("RSA, Spearman")):
+            assert found == Estimate(value=60.0, low=50.0, high=70.0)
+        assert best.lost("as loud, neutral") is None
+
+    def test_a_model_that_does_not_align_has_nothing_to_lose(self) -> None:
+        none = row("nothing", (0.3, 0.25, 0.35), (0.01, 0.01, 0.01), aligned=-0.1)
+        (board,) = intervention_boards([*self.rows(), none])
+        found = next(each for each in board.rows if each.selector == "nothing")
+        assert (found.rank, found.unranked, found.beyond) == (None, "not aligned", None)
+
+    def test_a_known_answer_is_announced(self, tmp_path: Path) -> None:
+        known = row("best", (0.3, 0.25, 0.35), (0.01, 0.01, 0.01), answer_known=True)
+        build_site([], tmp_path / "site", analyses=[known])
+        assert "Calibration with a known answer." in (tmp_path / "site" / "alignment.html").read_text()
+        build_site([], tmp_path / "site", analyses=self.rows())
+        assert "known answer" not in (tmp_path / "site" / "alignment.html").read_text()
 
     def test_p_is_corrected_for_rows_that_are_no_controls(self) -> None:
         (board,) = intervention_boards(self.rows())

@@ -281,10 +281,17 @@ class Aligning:
                 f"task {self.task.name}: source.point {source.point}: {source.model} has "
                 f"{len(states[0].points)}"
             )
-        plant = Plant(source.point, source.lag, source.snr)
+        groups = None
+        if self.task.answer_known:
+            from affectbench.alignment.contribution import contributions
+
+            engine = self.engine(source.model)
+            states = contributions(engine, story.pieces, story.sounds, states, self.task.baseline)
+            groups = tuple(piece.label for piece in story.pieces)
         return SimulatedGround(
-            story, states, plant, head_model(source.montage), source.subjects, source.rate, source.seed
-        )
+            story, states, Plant(source.point, source.lag, source.snr), head_model(source.montage),
+            source.subjects, source.rate, source.seed, groups,
+        )  # fmt: skip
 
     def engine(self, model: str) -> Engine:
         from affectbench.engine import Engine

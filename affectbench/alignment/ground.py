@@ -39,7 +39,8 @@ class Ground(Protocol):
 
 @dataclass(frozen=True)
 class SimulatedGround:
-    """Simulated listeners of a story; `states` are those of the planted model."""
+    """Simulated listeners of a story; `states` are what of the planted model they hear, for pieces of each of
+    `groups` on a scale of its own."""
 
     story: Story
     states: Sequence[States]
@@ -48,6 +49,7 @@ class SimulatedGround:
     count: int
     rate: float
     seed: int
+    groups: tuple[str, ...] | None = None
 
     @property
     def pieces(self) -> Sequence[Piece]:
@@ -63,7 +65,7 @@ class SimulatedGround:
 
     def source(self) -> FloatArray:
         """The planted time courses (components, samples)."""
-        return drive(self.story, self.states, self.plant, self.rate)
+        return drive(self.story, self.states, self.plant, self.rate, self.groups)
 
     def recording(self, subject: int) -> Recording:
         return simulated(

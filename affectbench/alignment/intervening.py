@@ -80,6 +80,7 @@ class Intervening:
             control = "selector" if blind else "model" if blank else ""
             settings = {
                 "selector": selector, "protocol": PROTOCOL, "draws": self.stage.draws, "control": control,
+                "answer_known": self.stage.task.answer_known,
             }  # fmt: skip
 
             def parts(workshop: Workshop, selector: str = selector) -> dict[str, Any]:

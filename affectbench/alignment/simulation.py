@@ -39,26 +39,40 @@ class Plant:
     components: int = 8
 
 
-def drive(story: Story, states: Sequence[States], plant: Plant, rate: float) -> FloatArray:
+def drive(
+    story: Story, states: Sequence[States], plant: Plant, rate: float, groups: Sequence[str] | None = None
+) -> FloatArray:
     """What the planted layer says at every moment of the recording, (components, samples), before any delay.
 
-    Components are fitted over all pieces and keep their relative strengths, so that the signal has the
-    layer's own geometry; the first has unit variance.
+    Components are fitted over all pieces, or over those of each of `groups` (a name a piece), and keep their
+    relative strengths, so that the signal has the layer's own geometry; those of a group have unit power
+    together.
     """
     layers = [each.values[plant.point] for each in states]
-    stacked = np.concatenate(layers)
-    centre = stacked.mean(axis=0)
-    _, _, axes = np.linalg.svd(stacked - centre, full_matrices=False)
-    scores = (stacked - centre) @ axes[: plant.components].T
-    scale = scores[:, 0].std()
+    names = list(groups) if groups is not None else [""] * len(layers)
     found = np.zeros((plant.components, round(story.seconds * rate)))
-    for piece, each, layer in zip(story.pieces, states, layers, strict=True):
-        scaled = (layer - centre) @ axes[: plant.components].T / scale
+    fitted = {
+        name: _fitted([layer for layer, own in zip(layers, names, strict=True) if own == name], plant)
+        for name in dict.fromkeys(names)
+    }
+    for piece, each, layer, name in zip(story.pieces, states, layers, names, strict=True):
+        centre, axes = fitted[name]
+        scaled = (layer - centre) @ axes
         first = round(piece.start * rate)
         times = (np.arange(round(piece.seconds * rate)) + 0.5) / rate
         token = np.clip(np.searchsorted(each.spans[:, 1], times, side="right"), 0, len(scaled) - 1)
         found[:, first : first + len(times)] = scaled[token].T
     return found
+
+
+def _fitted(layers: Sequence[FloatArray], plant: Plant) -> tuple[FloatArray, FloatArray]:
+    """The mean (d,) of `layers` (tokens, d) and their components (d, components), scaled to unit power."""
+    stacked = np.concatenate(layers)
+    centre = stacked.mean(axis=0)
+    _, _, axes = np.linalg.svd(stacked - centre, full_matrices=False)
+    chosen = axes[: plant.components].T
+    power = np.sqrt((((stacked - centre) @ chosen) ** 2).sum(axis=1).mean())
+    return centre, chosen / power
 
 
 def delayed(signal: FloatArray, rate: float, lag: float, blur: float) -> FloatArray:

@@ -40,7 +40,7 @@ SUMMARY = "summary"
 COLUMNS = (
     "measure", "untouched", "own, affective", "own, neutral", "random, affective", "random, neutral",
     "as loud, affective", "as loud, neutral", "beyond random", "p, subjects", "p, draws", "beyond as loud",
-    "p, as loud",
+    "p, as loud", "beyond other emotions", "p, emotions",
 )  # fmt: skip
 
 
@@ -206,6 +206,8 @@ def study(workshop: Workshop, shared: Edited, selector: str, seed: int) -> dict[
             "Each draw of random units serves all emotions. Those as loud have the root mean square, while "
             "this speech is heard, of the units that they stand in for.",
             "Signs of subjects tell whether other listeners would show it; draws, whether other units would.",
+            "p of emotions: the share of all ways to give the units of emotions to other ones, in which as "
+            "much is lost in pieces of an emotion.",
         ],
     }  # fmt: skip
 
@@ -257,7 +259,9 @@ def _summary_row(parts: Parted, title: str, base: FloatArray, seed: int) -> list
         if kind == LAYERS:
             row.append(float(over_subjects(parts.beyond(), seed=seed).p))
         row.append(p)
-    return row
+    if not parts.swapped.size:
+        return [*row, None, None]
+    return [*row, _estimate(parts.specific, seed), among(float(parts.own.mean()), parts.swapped)[1]]
 
 
 def _subjects_table(name: str, title: str, parts: Parted, base: FloatArray, subjects: Sequence[str]) -> Table:

@@ -153,6 +153,15 @@ def test_permuting_labels_finds_alignment_everywhere_and_a_mismatch_does_not() -
     assert rates["subjects"] <= 0.2
 
 
+@pytest.mark.slow
+def test_the_rates_that_the_protocol_asks_of_nulls() -> None:
+    """At AR(0.9), over 100 runs: a mismatch calls at most 10 % aligned, permuted labels at least 90 %."""
+    runs = [study_nulls.one_run(None, 0.9, run, 1)["p"] for run in range(100)]
+    rates = dict(zip(study_nulls.NULLS, (np.stack(runs) < 0.05).mean(axis=0), strict=True))
+    assert rates["label permutation"] >= 0.9
+    assert max(rates["mismatch"], rates["mismatch, lag taken out"], rates["subjects"]) <= 0.1
+
+
 class TestWork:
     @staticmethod
     def square(calls: list[int], number: int) -> Arrays:

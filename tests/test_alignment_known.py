@@ -64,7 +64,7 @@ class TestContributions:
     def test_they_are_what_goes_missing_with_the_units_weights(self, engine: Engine, story: Story) -> None:
         """The oracle: the same forward pass with the columns of `down_proj` set to nought by hand."""
         pieces = story.pieces[:4]
-        whole = heard(engine, pieces, story.sounds, "residual")[0]
+        whole = [each for (each,) in heard(engine, pieces, story.sounds, "residual")]
         found = contributions(engine, pieces, story.sounds, whole, "neutral")
         truth = json.loads(PLANTED.read_text())
         width = truth["width"]
@@ -77,7 +77,7 @@ class TestContributions:
             with torch.no_grad():
                 for unit in truth["planted"][piece.label]:
                     layers[unit // width][:, unit % width] = 0
-                without = heard(engine, [piece], story.sounds, "residual")[0][0]
+                ((without,),) = heard(engine, [piece], story.sounds, "residual")
                 for weight, before in zip(layers, kept, strict=True):
                     weight.copy_(before)
             missing = whole[place].values - without.values

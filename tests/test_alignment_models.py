@@ -13,10 +13,10 @@ from example_analyses import example_analysis
 from scipy.stats import rankdata, spearmanr
 
 from affectbench.alignment import group
+from affectbench.alignment.components import Reduced
 from affectbench.alignment.features import States
 from affectbench.alignment.metrics import MEASURES, measure
 from affectbench.alignment.over_models import over_depth
-from affectbench.alignment.series import Reduction
 from affectbench.alignment_task import AlignmentTask
 from affectbench.analysis import Matrix, Topography
 
@@ -36,7 +36,7 @@ class TestReduction:
     @pytest.mark.parametrize(("tokens", "channels"), [(40, 9), (3, 30)])
     def test_axes_are_the_first_right_singular_vectors(self, tokens: int, channels: int) -> None:
         found = states(tokens, channels)
-        reduction = Reduction.fitted(found, 4)
+        reduction = Reduced.of(found, 4).reduction
         for point in range(2):
             stacked = np.concatenate([each.values[point] for each in found])
             _, _, expected = np.linalg.svd(stacked - stacked.mean(axis=0), full_matrices=False)
@@ -46,7 +46,7 @@ class TestReduction:
             np.testing.assert_allclose(axes.T @ axes, np.eye(4), atol=1e-6)
 
     def test_the_largest_entry_of_an_axis_is_positive(self) -> None:
-        axes = Reduction.fitted(states(40, 9), 5).axes
+        axes = Reduced.of(states(40, 9), 5).reduction.axes
         largest = np.take_along_axis(axes, np.abs(axes).argmax(axis=1)[:, None], axis=1)
         assert (largest > 0).all()
 
@@ -131,7 +131,7 @@ class TestStudy:
         workshop = Workshop(tmp_path_factory.mktemp("w"), "models", "one", lambda *_: None, lambda _: None)
         found = {
             name: study_alignment.found(
-                workshop, name, compared(ground, task, tuple(range(14)), each), each[0].points
+                workshop, name, compared(ground, task, tuple(range(14)), Reduced.of(each, 20)), each[0].points
             )
             for name, each in (("heard", heard), ("other", other))
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from e2e_content import Outcome, run_cli  # noqa: F401
 from example_analyses import example_analysis
 from scipy.stats import false_discovery_control
 
+from affectbench.alignment.components import Reduced
 from affectbench.alignment.drops import KINDS, LAYERS, LOUDNESS, among, parted
 from affectbench.alignment.features import States
 from affectbench.alignment.ground import SimulatedGround
@@ -304,7 +306,9 @@ class TestStudy:
 
         states, asked = spoken(story), task()
         ground = SimulatedGround(story, states, Plant(1, 0.3, 8.0), head_model(), 4, 100.0, 0)
-        found = study.untouched(ground, asked, tuple(range(len(story.pieces))), states)
+        found = study.untouched(
+            ground, asked, tuple(range(len(story.pieces))), Reduced.of(states, asked.components)
+        )
         workshop = Workshop(self.folder, "units", "one", lambda *_: None, lambda _: None)
         places = study.peaks(workshop, found)
         emotions = tuple(sorted(set(story.labels.values())))
@@ -312,9 +316,9 @@ class TestStudy:
         edited = [
             [
                 study.at_points(found, places, noise[at] if destroyed(emotion, piece.label) else states[at])
-                for at, piece in enumerate(story.pieces)
+                for emotion in ("", *emotions, *[""] * 8)
             ]
-            for emotion in ("", *emotions, *[""] * 8)
+            for at, piece in enumerate(story.pieces)
         ]
         shared = study.edited(found, places, emotions, dict.fromkeys(KINDS, 4), edited)
         return study.study(workshop, shared, "made-up", 0), (study, shared, places, found)
@@ -348,7 +352,8 @@ class TestStudy:
         effects = study.subject_edited(shared, 0)["effects"]
         scene = shared.scene
         eeg = cleaned(scene.ground.recording(0), scene.task.band)
-        states = gridded(spoken(story), found.reduction, scene.timing)
+        heard = [replace(each, values=found.reduction(each.values)) for each in spoken(story)]
+        states = gridded(heard, scene.timing)
         for place, name in enumerate(study.MEASURES):
             timing = Timing(scene.timing.grid, np.array([shared.lags[place]]), scene.timing.lengths)
             series = cut(eeg, scene.pieces, timing)
@@ -365,7 +370,7 @@ class TestStudy:
 
         ground = SimulatedGround(story, [], Plant(1, 0.3, 1.0), None, 2, 100.0, 0)
         with pytest.raises(AffectbenchError, match="no piece is labelled 'calm'"):
-            study.untouched(ground, task(baseline="calm"), (0, 1), [])
+            study.untouched(ground, task(baseline="calm"), (0, 1), Reduced.of(spoken(story), 2))
 
 
 class TestSuite:

@@ -47,7 +47,7 @@ def states(story: Story) -> list[States]:
     registry = Registry(installed=False)
     card = registry.model("reference-audio")
     engine = Engine(load_from(registry, card, checkpoint_of(card), "cpu"))
-    return heard(engine, story.pieces, story.sounds, "residual")[0]
+    return [each for (each,) in heard(engine, story.pieces, story.sounds, "residual")]
 
 
 @pytest.fixture(scope="module")

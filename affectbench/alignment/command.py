@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +33,7 @@ from affectbench.registry import Registry
 from affectbench.yaml_loading import suggest
 
 if TYPE_CHECKING:
+    from affectbench.alignment.components import Reduced
     from affectbench.alignment.ground import Ground
     from affectbench.alignment.recorded import RecordedGround
     from affectbench.alignment.speech import Piece
@@ -76,7 +77,7 @@ class Request:
 @dataclass
 class Aligning:
     """A request on its way. What several studies need is made once; what is stored already is not made
-    again."""
+    again. One model is loaded at a time."""
 
     request: Request
     console: Console
@@ -193,7 +194,7 @@ class Aligning:
         source, story = self.task.simulated, self.story
         stage = study_recovery.staged(
             story,
-            self.states(source.model, story.pieces, story.sounds),
+            list(self.states(source.model, story.pieces, story.sounds)),
             head_model(source.montage),
             source.snr,
         )
@@ -210,10 +211,10 @@ class Aligning:
             return self._as_released(workshop, kept, pieces)
         found = {}
         for model in self.models:
-            states = self.states(model, pieces, ground.sounds, self.task.site)
+            states = self.reduced(model, pieces, self.task.site)
             comparison = compared(ground, self.task, kept, states)
             name = f"{model} (control)" if self.is_control(model) else model
-            found[name] = study_alignment.found(workshop, model, comparison, states[0].points)
+            found[name] = study_alignment.found(workshop, model, comparison, states.points)
         return study_alignment.study(found, self.task.seed)
 
     def _as_released(self, workshop: Workshop, kept: tuple[int, ...], pieces: list[Piece]) -> dict[str, Any]:
@@ -224,7 +225,7 @@ class Aligning:
         for model in self.models:
             states = self.states(model, pieces, ground.sounds, self.task.site)
             stage = study_paper.staged(ground, self.task, kept, states)
-            found[model] = study_paper.found(workshop, model, stage, states[0].points)
+            found[model] = study_paper.found(workshop, model, stage)
         return study_paper.study(found, stage)
 
     # What they share.
@@ -275,7 +276,7 @@ class Aligning:
         from affectbench.alignment.simulation import Plant
 
         source, story = self.task.simulated, self.story
-        states = self.states(source.model, story.pieces, story.sounds)
+        states = list(self.states(source.model, story.pieces, story.sounds))
         if source.point >= len(states[0].points):
             raise AffectbenchError(
                 f"task {self.task.name}: source.point {source.point}: {source.model} has "
@@ -288,8 +289,9 @@ class Aligning:
             engine = self.engine(source.model)
             states = contributions(engine, story.pieces, story.sounds, states, self.task.baseline)
             groups = tuple(piece.label for piece in story.pieces)
+        planted = [each.at([source.point]) for each in states]  # Others need not be held, nor travel.
         return SimulatedGround(
-            story, states, Plant(source.point, source.lag, source.snr), head_model(source.montage),
+            story, planted, Plant(0, source.lag, source.snr), head_model(source.montage),
             source.subjects, source.rate, source.seed, groups,
         )  # fmt: skip
 
@@ -300,6 +302,7 @@ class Aligning:
 
         if model not in self._engines:
             card = card_of(self.registry, model)
+            self._engines.clear()
             self.advance(f"loading {model}", 0, 1)
             self._engines[model] = Engine(
                 load_from(self.registry, card, checkpoint_of(card), self.request.device)
@@ -307,11 +310,27 @@ class Aligning:
             self.advance(f"loading {model}", 1, 1)
         return self._engines[model]  # type: ignore[no-any-return]
 
-    def states(self, model: str, pieces: Sequence[Any], sounds: Any, site: str = "residual") -> list[States]:
+    def states(
+        self, model: str, pieces: Sequence[Any], sounds: Any, site: str = "residual"
+    ) -> Iterator[States]:
+        """States of one piece after the other, each heard when it is asked for."""
         from affectbench.alignment.listening import heard
 
-        tell: Callable[[int], None] = lambda count: self.advance(f"{model} hears", count, len(pieces))  # noqa: E731
-        return heard(self.engine(model), pieces, sounds, site, progress=tell)[0]
+        def tell(count: int) -> None:
+            self.advance(f"{model} hears", count, len(pieces))
+
+        for (each,) in heard(self.engine(model), pieces, sounds, site, progress=tell):
+            yield each
+
+    def reduced(self, model: str, pieces: Sequence[Any], site: str = "residual") -> Reduced:
+        """Principal components of the states of pieces; the states themselves are in files meanwhile."""
+        from affectbench.alignment.components import Reduced
+
+        def tell(done: int, total: int) -> None:
+            self.advance(f"{model}, components", done, total)
+
+        states = self.states(model, pieces, self.ground.sounds, site)
+        return Reduced.of(states, self.task.components, self.folder, tell)
 
     def is_control(self, model: str) -> bool:
         """Whether its card says that nothing is left of what was learned."""

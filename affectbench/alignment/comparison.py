@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from affectbench.alignment.acoustics import gridded_acoustics
-from affectbench.alignment.features import States
+from affectbench.alignment.components import Reduced
 from affectbench.alignment.grid import COMPONENTS, epochs, lag_grid
 from affectbench.alignment.ground import Ground, word_means
 from affectbench.alignment.metrics import MEASURES, measure
 from affectbench.alignment.rdm import Distance, FloatArray
 from affectbench.alignment.scoring import Reference, reference, scores
-from affectbench.alignment.series import Reduction, Timing, cleaned, cut, gridded
+from affectbench.alignment.series import Timing, cleaned, cut, gridded
 from affectbench.alignment.speech import Piece
 from affectbench.alignment.work import Arrays
 from affectbench.alignment_task import AlignmentTask
@@ -40,6 +39,11 @@ class Comparison:
     def pieces(self) -> list[Piece]:
         return [self.ground.pieces[place] for place in self.kept]
 
+    def without_states(self) -> Comparison:
+        """What is still needed when all subjects are compared: the states of one model are gigabytes."""
+        references = tuple(replace(each, match=[], mismatch=[]) for each in self.references)
+        return replace(self, references=references, words=np.zeros(0), word_sides=np.zeros(0))
+
 
 def kept_pieces(ground: Ground, task: AlignmentTask) -> tuple[int, ...]:
     """Places of the pieces that last as long as the task asks. Raises `AffectbenchError` where none does."""
@@ -53,14 +57,11 @@ def kept_pieces(ground: Ground, task: AlignmentTask) -> tuple[int, ...]:
     return found
 
 
-def compared(
-    ground: Ground, task: AlignmentTask, kept: tuple[int, ...], states: Sequence[States]
-) -> Comparison:
+def compared(ground: Ground, task: AlignmentTask, kept: tuple[int, ...], states: Reduced) -> Comparison:
     """Prepare the `states` of the kept pieces for all subjects."""
     pieces = [ground.pieces[place] for place in kept]
     timing = Timing.of(pieces, task.grid, lag_grid(task.lags.until, task.lags.step))
-    reduction = Reduction.fitted(states, task.components)
-    reduced = gridded(states, reduction, timing)
+    reduced = gridded(states.states, timing)
     references = tuple(
         reference(measure(name, "debiased"), reduced, timing, seed=task.seed, distance=task.distance)
         for name in task.metrics
@@ -71,7 +72,7 @@ def compared(
         side(gridded_acoustics(piece.sound(ground.sounds[piece.segment]), count, task.grid), "euclidean")
         for piece, count in zip(pieces, timing.lengths, strict=True)
     )
-    words = reduction(word_means(states, pieces))
+    words = word_means(states.states, pieces)
     sides = _word_sides(words, task.distance)
     return Comparison(ground, task, timing, kept, references, words, sides, acoustics)
 

@@ -49,8 +49,9 @@ def contributions(
             raise AffectbenchError(f"model {model.card.name} has no planted units of {label!r}")
         own = [place for place, piece in enumerate(pieces) if piece.label == label]
         off = scale(SITE, model.shape, np.sort(truth["planted"][label]), 0.0)
-        without = heard(engine, [pieces[place] for place in own], sounds, "residual", [off])[0]
-        for place, each in zip(own, without, strict=True):
+        without = heard(engine, [pieces[place] for place in own], sounds, "residual", [off])
+        for place, (each,) in zip(own, without, strict=True):
             whole = states[place]
-            found[place] = States(whole.points, whole.values - each.values, whole.spans)
+            values = whole.values.astype(np.float64) - each.values
+            found[place] = States(whole.points, values, whole.spans)
     return found

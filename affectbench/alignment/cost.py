@@ -14,13 +14,14 @@ from math import ceil
 
 import numpy as np
 
+from affectbench.alignment.components import Reduced
 from affectbench.alignment.features import States
 from affectbench.alignment.grid import COMPONENTS, cells, lag_grid
 from affectbench.alignment.metrics import Measure, measure
 from affectbench.alignment.rdm import FloatArray
 from affectbench.alignment.recording import Recording
 from affectbench.alignment.scoring import MOST, MOST_PAIRS
-from affectbench.alignment.series import OTHERS, Reduction, cleaned
+from affectbench.alignment.series import OTHERS, cleaned
 from affectbench.alignment_task import AlignmentTask
 from affectbench.errors import AffectbenchError
 
@@ -170,8 +171,9 @@ class Bench:
     def components(self) -> float:
         """The components of one layer, from fewer tokens of a narrower model: the Gram matrix grows with
         tokens and the square of the width, its decomposition with the cube of the width, which is less."""
-        states = [States(("layer",), _noise(SAMPLE_TOKENS, SAMPLE_WIDTH)[None], np.zeros((SAMPLE_TOKENS, 2)))]
-        taken = self.clock(lambda: Reduction.fitted(states, self.task.components))
+        layer = _noise(SAMPLE_TOKENS, SAMPLE_WIDTH)[None].astype(np.float32)
+        states = [States(("layer",), layer, np.zeros((SAMPLE_TOKENS, 2)))]
+        taken = self.clock(lambda: Reduced.of(states, self.task.components))
         tokens = TOKENS_A_SECOND * sum(self.lengths) / self.task.grid
         return float(taken * max(tokens, WIDTH) / SAMPLE_TOKENS * (WIDTH / SAMPLE_WIDTH) ** 2)
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from affectbench.alignment.grid import Spans
-from affectbench.alignment.rdm import FloatArray
 from affectbench.audio_io import SAMPLE_RATE, Waveform
 from affectbench.errors import AffectbenchError
 from affectbench.examples import Example, RenderedPrompt
@@ -41,11 +41,15 @@ SLACK = 1.5
 class States:
     """Hidden states (points, tokens, channels) of one sound, and the `spans` (tokens, 2) of the tokens in
     seconds. `points` names the layers; at `residual` the first is what enters the decoder, the sound's
-    embeddings from tower and projector."""
+    embeddings from tower and projector. Values are float32 as a model gives them, which no model exceeds."""
 
     points: tuple[str, ...]
-    values: FloatArray
+    values: npt.NDArray[np.floating[Any]]
     spans: Spans
+
+    def at(self, places: Sequence[int]) -> States:
+        """The same at some of the points."""
+        return States(tuple(self.points[place] for place in places), self.values[list(places)], self.spans)
 
 
 def token_seconds(model: AudioLanguageModel) -> float:
@@ -120,7 +124,7 @@ def hidden_states(
     engine.spent(len(interventions))
     names = point_names(model, site)
     layers = [found[place][:, heard.to(found[place].device)] for place in range(len(names))]
-    values = torch.stack([layer.double().cpu() for layer in layers], dim=1).numpy()
+    values = torch.stack([layer.float().cpu() for layer in layers], dim=1).numpy()
     return [States(names, each[:, sounding], spans[sounding]) for each in values]
 
 

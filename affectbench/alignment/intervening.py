@@ -3,7 +3,7 @@ once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -12,6 +12,7 @@ from affectbench.analysis import Finding
 from affectbench.errors import AffectbenchError
 
 if TYPE_CHECKING:
+    from affectbench.alignment.components import Reduced
     from affectbench.alignment.features import States
     from affectbench.alignment.ground import Ground
     from affectbench.alignment.listening import Selecting
@@ -38,7 +39,8 @@ class Stage(Protocol):
     @property
     def ground(self) -> Ground: ...
     def engine(self, model: str) -> Engine: ...
-    def states(self, model: str, pieces: Sequence[Any], sounds: Any, site: str = ...) -> list[States]: ...
+    def states(self, model: str, pieces: Sequence[Any], sounds: Any, site: str = ...) -> Iterator[States]: ...
+    def reduced(self, model: str, pieces: Sequence[Any], site: str = ...) -> Reduced: ...
     def model_digest(self, model: str) -> str: ...
     def is_control(self, model: str) -> bool: ...
     def advance(self, what: str, done: int, total: int) -> None: ...
@@ -113,7 +115,8 @@ class Intervening:
         if self._last is None or self._last.model != model:
             stage, ground = self.stage, self.stage.ground
             kept = kept_pieces(ground, stage.task)
-            states = stage.states(model, [ground.pieces[place] for place in kept], ground.sounds)
+            self._last = None  # Not two models at a time.
+            states = stage.reduced(model, [ground.pieces[place] for place in kept])
             selecting = Selecting.of(stage.registry, stage.engine(model), stage.selectors, stage.seed)
             self._last = _Shared(model, kept, untouched(ground, stage.task, kept, states), selecting)
         return self._last
@@ -147,8 +150,9 @@ class Intervening:
 
         ground = self.stage.ground
         pieces = [ground.pieces[place] for place in shared.kept]
-        return heard(
+        heard_pieces = heard(
             self.stage.engine(shared.model), pieces, ground.sounds, "residual", edits,
             lambda count: self.stage.advance(f"{shared.model} hears, units off", count, len(pieces)),
             lambda states: at_points(shared.untouched, places, states),
         )  # fmt: skip
+        return list(heard_pieces)

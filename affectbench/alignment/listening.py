@@ -3,7 +3,7 @@ it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,9 +35,9 @@ def heard(
     interventions: Sequence[Intervention] = (UNTOUCHED,),
     progress: Callable[[int], None] = lambda count: None,
     kept: Callable[[States], States] = lambda states: states,
-) -> list[list[States]]:
-    """States of each piece under each intervention, (interventions, pieces). `kept` says what of them is held
-    in memory: all, or what a study needs.
+) -> Iterator[list[States]]:
+    """States under each intervention of one piece after another, which is heard when it is asked for. `kept`
+    says what of them is held while a piece is heard under others: all, or what a study needs.
 
     Raises `AffectbenchError` for a model that takes no sound.
     """
@@ -46,16 +46,15 @@ def heard(
         raise AffectbenchError(
             f"model {model.card.name} takes no sound", hint="alignment needs a model of modality audio"
         )
-    found: list[list[States]] = [[] for _ in interventions]
     for done, piece in enumerate(pieces):
         sound = piece.sound(sounds[piece.segment])
         item = prepared(model, piece.name, sound)
+        found: list[States] = []
         for start in range(0, len(interventions), TOGETHER):
             chosen = interventions[start : start + TOGETHER]
-            for place, states in enumerate(hidden_states(engine, item, len(sound), chosen, site)):
-                found[start + place].append(kept(states))
+            found += [kept(states) for states in hidden_states(engine, item, len(sound), chosen, site)]
         progress(done + 1)
-    return found
+        yield found
 
 
 @dataclass(frozen=True)

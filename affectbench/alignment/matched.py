@@ -6,7 +6,7 @@ of the same layers (`controls.layer_matched`) stand draws of units of the same l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -19,12 +19,12 @@ NEAREST = 10
 """A unit's stand-in is one of so many that come nearest to it in loudness."""
 
 
-def loudness(states: Sequence[States], size: int = 1) -> FloatArray:
+def loudness(states: Iterable[States], size: int = 1) -> FloatArray:
     """Root mean square (layers, units) of what each unit of a site does over all tokens of all pieces; a unit
     has `size` channels."""
     total, tokens = 0.0, 0
     for each in states:
-        squares = each.values**2
+        squares = each.values.astype(np.float64) ** 2
         total = total + squares.sum(axis=1)
         tokens += squares.shape[1]
     channels = np.asarray(total) / tokens

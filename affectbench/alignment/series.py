@@ -57,58 +57,12 @@ class Timing:
         return found[:most]
 
 
-@dataclass(frozen=True)
-class Reduction:
-    """A projection on principal components of each point: `centres` (points, d), `axes` (points, d, k)."""
-
-    centres: FloatArray
-    axes: FloatArray
-
-    @classmethod
-    def fitted(cls, states: Sequence[States], components: int) -> Reduction:
-        """Components over the tokens of all pieces. No EEG is seen, and they are not whitened.
-
-        The largest entry of an axis is positive: a correlation between two steps depends on the signs of
-        components, and a library may return either.
-        """
-        centres, axes = [], []
-        for point in range(len(states[0].points)):
-            stacked = np.concatenate([each.values[point] for each in states])
-            centre = stacked.mean(axis=0)
-            centres.append(centre)
-            axes.append(_components(stacked - centre, components))
-        return cls(np.stack(centres), np.stack(axes))
-
-    def __call__(self, values: FloatArray) -> FloatArray:
-        """States (points, tokens, d) as components (points, tokens, k)."""
-        return np.asarray((values - self.centres[:, None]) @ self.axes)
-
-
-def _components(centred: FloatArray, count: int) -> FloatArray:
-    """The first right singular vectors (d, count) of `centred` (n, d), from the smaller Gram matrix."""
-    from scipy.linalg import eigh
-
-    tokens, channels = centred.shape
-    count = min(count, tokens, channels)
-    gram = centred.T @ centred if channels <= tokens else centred @ centred.T
-    size = len(gram)
-    values, vectors = eigh(
-        gram, subset_by_index=[size - count, size - 1], overwrite_a=True, check_finite=False
-    )
-    vectors = vectors[:, ::-1]
-    if channels > tokens:
-        vectors = centred.T @ vectors / np.sqrt(np.maximum(values[::-1], np.finfo(np.float64).tiny))
-    largest = np.take_along_axis(vectors, np.abs(vectors).argmax(axis=0)[None], axis=0)
-    return np.asarray(vectors * np.where(largest < 0, -1.0, 1.0))
-
-
-def gridded(states: Sequence[States], reduction: Reduction, timing: Timing) -> list[FloatArray]:
-    """Components of each piece on the grid, (points, cells, k)."""
-    found = []
-    for each, count in zip(states, timing.lengths, strict=True):
-        reduced = reduction(each.values)
-        found.append(np.stack([token_means(point, each.spans, 0.0, count, timing.grid) for point in reduced]))
-    return found
+def gridded(states: Sequence[States], timing: Timing) -> list[FloatArray]:
+    """States of each piece (points, tokens, k) on the grid, (points, cells, k)."""
+    return [
+        np.stack([token_means(point, each.spans, 0.0, count, timing.grid) for point in each.values])
+        for each, count in zip(states, timing.lengths, strict=True)
+    ]
 
 
 def cleaned(recording: Recording, band: tuple[float, float]) -> Recording:

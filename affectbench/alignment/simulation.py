@@ -48,7 +48,7 @@ def drive(
     relative strengths, so that the signal has the layer's own geometry; those of a group have unit power
     together.
     """
-    layers = [each.values[plant.point] for each in states]
+    layers = [each.values[plant.point].astype(np.float64) for each in states]
     names = list(groups) if groups is not None else [""] * len(layers)
     found = np.zeros((plant.components, round(story.seconds * rate)))
     fitted = {

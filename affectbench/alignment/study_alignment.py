@@ -29,11 +29,13 @@ from affectbench.score_models import Estimate
 @dataclass(frozen=True)
 class Found:
     """One model's results: `effects` (subjects, measures, lags, points) of match minus mismatch, and the same
-    by piece (subjects, measures, pieces, lags, points); what `one_subject` kept beside them."""
+    by piece (subjects, measures, pieces, lags, points); RSA of the sound's `acoustics` and the states
+    (pieces, points); what `one_subject` kept beside them. The comparison is without states."""
 
     comparison: Comparison
     points: tuple[str, ...]
     pieces: FloatArray
+    acoustics: FloatArray
     kept: Mapping[str, FloatArray]
 
     @property
@@ -50,12 +52,14 @@ class Found:
 
 def found(workshop: Workshop, model: str, comparison: Comparison, points: tuple[str, ...]) -> Found:
     """Compare all subjects with one model."""
+    acoustics = model_acoustics(comparison)
     subjects = range(len(comparison.ground.subjects))
     tasks = [Task(f"alignment {model} {subject}", (subject,)) for subject in subjects]
     done = workshop.each(f"subjects with {model}", one_subject, comparison, tasks)
     stacked = {key: np.stack([each[key] for each in done]) for key in done[0]}
     scores = stacked.pop("scores")
-    return Found(comparison, points, scores[:, :, 0] - scores[:, :, 1], stacked)
+    effects = scores[:, :, 0] - scores[:, :, 1]
+    return Found(comparison.without_states(), points, effects, acoustics, stacked)
 
 
 def study(results: Mapping[str, Found], seed: int) -> dict[str, Any]:
@@ -305,7 +309,7 @@ def _consensus(found: Found, one: np.ndarray, other: np.ndarray) -> FloatArray:
     place = [each.measure.name for each in found.comparison.references].index("rsa_spearman")
     (lags, points), _ = found.at_peak(place)
     subjects = np.arange(len(found.pieces))
-    acoustics_model = model_acoustics(found.comparison)[:, points].T
+    acoustics_model = found.acoustics[:, points].T
     values = consensus(
         found.kept["acoustics"][subjects, :, lags], acoustics_model,
         found.pieces[subjects, place, :, lags, points], found.comparison.task.consensus,

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from affectbench.alignment.components import Reduced, Reduction
 from affectbench.alignment.drops import KINDS, LAYERS, LOUDNESS, Parted, among, parted
 from affectbench.alignment.features import States
 from affectbench.alignment.grid import lag_grid, token_means
@@ -24,7 +25,7 @@ from affectbench.alignment.group import interval, over_subjects
 from affectbench.alignment.metrics import measure
 from affectbench.alignment.rdm import FloatArray
 from affectbench.alignment.scoring import Reference, effects, reference, scores
-from affectbench.alignment.series import Reduction, Timing, cleaned, cut, gridded
+from affectbench.alignment.series import Timing, cleaned, cut, gridded
 from affectbench.alignment.speech import Piece
 from affectbench.alignment.work import Arrays, Task, Workshop
 from affectbench.alignment_task import AlignmentTask
@@ -79,9 +80,7 @@ class Edited:
     draws: Mapping[str, int]
 
 
-def untouched(
-    ground: Ground, task: AlignmentTask, kept: tuple[int, ...], states: Sequence[States]
-) -> Untouched:
+def untouched(ground: Ground, task: AlignmentTask, kept: tuple[int, ...], states: Reduced) -> Untouched:
     """Prepare the `states` of the kept pieces. Raises `AffectbenchError` where none of them is neutral."""
     pieces = [ground.pieces[place] for place in kept]
     if not any(piece.label == task.baseline for piece in pieces):
@@ -90,11 +89,9 @@ def untouched(
             hint="`baseline` names the affect that others are contrasted with",
         )
     timing = Timing.of(pieces, task.grid, lag_grid(task.lags.until, task.lags.step))
-    reduction = Reduction.fitted(states, task.components)
-    reduced = gridded(states, reduction, timing)
-    return Untouched(
-        Scene(ground, task, kept, timing, _references([reduced] * len(MEASURES), task, timing)), reduction
-    )
+    reduced = gridded(states.states, timing)
+    references = _references([reduced] * len(MEASURES), task, timing)
+    return Untouched(Scene(ground, task, kept, timing, references), states.reduction)
 
 
 def peaks(workshop: Workshop, found: Untouched) -> list[tuple[int, int]]:
@@ -122,14 +119,14 @@ def edited(
     draws: Mapping[str, int],
     states: Sequence[Sequence[States]],
 ) -> Edited:
-    """Prepare the `states` of all pieces under each condition, (conditions, pieces), as `at_points` keeps
+    """Prepare the `states` of all pieces under each condition, (pieces, conditions), as `at_points` keeps
     them."""
     scene = found.scene
     timing = scene.timing
     heard = [
         [
             np.stack([token_means(s.values[place], s.spans, 0.0, count, timing.grid) for s in each])
-            for count, each in zip(timing.lengths, zip(*states, strict=True), strict=True)
+            for count, each in zip(timing.lengths, states, strict=True)
         ]
         for place in range(len(MEASURES))
     ]

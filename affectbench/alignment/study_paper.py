@@ -8,7 +8,7 @@ permuted as if steps were independent, and the best layer is the best of all. De
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,12 +47,13 @@ NOTES = (
 
 @dataclass(frozen=True)
 class Stage:
-    """What all subjects share: the pieces that are compared, and each one's whitened components (points, T,
-    k)."""
+    """What all subjects share: the pieces that are compared, the names of the points, and each piece's
+    whitened components (points, T, k)."""
 
     ground: Ground
     task: AlignmentTask
     kept: tuple[int, ...]
+    points: tuple[str, ...]
     series: tuple[FloatArray, ...]
 
     @property
@@ -64,9 +65,14 @@ class Stage:
         return [measure(name, "paper") for name in self.task.metrics]
 
 
-def staged(ground: Ground, task: AlignmentTask, kept: tuple[int, ...], states: Sequence[States]) -> Stage:
+def staged(ground: Ground, task: AlignmentTask, kept: tuple[int, ...], states: Iterable[States]) -> Stage:
     """Prepare the `states` of the kept pieces for all subjects."""
-    return Stage(ground, task, kept, tuple(whitened(each.values, task.components) for each in states))
+    points: tuple[str, ...] = ()
+    series = []
+    for each in states:
+        points = each.points
+        series.append(whitened(each.values.astype(np.float64), task.components))
+    return Stage(ground, task, kept, points, tuple(series))
 
 
 def whitened(values: FloatArray, components: int) -> FloatArray:
@@ -162,14 +168,14 @@ class Found:
     windows: FloatArray
 
 
-def found(workshop: Workshop, model: str, stage: Stage, points: tuple[str, ...]) -> Found:
+def found(workshop: Workshop, model: str, stage: Stage) -> Found:
     """Compare all subjects with one model."""
     subjects = range(len(stage.ground.subjects))
     tasks = [Task(f"paper {model} {subject}", (subject,)) for subject in subjects]
     done = workshop.each(f"subjects with {model}", one_subject, stage, tasks)
     p = np.concatenate([each["p"] for each in done])
     scores = np.stack([_mean(np.moveaxis(each["scores"], 1, 0)) for each in done])
-    return Found(points, scores, (p < 0.05).mean(axis=0), np.stack([each["windows"] for each in done]))
+    return Found(stage.points, scores, (p < 0.05).mean(axis=0), np.stack([each["windows"] for each in done]))
 
 
 def study(results: Mapping[str, Found], stage: Stage) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from affectbench.alignment.components import Reduced
 from affectbench.alignment.features import States
 from affectbench.alignment.grid import lag_grid
 from affectbench.alignment.group import share_interval
@@ -16,7 +17,7 @@ from affectbench.alignment.head import Head
 from affectbench.alignment.metrics import measure
 from affectbench.alignment.rdm import FloatArray
 from affectbench.alignment.scoring import Reference, effects, reference, scores
-from affectbench.alignment.series import Reduction, Timing, cleaned, cut, gridded
+from affectbench.alignment.series import Timing, cleaned, cut, gridded
 from affectbench.alignment.simulation import BAND, Plant, drive, simulated
 from affectbench.alignment.story import Story
 from affectbench.alignment.work import Arrays, Task, Workshop
@@ -47,7 +48,7 @@ class Stage:
 def staged(story: Story, states: Sequence[States], head: Head, snr: float) -> Stage:
     """Prepare the states of a story's pieces for all runs."""
     timing = Timing.of(story.pieces, GRID, lag_grid())
-    reduced = gridded(states, Reduction.fitted(states, 20), timing)
+    reduced = gridded(Reduced.of(states, 20).states, timing)
     found = tuple(reference(measure(name, "debiased"), reduced, timing, seed=0) for name in MEASURES)
     return Stage(story, states, timing, found, head, snr)
 

@@ -17,6 +17,8 @@ from affectbench.outcomes import Outcomes
 from affectbench.record import Cell, Hashes, Record, canonical_json, cell_id, hash_of
 from affectbench.replies import Replies
 
+CACHE_VARIABLE = "AFFECTBENCH_CACHE"
+
 
 class Damaged(NamedTuple):
     """A file that cannot be trusted, and why."""
@@ -171,6 +173,13 @@ def set_aside(path: Path) -> Path:
             hint="make the folder writable, or choose another with --output",
         ) from error
     return aside
+
+
+def cache_folder(kind: str) -> Path:
+    """Where what costs time or money is kept for later runs: `kind` in $AFFECTBENCH_CACHE, or in the user's
+    cache. Whatever is there may be removed."""
+    named = os.environ.get(CACHE_VARIABLE)
+    return (Path(named) if named else Path.home() / ".cache" / "affectbench") / kind
 
 
 def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:

@@ -3,8 +3,9 @@
 import os
 import tempfile
 
-# Read once, when the libraries are imported: no network, and a place of our own for code of checkpoints.
+# Read once, when the libraries are imported: no network, and a place of our own for what is kept.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["AFFECTBENCH_CACHE"] = os.path.join(tempfile.gettempdir(), "affectbench-cache")
 os.environ["HF_MODULES_CACHE"] = os.path.join(tempfile.gettempdir(), "affectbench-remote-code")
 
 import pytest

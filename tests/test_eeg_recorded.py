@@ -30,6 +30,7 @@ from affectbench.alignment.story import Story, reference_story
 from affectbench.alignment_task import AlignmentTask
 from affectbench.engine import Engine
 from affectbench.errors import AffectbenchError
+from affectbench.large_files import SMALL
 from affectbench.placement import load_from
 from affectbench.plan import checkpoint_of
 from affectbench.registry import Registry
@@ -144,7 +145,14 @@ class TestGround:
         assert ground_of(data).digest == before
         events = next((data / "story" / "sub-002").rglob("*_events.tsv"))
         events.write_text(events.read_text() + "\n", encoding="utf-8")
-        assert ground_of(data).digest != before
+        later = ground_of(data).digest
+        assert later != before
+        signal = next((data / "story" / "sub-001").rglob("*_eeg.eeg"))
+        assert signal.stat().st_size > SMALL
+        with signal.open("r+b") as file:  # One sample in the middle.
+            file.seek(signal.stat().st_size // 8 * 4)
+            file.write(b"\0\0\0\0")
+        assert ground_of(data).digest != later
 
 
 class TestRuns:

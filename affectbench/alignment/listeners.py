@@ -12,12 +12,11 @@ from affectbench.alignment.recording import Recording
 from affectbench.alignment.tables import Spoken, segment_starts, table_words
 from affectbench.alignment.takes import Take, bids_takes, matching_takes
 from affectbench.errors import AffectbenchError
-from affectbench.identity import digest_of, file_digest
+from affectbench.identity import digest_of
+from affectbench.large_files import kept_digest
 from affectbench.recorded_eeg import RecordedEeg
 
 Note = Callable[[str], None]
-SMALL = 1 << 20
-"""Bytes up to which a file counts by all of its content in the identity of a data set."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +42,9 @@ class Listener:
 
     @property
     def digest(self) -> str:
-        """Hash of the files and of those that belong to them: content of small ones, size, beginning and end
-        of others."""
-        return digest_of(_identity(path) for file in self.files for path in _siblings(file))
+        """Hash of the content of the files and of those that belong to them."""
+        named = [path for file in self.files for path in _siblings(file)]
+        return digest_of(f"{path.name} {kept_digest(path)}" for path in named)
 
 
 def found_listeners(root: Path, source: RecordedEeg, words: Sequence[Spoken], note: Note) -> list[Listener]:
@@ -162,14 +161,3 @@ def _siblings(recording: Path) -> list[Path]:
         ]
     found = {path for pattern in belonging for path in recording.parent.glob(pattern)}
     return sorted(path for path in found if path.is_file())
-
-
-def _identity(path: Path) -> str:
-    size = path.stat().st_size
-    if size <= SMALL:
-        return f"{path.name} {file_digest(path)}"
-    with path.open("rb") as file:
-        ends = [file.read(SMALL // 4)]
-        file.seek(size - SMALL // 4)
-        ends.append(file.read())
-    return f"{path.name} {size} {digest_of(part.hex() for part in ends)}"

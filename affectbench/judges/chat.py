@@ -30,13 +30,6 @@ Choose exactly one of: {labels}. If the reply expresses none of these, or severa
 Answer with a JSON object and nothing else: {{"emotion": "<your choice>", "why": "<at most ten words>"}}"""
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
 FENCE: Final = re.compile(r"```[a-zA-Z]*\s*(.*?)```", re.DOTALL)
-CACHE_VARIABLE: Final = "AFFECTBENCH_CACHE"
-
-
-def cache_folder() -> Path:
-    """Where answers are kept: $AFFECTBENCH_CACHE/judgements, or that of the user's cache."""
-    named = os.environ.get(CACHE_VARIABLE)
-    return (Path(named) if named else Path.home() / ".cache" / "affectbench") / "judgements"
 
 
 class ChatJudge:

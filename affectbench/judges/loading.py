@@ -36,9 +36,10 @@ def load_judge(card: JudgeCard, labels: Sequence[str], device: str = "cpu") -> J
 
         return HubJudge(card, labels, device)
     if card.reader == "openai":
-        from affectbench.judges.chat import ChatJudge, cache_folder
+        from affectbench.judges.chat import ChatJudge
+        from affectbench.store import cache_folder
 
-        return ChatJudge(card, labels, cache_folder())
+        return ChatJudge(card, labels, cache_folder("judgements"))
     from affectbench.judges.local import LocalJudge
 
     return LocalJudge(card, labels)

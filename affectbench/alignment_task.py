@@ -14,7 +14,7 @@ from affectbench.yaml_loading import reject
 
 Positive = Annotated[Number, Field(gt=0)]
 
-SOUND_ONLY = ("grid", "lags", "consensus", "correction", "baseline")
+SOUND_ONLY = ("grid", "lags", "consensus", "correction", "baseline", "affect")
 """Keys of a task that mode ``paper`` would not read."""
 
 
@@ -56,14 +56,15 @@ class AlignmentTask(TaskFile):
     `band`: Hz of the band pass. `seconds`: pieces (a sentence within one sound file) that last so long are
     compared. `grid`: cells of time a second. `components`: principal components of the states. `models` are
     those that are run unless others are named; `baseline` names the affect without which others are
-    contrasted. `data`: the folder with recordings, below the directory of data.
+    contrasted; `affect`: by labels of the pieces, or, where there are none, by a weak guess from their sound.
+    `data`: the folder with recordings, below the directory of data.
 
     `mode` ``paper`` compares as the released code of arXiv 2601.16540 does, defects included: at each model's
     own steps, without lags, with released estimators. What only our way has must then be left out.
     """
 
     digest_without: ClassVar[frozenset[str]] = frozenset({"models", "data"})
-    later = frozenset({"mode"})
+    later = frozenset({"mode", "affect"})
 
     kind: Literal["alignment"]
     licence: Text
@@ -84,6 +85,7 @@ class AlignmentTask(TaskFile):
     consensus: Literal["geometric", "min", "mean"] = "geometric"
     correction: Literal["fdr", "max_t"] = "fdr"
     baseline: str = ""
+    affect: Literal["labels", "weak"] = "labels"
     seed: Seed = 0
 
     @model_validator(mode="after")

@@ -107,6 +107,11 @@ class Board:
         return bool(self.rows[0].analysis.settings.get("answer_known"))
 
     @property
+    def weak(self) -> bool:
+        """Whether affect was guessed from sounds, and the units of all emotions were switched off at once."""
+        return self.rows[0].analysis.settings.get("affect") == "weak"
+
+    @property
     def instrument(self) -> bool:
         """Whether all of its models were built to calibrate."""
         return all(row.analysis.instrument for row in self.rows)

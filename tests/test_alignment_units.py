@@ -14,6 +14,7 @@ from e2e_content import Outcome, run_cli  # noqa: F401
 from example_analyses import example_analysis
 from scipy.stats import false_discovery_control
 
+from affectbench.alignment.affect import BETWEEN, CALM, WEAK
 from affectbench.alignment.components import Reduced
 from affectbench.alignment.drops import KINDS, LAYERS, LOUDNESS, among, parted
 from affectbench.alignment.features import States
@@ -296,29 +297,30 @@ def spoken(story: Story, seed: int = 0) -> list[States]:
 class TestStudy:
     """A story whose listeners hear states that are made up, so that what an edit destroys is known."""
 
-    def made(self, story: Story, destroyed: Callable[[str, str], bool]) -> tuple[Any, Any]:
+    def made(self, story: Story, destroyed: Callable[[str, str], bool], **changes: Any) -> tuple[Any, Any]:
         """The study's parts where the units of an emotion destroy the states of the pieces that `destroyed`
-        names (emotion, label of the piece), and random units those of none."""
+        names (emotion, affect of the piece), and random units those of none; `changes` to the task."""
         pytest.importorskip("mne", reason="the extra `eeg` is not installed")
         from affectbench.alignment import study_intervention as study
         from affectbench.alignment.head import head_model
         from affectbench.alignment.work import Workshop
 
-        states, asked = spoken(story), task()
+        states, asked = spoken(story), task(**changes)
         ground = SimulatedGround(story, states, Plant(1, 0.3, 8.0), head_model(), 4, 100.0, 0)
         found = study.untouched(
             ground, asked, tuple(range(len(story.pieces))), Reduced.of(states, asked.components)
         )
         workshop = Workshop(self.folder, "units", "one", lambda *_: None, lambda _: None)
         places = study.peaks(workshop, found)
-        emotions = tuple(sorted(set(story.labels.values())))
+        labels = found.scene.affect.labels
+        emotions = tuple(sorted(set(labels) - {BETWEEN, CALM}))
         noise = spoken(story, seed=9)
         edited = [
             [
-                study.at_points(found, places, noise[at] if destroyed(emotion, piece.label) else states[at])
+                study.at_points(found, places, noise[at] if destroyed(emotion, label) else states[at])
                 for emotion in ("", *emotions, *[""] * 8)
             ]
-            for at, piece in enumerate(story.pieces)
+            for at, label in enumerate(labels)
         ]
         shared = study.edited(found, places, emotions, dict.fromkeys(KINDS, 4), edited)
         return study.study(workshop, shared, "made-up", 0), (study, shared, places, found)
@@ -336,6 +338,16 @@ class TestStudy:
         # Neutral pieces lose nothing themselves; destroyed ones are among their mismatches.
         assert abs(findings["neutral"].value.value) < 0.05 * findings["more-than-random"].value.value
         assert findings["contrast-among-draws"].p == pytest.approx(1 / 5)
+
+    def test_it_is_so_by_weak_labels_too(self, story: Story) -> None:
+        parts, _ = self.made(story, lambda emotion, label: emotion == label, affect="weak")
+        findings = {each.name: each for each in parts["findings"]}
+        assert findings["affective-more-than-neutral"].value.low > 0.05
+        assert abs(findings["neutral"].value.value) < 0.05 * findings["more-than-random"].value.value
+        assert parts["n"] == {"subjects": 4, "pieces": 20, "affective": 7, "neutral": 7, "draws": 4}
+        assert parts["notes"][0] == WEAK
+        (row, _) = next(table for table in parts["tables"] if table.name == "summary").rows
+        assert row[-2:] == [None, None]  # One set of units: there are no other emotions.
 
     def test_units_that_matter_everywhere_show_no_contrast(self, story: Story) -> None:
         parts, _ = self.made(story, lambda emotion, _label: emotion not in ("", "neutral"))
@@ -369,8 +381,10 @@ class TestStudy:
         from affectbench.alignment import study_intervention as study
 
         ground = SimulatedGround(story, [], Plant(1, 0.3, 1.0), None, 2, 100.0, 0)
-        with pytest.raises(AffectbenchError, match="no piece is labelled 'calm'"):
-            study.untouched(ground, task(baseline="calm"), (0, 1), Reduced.of(spoken(story), 2))
+        for baseline in ("calm", ""):
+            with pytest.raises(AffectbenchError, match=f"no piece is labelled '{baseline}'") as caught:
+                study.untouched(ground, task(baseline=baseline), (0, 1), Reduced.of(spoken(story), 2))
+            assert "affect: weak" in (caught.value.hint or "")
 
 
 class TestSuite:

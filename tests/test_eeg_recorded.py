@@ -28,12 +28,15 @@ from affectbench.alignment.series import cleaned
 from affectbench.alignment.simulation import Plant, simulated
 from affectbench.alignment.story import Story, reference_story
 from affectbench.alignment_task import AlignmentTask
+from affectbench.analysis import AnalysisStore
 from affectbench.engine import Engine
 from affectbench.errors import AffectbenchError
 from affectbench.large_files import SMALL
+from affectbench.leaderboard import build_site
 from affectbench.placement import load_from
 from affectbench.plan import checkpoint_of
 from affectbench.registry import Registry
+from affectbench.site_alignment import intervention_boards
 
 SUBJECTS, PLANT = 3, Plant(point=3, lag=0.3, snr=3.0)
 
@@ -274,6 +277,13 @@ class TestTraps:
             ground_of(made, **source(**change))
 
 
+def own_task(root: Path, **changes: object) -> None:
+    """The folder's task in a content folder."""
+    path = root / "tasks" / "alignments" / "mine.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(yaml.safe_dump(task(**changes)))
+
+
 class TestCommand:
     @pytest.mark.slow
     def test_a_planted_lag_and_layer_are_found_in_files(
@@ -282,9 +292,7 @@ class TestCommand:
         made: Path,
         tmp_path: Path,
     ) -> None:
-        path = tmp_path / "tasks" / "alignments" / "mine.yaml"
-        path.parent.mkdir(parents=True)
-        path.write_text(yaml.safe_dump(task()))
+        own_task(tmp_path)
         ask = ("align", "mine", "--include", tmp_path, "--output", tmp_path / "out", "--data", made)
         code, said, complaint = run_cli(*ask)
         assert code == 0, complaint
@@ -305,16 +313,35 @@ class TestCommand:
         assert "was finished before and kept" in said
 
     @pytest.mark.slow
+    def test_units_are_switched_off_by_weak_labels(
+        self,
+        run_cli: Callable[..., Outcome],  # noqa: F811
+        made: Path,
+        tmp_path: Path,
+    ) -> None:
+        own_task(tmp_path, affect="weak")
+        ask = ("align", "mine", "--include", tmp_path, "--output", tmp_path / "out", "--data", made)
+        code, _, complaint = run_cli(*ask, "--study", "intervention", "--selector", "magnitude")
+        assert code == 0, complaint
+        (record,), _ = AnalysisStore(tmp_path / "out").read_all()
+        assert record.settings["affect"] == "weak"
+        assert record.n == {"subjects": 3, "pieces": 16, "affective": 6, "neutral": 6, "draws": 20}
+        (board,) = intervention_boards([record])
+        assert (board.weak, board.simulated) == (True, False)
+        (row,) = board.rows
+        assert row.beyond is not None
+        assert row.p("p, emotions") is None
+        build_site([], tmp_path / "site", analyses=[record])
+        assert "Nobody labelled this speech" in (tmp_path / "site" / "alignment.html").read_text()
+
+    @pytest.mark.slow
     def test_mode_paper_of_the_same_folder_is_told_from_ours(
         self,
         run_cli: Callable[..., Outcome],  # noqa: F811
         made: Path,
         tmp_path: Path,
     ) -> None:
-        path = tmp_path / "tasks" / "alignments" / "mine.yaml"
-        path.parent.mkdir(parents=True)
-        names = ["rsa_spearman", "cka_linear", "rv"]
-        path.write_text(yaml.safe_dump(task(mode="paper", band=[0.5, 20.0], metrics=names)))
+        own_task(tmp_path, mode="paper", band=[0.5, 20.0], metrics=["rsa_spearman", "cka_linear", "rv"])
         ask = ("align", "mine", "--include", tmp_path, "--output", tmp_path / "out", "--data", made)
         code, said, complaint = run_cli(*ask)
         assert code == 0, complaint

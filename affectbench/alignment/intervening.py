@@ -82,7 +82,7 @@ class Intervening:
             control = "selector" if blind else "model" if blank else ""
             settings = {
                 "selector": selector, "protocol": PROTOCOL, "draws": self.stage.draws, "control": control,
-                "answer_known": self.stage.task.answer_known,
+                "answer_known": self.stage.task.answer_known, "affect": self.stage.task.affect,
             }  # fmt: skip
 
             def parts(workshop: Workshop, selector: str = selector) -> dict[str, Any]:
@@ -95,12 +95,15 @@ class Intervening:
     def _parts(self, workshop: Workshop, model: str, selector: str) -> dict[str, Any]:
         """What is found; where a selector names no units, the reason, so that its row is not missed."""
         from affectbench.alignment import study_intervention as study
+        from affectbench.alignment.affect import all_emotions
 
         shared = self._shared(model)
         try:
             selection = shared.selecting.selection(selector)
         except AffectbenchError as error:
             return {"n": {}, "findings": [Finding(name=ERROR, text=f"No units of {selector}: {error}")]}
+        if self.stage.task.affect == "weak":
+            selection = all_emotions(selection)
         places = study.peaks(workshop, shared.untouched)
         draws, edits = self._edits(shared, selection)
         states = self._heard(shared, edits, places)

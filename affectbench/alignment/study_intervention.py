@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from affectbench.alignment.affect import WEAK, Affect, affect_of
 from affectbench.alignment.components import Reduced, Reduction
 from affectbench.alignment.drops import KINDS, LAYERS, LOUDNESS, Parted, among, parted
 from affectbench.alignment.features import States
@@ -29,8 +30,7 @@ from affectbench.alignment.series import Timing, cleaned, cut, gridded
 from affectbench.alignment.speech import Piece
 from affectbench.alignment.work import Arrays, Task, Workshop
 from affectbench.alignment_task import AlignmentTask
-from affectbench.analysis import Column, Curve, Finding, Series, Table, numbers
-from affectbench.errors import AffectbenchError
+from affectbench.analysis import Column, Curve, Finding, Series, Table, grid, numbers
 from affectbench.score_models import Estimate
 
 MEASURES = ("cka_linear", "rsa_spearman")
@@ -48,13 +48,14 @@ COLUMNS = (
 @dataclass(frozen=True)
 class Scene:
     """What is heard and how it is compared: the ground, the task, the places of the pieces that are kept, how
-    time is cut, and one reference a measure."""
+    time is cut, one reference a measure, and the affect of the pieces."""
 
     ground: Ground
     task: AlignmentTask
     kept: tuple[int, ...]
     timing: Timing
     references: tuple[Reference, ...]
+    affect: Affect
 
     @property
     def pieces(self) -> list[Piece]:
@@ -83,15 +84,11 @@ class Edited:
 def untouched(ground: Ground, task: AlignmentTask, kept: tuple[int, ...], states: Reduced) -> Untouched:
     """Prepare the `states` of the kept pieces. Raises `AffectbenchError` where none of them is neutral."""
     pieces = [ground.pieces[place] for place in kept]
-    if not any(piece.label == task.baseline for piece in pieces):
-        raise AffectbenchError(
-            f"task {task.name}: no piece is labelled {task.baseline!r}",
-            hint="`baseline` names the affect that others are contrasted with",
-        )
+    affect = affect_of(pieces, ground.sounds, task)
     timing = Timing.of(pieces, task.grid, lag_grid(task.lags.until, task.lags.step))
     reduced = gridded(states.states, timing)
     references = _references([reduced] * len(MEASURES), task, timing)
-    return Untouched(Scene(ground, task, kept, timing, references), states.reduction)
+    return Untouched(Scene(ground, task, kept, timing, references, affect), states.reduction)
 
 
 def peaks(workshop: Workshop, found: Untouched) -> list[tuple[int, int]]:
@@ -133,8 +130,9 @@ def edited(
     references = _references(heard, scene.task, timing)
     lags = tuple(float(timing.lags[lag]) for lag, _ in places)
     return Edited(
-        Scene(scene.ground, scene.task, scene.kept, timing, references), lags, tuple(emotions), draws
-    )
+        Scene(scene.ground, scene.task, scene.kept, timing, references, scene.affect), lags,
+        tuple(emotions), draws,
+    )  # fmt: skip
 
 
 def _references(
@@ -167,13 +165,13 @@ def subject_edited(shared: Edited, subject: int) -> Arrays:
 def study(workshop: Workshop, shared: Edited, selector: str, seed: int) -> dict[str, Any]:
     """The parts of the analysis ``eeg-intervention``."""
     scene = shared.scene
-    labels = np.array([piece.label for piece in scene.pieces])
+    labels, baseline = scene.affect.labels, scene.affect.baseline
     tasks = [Task(f"edited {s}", (s,)) for s in range(len(scene.ground.subjects))]
     done = workshop.each("subjects, units off", subject_edited, shared, tasks)
     found = np.stack([each["effects"] for each in done])
     rows, tables, curves, findings = [], [], [], []
     for place, name in enumerate(MEASURES):
-        parts = parted(found[:, place], shared.emotions, shared.draws, labels, scene.task.baseline)
+        parts = parted(found[:, place], shared.emotions, shared.draws, labels, baseline)
         title, base = measure(name, "debiased").title, found[:, place, 0].mean(axis=1)
         rows.append(_summary_row(parts, title, base, seed))
         tables.append(_subjects_table(name, title, parts, base, scene.ground.subjects))
@@ -183,7 +181,8 @@ def study(workshop: Workshop, shared: Edited, selector: str, seed: int) -> dict[
     return {
         "n": {
             "subjects": len(done), "pieces": len(labels),
-            "affective": int((labels != scene.task.baseline).sum()), "draws": shared.draws[LAYERS],
+            "affective": int((np.isin(labels, shared.emotions) & (labels != baseline)).sum()),
+            "neutral": int((labels == baseline).sum()), "draws": shared.draws[LAYERS],
         },
         "findings": findings,
         "tables": [
@@ -197,6 +196,7 @@ def study(workshop: Workshop, shared: Edited, selector: str, seed: int) -> dict[
         ],
         "curves": curves,
         "notes": [
+            *([WEAK] if scene.task.affect == "weak" else []),
             "The drop of a piece is its effect (match minus mismatch) in the untouched model less that with "
             "the units switched off, at the lag and layer where the untouched model's mean effect is "
             "highest, what enters the decoder left out. The EEG is the same, so its noise is in both.",
@@ -270,9 +270,8 @@ def _subjects_table(name: str, title: str, parts: Parted, base: FloatArray, subj
         "as loud, affective": parts.drawn[LOUDNESS].mean(axis=0),
         "as loud, neutral": parts.drawn_still[LOUDNESS].mean(axis=0), "beyond random": parts.beyond(),
     }  # fmt: skip
-    rows: list[list[Any]] = [
-        [who, *(float(each[place]) for each in columns.values())] for place, who in enumerate(subjects)
-    ]
+    values = grid(np.stack(list(columns.values()), axis=1))
+    rows: list[list[Any]] = [[who, *row] for who, row in zip(subjects, values, strict=True)]
     return Table(
         name=f"subjects-{name.replace('_', '-')}", title=f"Drops by subject: {title}", rows=rows,
         columns=[Column(name="subject"), *(Column(name=key, digits=5) for key in columns)],

@@ -21,7 +21,7 @@ INTERVENTION, ALIGNMENT = "eeg-intervention", "eeg-alignment"
 SUMMARY = "summary"
 MATRICES = (
     *("by-measure", "ranks", "agreement", "agreement-models"),
-    *("affect-families-1", "affect-families-2"),
+    *("affect-families-1", "affect-families-2", "affect-families-3"),
 )
 CURVES = ("depth-geometric", "depth-covariance")
 """Figures of an alignment that stand on the board; all others are on its own page."""

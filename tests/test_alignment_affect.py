@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import ttest_ind
 
 from affectbench.alignment.acoustics import frames, gridded_acoustics, weak_affect
-from affectbench.alignment.study_alignment import hedges_g
+from affectbench.alignment.contrasts import hedges_g
 from affectbench.audio_io import SAMPLE_RATE
 
 

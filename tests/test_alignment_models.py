@@ -15,8 +15,10 @@ from scipy.stats import rankdata, spearmanr
 from affectbench.alignment import group
 from affectbench.alignment.components import Reduced
 from affectbench.alignment.features import States
+from affectbench.alignment.grid import COMPONENTS
 from affectbench.alignment.metrics import MEASURES, measure
 from affectbench.alignment.over_models import over_depth
+from affectbench.alignment.published import late_window
 from affectbench.alignment_task import AlignmentTask
 from affectbench.analysis import Matrix, Topography
 
@@ -177,6 +179,29 @@ class TestStudy:
         table = next(each for each in parts["tables"] if each.name == "affect-1")
         own = [r[2].value for r in table.rows if r[0].startswith("heard") and r[1] == "geometric"]
         assert found.values[0][0] == pytest.approx(np.mean(own))
+
+    def test_negative_prosody_is_the_lowest_third_that_consensus_tells(self, parts: dict[str, Any]) -> None:
+        """Of 14 pieces 5 are the lowest third; of the model that nobody hears fewer agree with anything."""
+        (table,) = [each for each in parts["tables"] if "negative prosody" in each.title]
+        pairs = [part.split(" against ") for part in table.note.split(" pieces")[0].split(", ")]
+        assert all(1 < int(one) <= 5 and int(other) == 9 for one, other in pairs)
+        finding = {each.name: each for each in parts["findings"]}["negative-prosody-geometric"]
+        own = [r[2].value for r in table.rows if r[0].startswith("heard") and r[1] == "geometric"]
+        assert finding.value.value == pytest.approx(np.mean(own))
+        assert "The paper: lower." in finding.text
+
+    def test_the_depth_of_the_peak_is_told(self, parts: dict[str, Any]) -> None:
+        finding = {each.name: each for each in parts["findings"]}["depth-peak"]
+        assert finding.value.value == 0.5  # Layer b of a, b, c.
+
+
+def test_a_late_rise_is_read_at_a_layer_that_other_subjects_choose() -> None:
+    windows = np.zeros((3, len(COMPONENTS), 4))
+    windows[:, :, 2] = [0.1, 0.3, 9.0, 0.6, 9.0, 9.0]  # N1 and P2 end by 250 ms; the fourth is 250-500 ms.
+    windows[0, :, 1] = 100.0  # One subject's own best layer, which is not the others'.
+    found = late_window(windows)
+    np.testing.assert_allclose(found, [0.6 - 0.2, 0.0, 0.0])
+    np.testing.assert_allclose(late_window(windows[1:]), [0.4, 0.4])
 
 
 class TestTopomap:

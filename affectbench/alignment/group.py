@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from affectbench.alignment.rdm import FloatArray
 from affectbench.errors import AffectbenchError
+from affectbench.score_models import Estimate
 from affectbench.stats import benjamini_hochberg, max_t, sign_flip
 
 Correction = Literal["fdr", "max_t"]
@@ -59,6 +60,12 @@ def interval(effects: npt.ArrayLike, *, seed: int, draws: int = 1000) -> FloatAr
     counts = np.stack([np.bincount(row, minlength=len(values)) for row in drawn]) / len(values)
     means = np.tensordot(counts, values, axes=1)
     return np.concatenate([values.mean(axis=0)[None], np.percentile(means, [2.5, 97.5], axis=0)])
+
+
+def estimated(spread: FloatArray) -> Estimate:
+    """What `interval` gives for one effect, (3,), as records hold it."""
+    value, low, high = (float(each) for each in np.ravel(spread))
+    return Estimate(value=value, low=low, high=high)
 
 
 def noise_ceiling(vectors: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:

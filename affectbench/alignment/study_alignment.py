@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from affectbench.alignment.acoustics import weak_affect
 from affectbench.alignment.comparison import Comparison, model_acoustics, one_subject
-from affectbench.alignment.consensus import consensus
+from affectbench.alignment.contrasts import contrasted
 from affectbench.alignment.grid import COMPONENTS
 from affectbench.alignment.group import (
+    estimated,
     interval,
     noise_ceiling,
     over_subjects,
@@ -20,10 +20,10 @@ from affectbench.alignment.group import (
 )
 from affectbench.alignment.head import projected
 from affectbench.alignment.over_models import Across
+from affectbench.alignment.published import published
 from affectbench.alignment.rdm import FloatArray
 from affectbench.alignment.work import Task, Workshop
 from affectbench.analysis import Column, Curve, Finding, Matrix, Series, Table, Topography, grid, numbers
-from affectbench.score_models import Estimate
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def study(results: Mapping[str, Found], seed: int) -> dict[str, Any]:
         curves.append(_lag_curve(each, titles, f"lags-{tag}", f"Lags, {name}", seed))
         matrices.append(_lag_by_layer(each, f"lag-layer-{tag}", f"{titles[0]}: lag and layer of {name}"))
         matrices.append(_windows(each, f"windows-{tag}", f"Word-locked windows, {name}"))
-    affect, contrasts = _affect(results, seed)
+    affect, matched = contrasted(results, seed)
     return {
         "n": {
             "models": len(results),
@@ -100,18 +100,19 @@ def study(results: Mapping[str, Found], seed: int) -> dict[str, Any]:
                 name="strongest",
                 text=f"{titles[0]} of {next(iter(results))} at its cross-validated lag and layer, match "
                 "minus mismatch.",
-                value=_estimate(spread[:, 0, 0]), p=float(test.corrected[0, 0]),
+                value=estimated(spread[:, 0, 0]), p=float(test.corrected[0, 0]),
             ),
             Finding(
                 name="noise-ceiling",
                 text="Between subjects, RSA of EEG with the mean of the others (upper bound: with the mean "
                 f"of all, {upper.mean():.3f}) is the most that a model may reach.",
-                value=_estimate(interval(lower, seed=seed)),
+                value=estimated(interval(lower, seed=seed)),
             ),
             *across.findings(),
+            *published(next(iter(results)), first, seed),
         ],
         "curves": curves,
-        "matrices": [*matrices, *contrasts],
+        "matrices": [*matrices, *matched],
         "maps": [_map(each, name) for name, each in results.items()],
         "tables": [_table(results, measures, spread, test.corrected), *affect],
         "notes": [
@@ -137,11 +138,6 @@ def _pieces_apart(found: Found) -> FloatArray:
     """Sides (subjects, m) of all pieces, each at length one over all, for the ceiling."""
     sides = found.kept["side"].astype(np.float64)
     return np.asarray(sides / np.linalg.norm(sides, axis=1, keepdims=True))
-
-
-def _estimate(values: FloatArray) -> Estimate:
-    value, low, high = (float(each) for each in np.ravel(values))
-    return Estimate(value=value, low=low, high=high)
 
 
 def _tag(name: str) -> str:
@@ -223,7 +219,7 @@ def _table(results: Mapping[str, Found], measures: Sequence[Any], spread: FloatA
             lag = float(np.median(each.comparison.timing.lags[lags]))
             rows.append(
                 [
-                    f"{name}: {measure.title}", measure.family, _estimate(spread[:, model, place]),
+                    f"{name}: {measure.title}", measure.family, estimated(spread[:, model, place]),
                     float(p[model, place]), lag, each.points[int(np.median(points))],
                 ]
             )  # fmt: skip
@@ -233,96 +229,3 @@ def _table(results: Mapping[str, Found], measures: Sequence[Any], spread: FloatA
         columns=[Column(name=name, digits=4 if name == "p, corrected" else 3) for name in columns],
         note="At each subject's cross-validated lag and layer; lag and layer are medians over subjects.",
     )  # fmt: skip
-
-
-def _affect(results: Mapping[str, Found], seed: int) -> tuple[list[Table], list[Matrix]]:
-    """Affective against other pieces, by measure (tables) and by family of measures (matrices): standardised
-    differences of a piece's effect."""
-    comparison = next(iter(results.values())).comparison
-    tables, matrices = [], []
-    for place, (title, (one, other)) in enumerate(_contrasts(comparison).items(), start=1):
-        sizes = {name: _sizes(each, one, other) for name, each in results.items()}
-        note = (
-            f"{int(one.sum())} against {int(other.sum())} pieces; Hedges' g of match minus mismatch within "
-            "each subject, at its cross-validated lag and layer."
-        )
-        rows: list[list[Any]] = [
-            [f"{name}: {label}", family, _estimate(interval(values, seed=seed))]
-            for name, found in sizes.items()
-            for (label, family), values in found.items()
-        ]
-        columns = [Column(name=c) for c in ("model and measure", "family", "standardised difference")]
-        tables.append(
-            Table(name=f"affect-{place}", title=f"Affect: {title}", rows=rows, columns=columns, note=note)
-        )
-        matrices.append(_by_family(sizes, f"affect-families-{place}", title, note, seed))
-    return tables, matrices
-
-
-def _by_family(
-    sizes: Mapping[str, Mapping[tuple[str, str], FloatArray]], name: str, title: str, note: str, seed: int
-) -> Matrix:
-    families = list(dict.fromkeys(family for found in sizes.values() for _, family in found))
-    table = np.array(
-        [
-            [
-                interval(np.mean([v for (_, f), v in found.items() if f == family], axis=0), seed=seed)
-                for family in families
-            ]
-            for found in sizes.values()
-        ]
-    )
-    return Matrix(
-        name=name, title=f"Affect by family of measures: {title}", rows=list(sizes), columns=families,
-        values=grid(table[..., 0]), low=grid(table[..., 1]), high=grid(table[..., 2]), scale="diverging",
-        note=note,
-    )  # fmt: skip
-
-
-def _contrasts(comparison: Comparison) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Which pieces are compared with which, by what that is."""
-    pieces = comparison.pieces
-    sounds = [piece.sound(comparison.ground.sounds[piece.segment]) for piece in pieces]
-    sentiment = weak_affect(sounds)[:, 2]
-    low, high = np.quantile(sentiment, [1 / 3, 2 / 3])
-    found = {"weak affect, lowest against highest third": (sentiment <= low, sentiment >= high)}
-    labels = np.array([piece.label for piece in pieces])
-    base = labels == comparison.task.baseline
-    if comparison.task.baseline and base.any() and not base.all():
-        found = {f"labels, all against {comparison.task.baseline}": (~base, base), **found}
-    return found
-
-
-def _sizes(found: Found, one: np.ndarray, other: np.ndarray) -> dict[tuple[str, str], FloatArray]:
-    """Standardised differences (subjects,) by (measure, family), the three-way consensus among them."""
-    subjects = np.arange(len(found.pieces))
-    sizes: dict[tuple[str, str], FloatArray] = {}
-    for place, reference in enumerate(found.comparison.references):
-        (lags, points), _ = found.at_peak(place)
-        effects = found.pieces[subjects, place, :, lags, points]
-        sizes[reference.measure.title, reference.measure.family] = hedges_g(effects, one, other)
-    sizes["three-way consensus", "consensus"] = _consensus(found, one, other)
-    return sizes
-
-
-def _consensus(found: Found, one: np.ndarray, other: np.ndarray) -> FloatArray:
-    place = [each.measure.name for each in found.comparison.references].index("rsa_spearman")
-    (lags, points), _ = found.at_peak(place)
-    subjects = np.arange(len(found.pieces))
-    acoustics_model = found.acoustics[:, points].T
-    values = consensus(
-        found.kept["acoustics"][subjects, :, lags], acoustics_model,
-        found.pieces[subjects, place, :, lags, points], found.comparison.task.consensus,
-    )  # fmt: skip
-    return hedges_g(values, one, other)
-
-
-def hedges_g(values: FloatArray, one: np.ndarray, other: np.ndarray) -> FloatArray:
-    """Standardised difference (rows,) of `values` (rows, items) between two groups of items, corrected for
-    small groups; 0 where nothing varies."""
-    first, second = values[:, one], values[:, other]
-    degrees = first.shape[1] + second.shape[1] - 2
-    pooled = np.sqrt((first.var(axis=1) * first.shape[1] + second.var(axis=1) * second.shape[1]) / degrees)
-    difference = first.mean(axis=1) - second.mean(axis=1)
-    found = np.divide(difference, pooled, out=np.zeros_like(difference), where=pooled > 0)
-    return np.asarray(found * (1 - 3 / (4 * degrees - 1)))

@@ -13,9 +13,22 @@ from corpora import corpora
 from e2e_content import bench, done, one_thread, run_cli
 from e2e_expression import writer, written
 from e2e_runs import own
+from site_browser import browser, open_page
 from submissions import packed
 
-__all__ = ["bench", "corpora", "done", "one_thread", "own", "packed", "run_cli", "writer", "written"]
+__all__ = [
+    "bench",
+    "browser",
+    "corpora",
+    "done",
+    "one_thread",
+    "open_page",
+    "own",
+    "packed",
+    "run_cli",
+    "writer",
+    "written",
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

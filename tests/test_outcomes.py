@@ -1,4 +1,4 @@
-"""Predictions that contradict themselves are refused before they are scored."""
+"""Predictions that contradict themselves are refused before they are scored; those of some labels alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from example_records import example_outcomes
 
 from affectbench.errors import ScoreError
-from affectbench.outcomes import Outcomes
+from affectbench.outcomes import ERROR, OTHER, UNPARSED, Condition, Outcomes, of_labels
 from affectbench.score import score_outcomes
 
 
@@ -56,3 +56,32 @@ def test_contradictory_input_is_refused_and_named():
         score(_broken("conditions", ()))
     with pytest.raises(ScoreError, match="at least 100"):
         score(outcomes, draws=10)
+
+
+def test_of_labels_against_a_loop() -> None:
+    rng = np.random.default_rng(3)
+    labels, n = ("a", "b", "c", "d"), 40
+    base = rng.integers(-2, 4, n)
+    condition = Condition(
+        "suppress",
+        0.0,
+        1.0,
+        rng.integers(-2, 4, (4, n)),
+        np.full((4, n), np.nan),
+        rng.integers(0, 4, (5, n)),
+    )
+    whole = Outcomes(
+        labels, np.array([f"i{k:02}" for k in range(n)]), rng.integers(0, 4, n), np.arange(n) % 7, base,
+        np.full((n, 4), np.nan), (condition,),
+    )  # fmt: skip
+    found = of_labels(whole, ("d", "b"))
+    assert found.labels == ("d", "b")
+    names = {UNPARSED: UNPARSED, ERROR: ERROR, 3: 0, 1: 1, 0: OTHER, 2: OTHER}
+    kept = [k for k in range(n) if whole.gold[k] in (1, 3)]
+    assert found.items.tolist() == [f"i{k:02}" for k in kept]
+    assert found.gold.tolist() == [names[int(whole.gold[k])] for k in kept]
+    assert found.base.tolist() == [names[int(base[k])] for k in kept]
+    for row, target in enumerate((3, 1)):
+        told = [names[int(condition.predictions[target, k])] for k in kept]
+        assert found.conditions[0].predictions[row].tolist() == told
+    assert found.conditions[0].draws.shape == (5, len(kept))

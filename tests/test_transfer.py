@@ -13,67 +13,33 @@ import pytest
 from e2e_content import (
     BENCHMARK,
     CUES,
-    PROTOCOL,
     Bench,
     Log,
     contents,
-    items,
-    suite_file,
-    write_benchmark,
-    write_lines,
-    write_protocol,
 )
+from e2e_transfer import OTHERS, REORDERED, TWO, jobs, suite, transfer_content
 from submissions import folder
 
 from affectbench.errors import AffectbenchError
 from affectbench.gates import Change, run_gates
-from affectbench.outcomes import ERROR, OTHER, UNPARSED, Condition, Outcomes, of_labels
+from affectbench.outcomes import OTHER
 from affectbench.placement import Options
-from affectbench.plan import Job, jobs_of_suite
 from affectbench.process_executor import ProcessExecutor
-from affectbench.record import Record, cell_id
+from affectbench.record import Record
 from affectbench.run import Run
 from affectbench.selector import Selection
 from affectbench.site_data import groups
-from affectbench.site_identification import budget_curves
 from affectbench.site_summary import summary_of
-from affectbench.site_transfer import transfer_board
 from affectbench.store import Store
 from affectbench.submission_archive import staged
 from affectbench.submitted import evaluate, parts_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-OTHERS, TWO = "toy-others", "toy-two"
-"""The same labels in another order, on other stories; and a benchmark with two of the three."""
-REORDERED = ["sadness", "anger", "joy"]
-
 
 @pytest.fixture(scope="module")
 def more(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A content folder with two further benchmarks and the suite of the grid."""
-    root = tmp_path_factory.mktemp("transfer")
-    write_benchmark(root, name=OTHERS, labels=REORDERED)
-    told = [row | {"text": f"very {row['text']}", "id": f"o-{row['id']}"} for row in items()]
-    write_lines(bench.root / "data" / OTHERS / "items.jsonl", told)
-    write_benchmark(root, name=TWO, labels=["joy", "anger"])
-    two = [row | {"id": f"t-{row['id']}"} for row in items() if row["emotion"] != "sadness"]
-    write_lines(bench.root / "data" / TWO / "items.jsonl", two)
-    for name in (OTHERS, TWO):
-        path = root / "tasks" / "benchmarks" / f"{name}.yaml"
-        path.write_text(path.read_text().replace(f"data: {BENCHMARK}", f"data: {name}"))
-    suite(root, "grid", [BENCHMARK, OTHERS, TWO])
-    return root
-
-
-def suite(root: Path, name: str, tasks: list[str]) -> Path:
-    return suite_file(
-        root, name, PROTOCOL, tasks={"text": tasks}, controls=None, identification={"transfer": True}
-    )
-
-
-def jobs(bench: Bench, more: Path, name: str = "grid") -> list[Job]:
-    return jobs_of_suite(bench.registry(more), name, None)
+    return transfer_content(bench, tmp_path_factory.mktemp("transfer"))
 
 
 @pytest.fixture(scope="module")
@@ -346,117 +312,7 @@ class TestGates:
         assert f"units from {TWO} with the hash 0000000000000000" in problems[0]
 
 
-class TestNarrowing:
-    def test_of_labels_against_a_loop(self) -> None:
-        rng = np.random.default_rng(3)
-        labels, n = ("a", "b", "c", "d"), 40
-        base = rng.integers(-2, 4, n)
-        condition = Condition(
-            "suppress",
-            0.0,
-            1.0,
-            rng.integers(-2, 4, (4, n)),
-            np.full((4, n), np.nan),
-            rng.integers(0, 4, (5, n)),
-        )
-        whole = Outcomes(
-            labels, np.array([f"i{k:02}" for k in range(n)]), rng.integers(0, 4, n), np.arange(n) % 7, base,
-            np.full((n, 4), np.nan), (condition,),
-        )  # fmt: skip
-        found = of_labels(whole, ("d", "b"))
-        assert found.labels == ("d", "b")
-        names = {UNPARSED: UNPARSED, ERROR: ERROR, 3: 0, 1: 1, 0: OTHER, 2: OTHER}
-        kept = [k for k in range(n) if whole.gold[k] in (1, 3)]
-        assert found.items.tolist() == [f"i{k:02}" for k in kept]
-        assert found.gold.tolist() == [names[int(whole.gold[k])] for k in kept]
-        assert found.base.tolist() == [names[int(base[k])] for k in kept]
-        for row, target in enumerate((3, 1)):
-            told = [names[int(condition.predictions[target, k])] for k in kept]
-            assert found.conditions[0].predictions[row].tolist() == told
-        assert found.conditions[0].draws.shape == (5, len(kept))
-
-
 def test_log_counts_every_cell(bench: Bench, more: Path, grid: tuple[Path, Any]) -> None:
     log = Log()
     bench.run(jobs(bench, more), grid[0], more=[more], log=log)
     assert log.cells == 9 == len(log.skipped)
-
-
-class TestSamples:
-    """Units that were identified on a few items, and what they are steered by, go the same way."""
-
-    @pytest.fixture(scope="class")
-    def sampled(
-        self, bench: Bench, more: Path, tmp_path_factory: pytest.TempPathFactory
-    ) -> tuple[Path, dict[tuple[str, str, int | None, int], Record]]:
-        arms = {
-            "suppress": {"operation": "project", "doses": [0]},
-            "amplify": {"operation": "add", "doses": [1], "relative": True, "targeting": ["two_pass"]},
-        }
-        write_protocol(more, name="steer", arms=arms)
-        suite_file(
-            more, "sampled", "steer", tasks={"text": [BENCHMARK, OTHERS]}, controls=None,
-            identification={"items": [2, "all"], "draws": 2, "transfer": True},
-        )  # fmt: skip
-        output = tmp_path_factory.mktemp("sampled")
-        records, _ = bench.run(jobs(bench, more, "sampled"), output, more=[more])
-        found = {}
-        for each in records:
-            cell, origin = each.cell, each.cell.identification
-            items, draw = (origin.items, origin.draw) if origin is not None else (None, 0)
-            found[cell.origin, cell.task, items, draw] = each
-        assert len(found) == len(records)
-        return output, found
-
-    def test_each_draw_is_a_cell_on_each_pair(self, sampled: tuple[Path, dict[Any, Record]]) -> None:
-        names = (BENCHMARK, OTHERS)
-        draws = [(None, 0), (2, 0), (2, 1)]
-        assert set(sampled[1]) == {(a, b, *draw) for a in names for b in names for draw in draws}
-        assert all(each.status in ("ok", "collapsed") for each in sampled[1].values())
-
-    def test_units_vectors_and_doses_are_those_of_the_same_draw(
-        self, sampled: tuple[Path, dict[Any, Record]]
-    ) -> None:
-        output, found = sampled
-        for draw in (0, 1):
-            home, moved = found[BENCHMARK, BENCHMARK, 2, draw], found[BENCHMARK, OTHERS, 2, draw]
-            one, other = (
-                Selection.load(output / "selections" / f"{cell_id(each.cell)}.safetensors")
-                for each in (home, moved)
-            )
-            assert one.vectors is not None
-            assert other.vectors is not None
-            for place, label in enumerate(REORDERED):
-                at = one.labels.index(label)
-                assert other.units[place].tolist() == one.units[at].tolist()
-                assert other.vectors[place].tolist() == one.vectors[at].tolist()
-            assert moved.cost.identification_items == 6
-            assert moved.operating is not None
-            assert home.operating is not None
-            assert moved.operating.amplify_dose == home.operating.amplify_dose
-        digests = {
-            each.hashes.selection for (a, b, _, _), each in found.items() if (a, b) == (BENCHMARK, OTHERS)
-        }
-        assert len(digests) == 3
-
-    def test_the_ratio_is_to_the_same_number_of_items_of_the_tested_benchmark(
-        self, sampled: tuple[Path, dict[Any, Record]]
-    ) -> None:
-        found = sampled[1]
-        for draw in (0, 1):
-            moved, own = found[BENCHMARK, OTHERS, 2, draw], found[OTHERS, OTHERS, 2, draw]
-            assert moved.transfer is not None
-            assert moved.transfer.answers == own.hashes.predictions
-
-    def test_the_site_has_curves_of_transferred_draws_and_grids_of_all_items(
-        self, sampled: tuple[Path, dict[Any, Record]]
-    ) -> None:
-        records = [summary_of(each) for each in sampled[1].values()]
-        curves = budget_curves(records)
-        assert [curve.title.count("units from") for curve in curves] == [0, 1, 1, 0]
-        assert all(
-            [(row.name, len(row.records)) for row in curve.rows] == [("2", 2), ("all", 1)] for curve in curves
-        )
-        (model,) = transfer_board(records)
-        (grid,) = model.grids
-        assert len(grid.pairs) == 4

@@ -72,6 +72,14 @@ class Answering:
             conditions=tuple(conditions),
         )
 
+    def adapted(self, items: Items, labels: tuple[str, ...]) -> Outcomes:
+        """What the other side of a pair answers, without intervention."""
+        with self.session.model.weight_changes.crossed():
+            codes, margins = self.session.base(items)
+        return Outcomes(
+            labels, np.array(items.ids), items.gold, np.array(items.clusters), codes, margins, conditions=()
+        )
+
     def preserved(
         self,
         preserver: Preserver,

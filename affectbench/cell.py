@@ -17,9 +17,9 @@ from affectbench.evidence import EvidencePass, Key
 from affectbench.identifying import CellPlan, Identifying
 from affectbench.intervention import ROLE_BIT
 from affectbench.memory import peak_memory_mib
-from affectbench.module_cell import sizes_of, with_necessity
+from affectbench.module_cell import module_findings, sizes_of
 from affectbench.operating import judged, operating_of
-from affectbench.outcomes import ANSWER_WORDS, Outcomes, content_digest, of_labels
+from affectbench.outcomes import ADAPTED, ANSWER_WORDS, Outcomes, content_digest, of_labels
 from affectbench.overlap import listed_units
 from affectbench.pieces import Cost as EngineCost
 from affectbench.preservation import Preserver
@@ -144,6 +144,8 @@ class CellRun:
         whole = selection_of_labels(selection, self.session.benchmark.labels)
         answers = self._outcomes(self.session.items("test"), whole, draws, dosing)
         outcomes = {"test": of_labels(answers, selection.labels)}
+        if self.plan.protocol.transfers:
+            outcomes[ADAPTED] = of_labels(self._adapted(whole, dosing), selection.labels)
         self._keep_replies(whole, dosing)
         kept = self._preservation(preserver, selection, draws, dosing)
         if not self.session.no_answer_words(self.plan.protocol):
@@ -179,6 +181,8 @@ class CellRun:
             "validation": self._outcomes(self.session.items("validation"), selection, [], dosing),
             "test": self._outcomes(self.session.items("test"), selection, draws, dosing),
         }
+        if self.plan.protocol.transfers:
+            outcomes[ADAPTED] = self._adapted(selection, dosing)
         self._keep_replies(selection, dosing)
         kept = self._preservation(preserver, selection, draws, dosing)
         if not self.session.no_answer_words(self.plan.protocol):
@@ -266,6 +270,10 @@ class CellRun:
         doses = self._conditions if doses is None else doses
         return Answering(self.session, dosing, self.progress).outcomes(items, selection, draws, doses)
 
+    def _adapted(self, selection: Selection, dosing: Dosing) -> Outcomes:
+        """What modules that are put into the base can give at most."""
+        return Answering(self.session, dosing).adapted(self.session.items("test"), selection.labels)
+
     def _preservation(
         self, preserver: Preserver, selection: Selection, draws: Sequence[Target], dosing: Dosing
     ) -> list[PreservationScore]:
@@ -288,7 +296,7 @@ class CellRun:
         protocol = self.plan.protocol
         if selection.site == MODULE:
             sizes = sizes_of(selection, self.session.model.weight_changes.adapter_parameters)
-            parts["modules"] = with_necessity(sizes, outcomes["test"], kept, seed=self.plan.cell.seed)
+            parts["modules"] = module_findings(sizes, outcomes, kept, seed=self.plan.cell.seed)
         if self._replies is not None:
             found = self.session.expression_of(
                 self._replies, 0 if carried is not None else identified, self.plan.cell.seed

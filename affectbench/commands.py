@@ -35,7 +35,7 @@ def rescore(console: Console, results: Path) -> None:
     Raises `AffectbenchError` at the end where a record or its predictions are damaged.
     """
     from affectbench.expression_score import rescored
-    from affectbench.module_cell import with_necessity
+    from affectbench.module_cell import module_findings
     from affectbench.operating import judged
     from affectbench.outcomes import content_digest
     from affectbench.replies import read_replies
@@ -58,8 +58,8 @@ def rescore(console: Console, results: Path) -> None:
             continue
         parts = judged(outcomes, record.preservation, record.cell.seed, record.operating)
         if record.modules is not None:
-            parts["modules"] = with_necessity(
-                record.modules, outcomes["test"], record.preservation, seed=record.cell.seed
+            parts["modules"] = module_findings(
+                record.modules, outcomes, record.preservation, seed=record.cell.seed
             )
         if record.expression is not None:
             path = store.replies_path(record.cell)

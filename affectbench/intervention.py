@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from affectbench.experts import Routed
     from affectbench.views import PlainView
 
-Operation = Literal["scale", "mean", "add", "project", "zero", "noise", "shuffle"]
+Operation = Literal["scale", "mean", "add", "project", "zero", "noise", "shuffle", "negate"]
 OPERATIONS: tuple[Operation, ...] = ("scale", "mean", "add", "project", *DAMAGES)
 Positions = Literal["all", "content", "audio", "answer"]
 
@@ -54,8 +54,10 @@ class Edit:
     by unit.
 
     At the site `module` a is what an adaptation changed in a weight, so ``scale`` by 0 puts the base back.
-    There weights can be damaged, too: ``zero`` leaves none, ``noise`` puts Gaussian noise of the same norm in
-    the place of the change, ``shuffle`` permutes its rows; `value` is the seed of what is drawn.
+    In the base, where the change is not there, ``add`` puts it in, as much as `value` says. Weights can be
+    damaged, too: ``zero`` leaves none, ``noise`` puts Gaussian noise of the same norm in the place of the
+    change, ``shuffle`` permutes its rows, ``negate`` takes it from the base; `value` is the seed of what is
+    drawn.
     """
 
     site: str

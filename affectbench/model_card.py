@@ -41,9 +41,11 @@ class ModelCard(TaskFile):
     instance is checked. `dictionary`: the SAE card whose features are this model's units at the site
     `feature`. `adapter`: the folder (relative to the card) of a PEFT LoRA that is merged into the
     checkpoint. `base`: the card, or the folder, of the model that the checkpoint was adapted from. With one
-    of the two, the card is a pair: `modules` compares both sides. `shuffled`: a control; the entries of each
-    weight are permuted by this seed after loading, so that sizes and statistics are all that is left.
-    `untrained`: another; all weights are drawn anew by this seed, by the rule of the network's class.
+    of the two, the card is a pair: `modules` compares both sides. `adapted`: the card of a pair whose base is
+    this checkpoint; what was adapted there can be put into this model, module by module. `shuffled`: a
+    control; the entries of each weight are permuted by this seed after loading, so that sizes and statistics
+    are all that is left. `untrained`: another; all weights are drawn anew by this seed, by the rule of the
+    network's class.
 
     For people and for `list models`: `gated` checkpoints are given to accounts that accepted a licence (of
     the checkpoint that it names, where that is another); `requires` names further packages, with versions
@@ -54,7 +56,7 @@ class ModelCard(TaskFile):
     digest_without: ClassVar[frozenset[str]] = frozenset(
         {
             *("dictionary", "gated", "requires", "sizes", "chat_template", "facts", "remote_code"),
-            *("architecture", "base"),
+            *("architecture", "base", "adapted"),
         }
     )
     later = frozenset({"base", "adapter", "shuffled", "untrained"})
@@ -84,6 +86,7 @@ class ModelCard(TaskFile):
     offload_folder: Text | None = None
     base: Text | None = None
     adapter: Text | None = None
+    adapted: Name | None = None
     shuffled: Seed | None = None
     untrained: Seed | None = None
 
@@ -97,10 +100,17 @@ class ModelCard(TaskFile):
             reject("base", "a card with an `adapter` has its `checkpoint` as base: leave one of them out")
         if self.shuffled is not None and self.untrained is not None:
             reject("untrained", "weights are `shuffled` or `untrained`: leave one of them out")
+        if self.adapted is not None and self.is_pair:
+            reject("adapted", "a card with `base` or `adapter` is the adapted side itself")
         if self.control and (self.planted is not None or self.device_map is not None):
             key = self.control.split()[0]
             reject(key, f"{key} weights hold no `planted` units, and lie on one device: no `device_map`")
         return self
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether the card names both what is loaded and what that was adapted from."""
+        return self.base is not None or self.adapter is not None
 
     @property
     def control(self) -> str:

@@ -1,29 +1,37 @@
-"""What a cell of the site `module` tells beyond its axes: how large its modules are, and what damage to them
-takes from the emotion task more than from a control task without emotion."""
+"""What a cell of the site `module` tells beyond its axes.
+
+How large its modules are; what damage to them takes from the emotion task more than from a control task
+without emotion; and where they are put into the base, how much of what the adaptation gained they recover.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from affectbench import stats
 from affectbench.effects import estimate_of, rounded
-from affectbench.outcomes import Array, Condition, Outcomes
+from affectbench.outcomes import ADAPTED, Array, Condition, Outcomes
 from affectbench.preservation_score import ITEMS, numbers
 from affectbench.score_models import (
+    Estimate,
     ModuleFindings,
     Necessity,
     PreservationCounts,
     PreservationScore,
     RandomNecessity,
+    Recovery,
 )
 from affectbench.selector import Selection
 from affectbench.sites import UnitArray
 from affectbench.stats import FloatArray
 
 DRAWS = 10_000
+ENOUGH = 2.0
+"""Standard errors that an adaptation has to gain for a share of it to say anything."""
 
 
 @dataclass(frozen=True)
@@ -51,20 +59,99 @@ def sizes_of(selection: Selection, adapter: UnitArray | None) -> ModuleFindings:
     )
 
 
-def with_necessity(
-    found: ModuleFindings, outcomes: Outcomes, kept: Sequence[PreservationScore], *, seed: int
+def module_findings(
+    found: ModuleFindings, outcomes: Mapping[str, Outcomes], kept: Sequence[PreservationScore], *, seed: int
 ) -> ModuleFindings:
-    """The findings with the necessity at each dose of the suppress arm, from answers to the test items and to
-    the capability's."""
-    if len(np.unique(outcomes.gold)) < len(outcomes.labels):
-        return found.model_copy(update={"necessity": []})  # Without items of some label there is no UAR.
+    """The findings with what follows from answers to the test items and to the capability's: the necessity at
+    each dose of the suppress arm, and recovery at each of the other, where the adapted model was asked."""
+    test, adapted = outcomes["test"].ordered(), outcomes.get(ADAPTED)
+    if len(np.unique(test.gold)) < len(test.labels):  # Without items of some label there is no UAR.
+        return found.model_copy(update={"necessity": [], "adapted_uar": None, "recovery": []})
     counts = {each.dose: each.counts for each in kept if (each.arm, each.targeting) == ("suppress", None)}
     necessity = [
-        _necessity(condition.dose, _task(outcomes, condition, seed), _control(counts[condition.dose], seed))
-        for condition in outcomes.conditions
-        if condition.arm == "suppress"
+        _necessity(each.dose, _task(test, each, seed), _control(counts[each.dose], seed))
+        for each in test.conditions
+        if each.arm == "suppress"
     ]
-    return found.model_copy(update={"necessity": necessity})
+    parts: dict[str, Any] = {"necessity": necessity, "adapted_uar": None, "recovery": []}
+    if adapted is not None:
+        amplified = [each for each in test.conditions if each.arm == "amplify"]
+        whole, recovered = _recoveries(test, adapted.ordered(), amplified, seed)
+        parts |= {"adapted_uar": whole, "recovery": recovered}
+    return found.model_copy(update=parts)
+
+
+def _recoveries(
+    test: Outcomes, adapted: Outcomes, conditions: Sequence[Condition], seed: int
+) -> tuple[Estimate, list[Recovery]]:
+    """UAR of the adapted model, and R at each condition; items stand in one order in all of them."""
+    rows = [test.base[None], adapted.base[None]]
+    rows += [each for condition in conditions for each in (condition.predictions, condition.draws)]
+    found = _uars(test, rows, seed)
+    base, whole = found[0], found[1]
+    gain = (whole.value - base.value, whole.resampled - base.resampled)
+    se, reason = estimate_of(*gain).se, ""
+    if se is None:
+        reason = "there are too few clusters to tell what the adaptation gains"
+    elif gain[0] < ENOUGH * se or gain[0] <= 0:
+        reason = f"the adaptation gains {gain[0]:.3f}, less than {ENOUGH:g} standard errors of {se:.3f}"
+
+    def share(each: _Uar) -> Estimate | None:
+        if reason or not len(each.each):
+            return None
+        with np.errstate(divide="ignore", invalid="ignore"):
+            drawn = (each.resampled - base.resampled) / gain[1]
+        return estimate_of((each.value - base.value) / gain[0], drawn)
+
+    recovered = []
+    for condition, own, random in zip(conditions, found[2::2], found[3::2], strict=True):
+        above = int((random.each >= own.value - 1e-12).sum())
+        p = (above + 1) / (len(random.each) + 1) if len(random.each) and not reason else None
+        recovered.append(
+            Recovery(
+                dose=condition.dose, share=share(own), reason=reason, n_draws=len(random.each),
+                random=share(random), p=p,
+            )
+        )  # fmt: skip
+    return estimate_of(whole.value, whole.resampled), recovered
+
+
+@dataclass(frozen=True)
+class _Uar:
+    """UAR over several sets of answers, their mean, in resamples (D,), and of each set."""
+
+    value: float
+    resampled: FloatArray
+    each: FloatArray
+
+
+def _uars(test: Outcomes, rows: Sequence[Array], seed: int) -> list[_Uar]:
+    """UAR of answers (M, N) each, all in the resamples of clusters that all scores of the cell are of."""
+    labels = len(test.labels)
+    codes, clusters = stats.cluster_codes(test.clusters)
+    cell = codes * labels + test.gold
+
+    def by_gold(weights: Array) -> Array:
+        return np.bincount(cell, weights, clusters * labels).reshape(clusters, labels)
+
+    hits = [each == test.gold for each in rows]
+    columns = [by_gold(np.ones(len(cell))), *(by_gold(each.sum(axis=0)) for each in hits)]
+    table = np.concatenate(columns, axis=1).astype(np.int64)
+    counts = np.array([len(each) for each in rows])
+
+    def averaged(sums: FloatArray) -> FloatArray:
+        parts = sums.reshape(len(sums), -1, labels)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            recalls = parts[:, 1:] / (counts[:, None] * parts[:, :1])
+        return np.asarray(recalls.mean(axis=2))
+
+    value = averaged(table.sum(axis=0, dtype=np.float64)[None])[0]
+    drawn = _resampled(table, averaged, seed, 0)
+    own = [
+        np.mean([each[:, test.gold == label].mean(axis=1) for label in range(labels)], axis=0)
+        for each in hits
+    ]
+    return [_Uar(float(value[k]), drawn[:, k], own[k]) for k in range(len(rows))]
 
 
 def _necessity(dose: float, task: _Drops, control: _Drops | None) -> Necessity:
@@ -91,30 +178,11 @@ def _necessity(dose: float, task: _Drops, control: _Drops | None) -> Necessity:
 
 
 def _task(outcomes: Outcomes, condition: Condition, seed: int) -> _Drops:
-    """Drops of UAR, by clusters of the test items, in the resamples that all scores of the cell are of."""
-    labels, draws = len(outcomes.labels), len(condition.draws)
-    codes, clusters = stats.cluster_codes(outcomes.clusters)
-    cell = codes * labels + outcomes.gold
-
-    def by_gold(weights: Array) -> Array:
-        return np.bincount(cell, weights, clusters * labels).reshape(clusters, labels)
-
-    hits = (condition.predictions == outcomes.gold, condition.draws == outcomes.gold)
-    own, random = (each.sum(axis=0) for each in hits)
-    columns = (np.ones(len(cell)), outcomes.base == outcomes.gold, own, random)
-    table = np.concatenate([by_gold(each) for each in columns], axis=1).astype(np.int64)
-
-    def dropped(sums: FloatArray) -> FloatArray:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            n_gold, base, found, drawn = np.split(sums, 4, axis=1)
-            after = found / (labels * n_gold), drawn / (draws * n_gold)
-            return np.stack([(base / n_gold - each).mean(axis=1) for each in after], axis=1)
-
-    value = dropped(table.sum(axis=0, dtype=np.float64)[None])[0]
-    recall = [hits[1][:, outcomes.gold == label].mean(axis=1) for label in range(labels)]
-    base = [float((outcomes.base == label)[outcomes.gold == label].mean()) for label in range(labels)]
-    each = np.mean(base) - np.mean(recall, axis=0)
-    return _Drops(value, _resampled(table, dropped, seed, 0), np.asarray(each))
+    """Drops of UAR."""
+    base, own, random = _uars(outcomes, [outcomes.base[None], condition.predictions, condition.draws], seed)
+    value = base.value - np.array([own.value, random.value])
+    drawn = base.resampled[:, None] - np.stack([own.resampled, random.resampled], axis=1)
+    return _Drops(value, drawn, base.value - random.each)
 
 
 def _control(counts: PreservationCounts, seed: int) -> _Drops | None:
@@ -138,7 +206,7 @@ def _control(counts: PreservationCounts, seed: int) -> _Drops | None:
 
 
 def _resampled(table: Array, statistic: stats.Statistic, seed: int, stream: int) -> FloatArray:
-    """(D, 2) drops in resamples of the rows of a table; NaN below two rows."""
+    """(D, S) statistics in resamples of the rows of a table; NaN below two rows."""
     if len(table) < 2:
-        return np.full((DRAWS, 2), np.nan)
+        return np.full((DRAWS, statistic(table.astype(np.float64)).shape[1]), np.nan)
     return stats.bootstrap(table, statistic, draws=DRAWS, seed=seed, stream=stream)

@@ -22,6 +22,7 @@ from affectbench.identity import digest_of
 from affectbench.model import Model
 from affectbench.module_pairs import matched
 from affectbench.module_types import OTHER, TYPES, Modules, Piece, modules_of
+from affectbench.sites import Damage
 from affectbench.stored_weights import LoraAdapter, LowRank
 
 Operation = Literal["reset", "zero", "noise", "shuffle"]
@@ -196,7 +197,7 @@ class Pair:
         return found
 
 
-def damaged(piece: Piece, before: Tensor, after: Tensor, operation: Operation, seed: int) -> Tensor:
+def damaged(piece: Piece, before: Tensor, after: Tensor, operation: Operation | Damage, seed: int) -> Tensor:
     """What stands in the place of a piece's adapted weights: (experts, outputs, inputs), float32."""
     base = piece.matrices(before).float()
     if operation == "reset":
@@ -204,6 +205,8 @@ def damaged(piece: Piece, before: Tensor, after: Tensor, operation: Operation, s
     if operation == "zero":
         return torch.zeros_like(base)
     change = piece.matrices(after).float() - base
+    if operation == "negate":
+        return base - change
     name = f"{piece.type} {piece.parameter} {seed}"
     random = torch.Generator().manual_seed(zlib.crc32(name.encode()))
     if operation == "shuffle":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+from affectbench.adaptation import Side
 from affectbench.errors import AffectbenchError
 from affectbench.hub import snapshot
 from affectbench.identity import digest_of
@@ -13,6 +15,7 @@ from affectbench.model_loading import load_from, weights_digest
 from affectbench.module_edit import Adapted, FullWeights, LoraWeights, Pair
 from affectbench.module_pairs import Changes, changes_between, changes_of_adapter, check_shapes
 from affectbench.module_site import AdaptedModules
+from affectbench.module_types import modules_of
 from affectbench.plan import checkpoint_of
 from affectbench.registry import Registry
 from affectbench.stored_weights import LoraAdapter
@@ -65,25 +68,48 @@ def load_pair(registry: Registry, card: ModelCard, device: str = "cpu") -> Pair:
     return Pair(model, adapted)
 
 
-def attach_base(registry: Registry, card: ModelCard, model: Model, device: str = "cpu") -> None:
-    """Make what a pair's adaptation changed in the loaded `model` the site `module`.
+def attach_adaptation(registry: Registry, card: ModelCard, model: Model, device: str = "cpu") -> None:
+    """Make what an adaptation changed the site `module` of the loaded `model`: the adapted model of a pair,
+    or the base that `adapted` says it is.
 
-    The base is loaded beside it; of its weights, those that differ stay in memory. Raises `AffectbenchError`
-    for a card that is no pair, and where the sides do not fit together.
+    The other side is loaded beside it, if it is no adapter; of its weights, those that differ stay in memory.
+    Raises `AffectbenchError` for a card that is neither, and where the sides do not fit together.
     """
-    before = base_card(registry, card)
-    base = load_from(registry, before, checkpoint_of(before), device)
-    ranks = {}
-    if card.adapter_folder is not None:
-        lora = LoraWeights.of(LoraAdapter.read(card.adapter_folder), model)
+    other, ranks = other_side(registry, card), {}
+    side: Side = "adapted" if card.adapted is None else "base"
+    folder = (card if side == "adapted" else other).adapter_folder
+    if folder is not None:
+        lora = LoraWeights.of(LoraAdapter.read(folder), model)
         ranks = {name: factors.rank for name, factors in lora.factors.items()}
-    model.adaptation = AdaptedModules.between(base, model, _side_digest(before), ranks)
+        if side == "base":
+            known = replace(lora, digest=_side_digest(other))
+            model.adaptation = AdaptedModules(model, modules_of(model), known, side, ranks)
+            return
+    there = load_from(registry, other, checkpoint_of(other), device)
+    model.adaptation = AdaptedModules.between(there, model, _side_digest(other), side, ranks)
+
+
+def other_side(registry: Registry, card: ModelCard) -> ModelCard:
+    """The card of the base of a pair; of the adapted model, where the card is that of a base.
+
+    Raises `AffectbenchError` for a card that is neither, and for a pair that has another base.
+    """
+    if card.adapted is None:
+        return base_card(registry, card)
+    pair = registry.model(card.adapted)
+    before = base_card(registry, pair)
+    if checkpoint_of(before) != checkpoint_of(card) and _side_digest(before) != _side_digest(card):
+        raise AffectbenchError(
+            f"model {card.name} is not what {pair.name} was adapted from",
+            hint=f"`adapted` names a pair whose base has the same weights; it has {before.name}",
+        )
+    return pair
 
 
 def pair_digest(registry: Registry, card: ModelCard, read_weights: bool = True) -> str:
-    """Hash of the base of a pair. Raises `AffectbenchError` for a card that is none."""
-    before = base_card(registry, card)
-    return _side_digest(before) if read_weights else before.loaded_from
+    """Hash of the other side of a pair. Raises `AffectbenchError` for a card that is of none."""
+    other = other_side(registry, card)
+    return _side_digest(other) if read_weights else other.loaded_from
 
 
 def _side_digest(card: ModelCard) -> str:

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from affectbench.errors import AffectbenchError
-from affectbench.intervention import UNTOUCHED, scale
+from affectbench.intervention import UNTOUCHED, Intervention, add, scale
 from affectbench.module_types import members
 from affectbench.readout import FAILED, IntArray
 from affectbench.selector import Selection, Selector, above_others
@@ -39,21 +39,30 @@ def change_scores(study: Study) -> FloatArray:
 
 
 def causal_scores(study: Study, groups: IntArray) -> FloatArray:
-    """What putting a module back to the base takes from each emotion more than from the others, (emotions,
-    layers, types): drop of the gold label's log-likelihood less the mean drop of the other labels', averaged
-    over the items of an emotion, minus the mean of that over the other emotions. `groups` (N,): the emotion
-    that each item counts for.
+    """What a module's change gives to one emotion more than to the others, (emotions, layers, types): what
+    the gold label's log-likelihood loses where the module is put back to the base (in the base: gains where
+    its change is put in), less the same of the other labels on average; averaged over the items of an
+    emotion, minus the mean of that over the other emotions. `groups` (N,): the emotion that each item
+    counts for.
 
     Raises `AffectbenchError` where answers are generated text.
     """
-    resets = [scale(MODULE, study.shape, np.array([unit]), 0.0) for unit in range(study.shape.units)]
-    found = study.predict([UNTOUCHED, *resets])
+    into_base = study.adaptation.side == "base"
+    found = study.predict([UNTOUCHED, *(_alone(study, unit, into_base) for unit in range(study.shape.units))])
     if np.isnan(found.scores[0]).all():
         raise AffectbenchError(
             "what modules do is read from the likelihoods of the answers",
             hint="use the readout `labels` or `letters`",
         )
-    effects = effects_of(found.scores[0], found.scores[1:], study.items.gold)
+    drops = effects_of(found.scores[0], found.scores[1:], study.items.gold)
+    effects = -drops if into_base else drops
     kept = (found.codes != FAILED).all(axis=0)
     means = [effects[:, kept & (groups == emotion)].mean(axis=1) for emotion in range(len(study.labels))]
     return above_others(np.stack(means)).reshape(len(study.labels), study.shape.layers, study.shape.width)
+
+
+def _alone(study: Study, unit: int, into_base: bool) -> Intervention:
+    units = np.array([unit])
+    if into_base:
+        return add(MODULE, study.shape, units, np.ones(1))
+    return scale(MODULE, study.shape, units, 0.0)

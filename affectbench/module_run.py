@@ -53,7 +53,7 @@ class Request:
 
     @property
     def is_pair(self) -> bool:
-        return self.card.base is not None or self.card.adapter is not None
+        return self.card.is_pair
 
     @property
     def kinds(self) -> tuple[str, ...]:

@@ -22,6 +22,8 @@ the labels of both benchmarks only.
 Array = npt.NDArray[Any]
 ANSWER_WORDS = "answer_words"
 """The name of that control's items among the splits of a cell's predictions."""
+ADAPTED = "adapted"
+"""The test items again: what the model answers that a base's modules come from, without conditions."""
 
 
 @dataclass(frozen=True)

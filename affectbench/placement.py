@@ -21,7 +21,7 @@ from affectbench.identity import digest_of
 from affectbench.journal import Journal
 from affectbench.judges.loading import judge_digests, judge_of
 from affectbench.model_loading import load_from, weights_digest
-from affectbench.module_loading import attach_base, pair_digest
+from affectbench.module_loading import attach_adaptation, pair_digest
 from affectbench.plan import Job
 from affectbench.record import (
     Cell,
@@ -195,8 +195,8 @@ class Placement:
             self.phase(f"loading {sae.name}")
             model.attach(load_card(sae, model.device))
         if any(protocol.site == MODULE for protocol in job.protocols):
-            self.phase(f"loading what {job.card.name} was adapted from")
-            attach_base(self.registry, job.card, model, options.device)
+            self.phase(f"loading the other side of {job.card.name}")
+            attach_adaptation(self.registry, job.card, model, options.device)
         self.session = Session(
             model,
             job.benchmark,

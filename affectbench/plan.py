@@ -12,6 +12,7 @@ from affectbench.errors import AffectbenchError
 from affectbench.hub import commit_of
 from affectbench.record import Identification
 from affectbench.registry import Registry
+from affectbench.sites import MODULE
 from affectbench.task import Benchmark, InterventionProtocol, ModelCard, Placing
 
 MIN_SHARED = 2
@@ -94,8 +95,9 @@ def jobs_of_suite(registry: Registry, name: str, seed: int | None) -> list[Job]:
         known(analysis)
     cards = [registry.model(model) for model in dict.fromkeys(suite.models)]
     jobs = [
-        _job(registry, card, task, selectors, suite.interventions, suite.seed if seed is None else seed)
+        _job(registry, card, task, selectors, protocols, suite.seed if seed is None else seed)
         for card in cards
+        for protocols in [_of_its_side(registry, card, suite.interventions)]
         for task in dict.fromkeys(suite.tasks_for(card))
     ]
     samples = tuple(
@@ -184,6 +186,12 @@ def _job(
                 f"protocol {protocol.name} works at audio positions; benchmark {task} has none",
                 hint="choose a protocol for text, or a benchmark of modality audio",
             )
+        if _other_side(protocol, card):
+            wanted = "the base (a card with `adapted`)" if protocol.transfers else "the adapted model"
+            raise AffectbenchError(
+                f"protocol {protocol.name} is about {wanted}; {card.name} is the other side",
+                hint="see docs/modules.md: which side of a pair a protocol is about",
+            )
     found = tuple(registry.find("selector", name).name for name in dict.fromkeys(selectors))
     sites = {name: registry.selector_sites(name) for name in found}
     job = Job(card, checkpoint_of(card), benchmark, found, protocols, seed, sites=sites)
@@ -196,6 +204,20 @@ def _job(
                 hint="add a protocol of such a site, or leave the selector out",
             )
     return job
+
+
+def _of_its_side(registry: Registry, card: ModelCard, interventions: Iterable[str]) -> list[str]:
+    """The protocols of a suite that are about a card's side of a pair: a suite may hold both sides."""
+    names = list(interventions)
+    kept = [name for name in names if not _other_side(registry.intervention(name), card)]
+    return kept or names  # Which one does not fit is said where it is asked for by name.
+
+
+def _other_side(protocol: InterventionProtocol, card: ModelCard) -> bool:
+    """Whether modules are put into a base, and the card is the adapted model; or the reverse."""
+    if protocol.site != MODULE:
+        return False
+    return card.is_pair if protocol.transfers else card.adapted is not None
 
 
 def card_of(registry: Registry, model: str) -> ModelCard:

@@ -26,7 +26,7 @@ _DOSE_COLUMNS = (
     "word_confound", "word_confound_low", "word_confound_high",
     "transfer_ratio", "transfer_ratio_low", "transfer_ratio_high",
     "necessity", "necessity_low", "necessity_high", "necessity_task", "necessity_control", "necessity_random",
-    "necessity_p_random",
+    "necessity_p_random", "recovery", "recovery_low", "recovery_high", "recovery_random", "recovery_p_random",
     "expressed", "expressed_low", "expressed_high", "expressed_masked", "expressed_none",
 )  # fmt: skip
 
@@ -82,6 +82,17 @@ def _necessity(record: Record, dose: DoseScore) -> dict[str, float | None]:
     }
 
 
+def _recovery(record: Record, dose: DoseScore) -> dict[str, float | None]:
+    """What of an adaptation's gain the base has with modules put in."""
+    found = record.modules.recovery if record.modules and dose.arm == "amplify" else []
+    own = next((each for each in found if each.dose == dose.dose), None)
+    return {
+        **_with_bounds("recovery", own.share if own else None),
+        "recovery_random": own.random.value if own and own.random else None,
+        "recovery_p_random": own.p if own else None,
+    }
+
+
 def _with_bounds(name: str, estimate: Estimate | None) -> dict[str, float | None]:
     """A number and the ends of its interval as three columns."""
     ends = (estimate.value, estimate.low, estimate.high) if estimate else (None, None, None)
@@ -122,6 +133,7 @@ def _dose_columns(record: Record, dose: DoseScore) -> dict[str, Any]:
         **_with_bounds("word_confound", ratio),
         **_with_bounds("transfer_ratio", moved.ratio if moved else None),
         **_necessity(record, dose),
+        **_recovery(record, dose),
         **_with_bounds("expressed", replies.accuracy if replies else None),
         "expressed_masked": replies.masked_accuracy.value if replies and replies.masked_accuracy else None,
         "expressed_none": replies.none.value if replies else None,

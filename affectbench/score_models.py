@@ -318,15 +318,35 @@ class Necessity(Result):
     random: RandomNecessity | None
 
 
+class Recovery(Result):
+    """How much of what an adaptation gained the base has with some of its modules at one dose.
+
+    `share` is R = (UAR - UAR of the base) / (UAR of the adapted model - UAR of the base), None with a
+    `reason` where the adaptation gained less than two standard errors. `random` is the mean R of random
+    modules with as many parameters, `p` = (b + 1) / (n_draws + 1), b draws that recover as much or more.
+    """
+
+    dose: float
+    share: Estimate | None
+    reason: str = ""
+    n_draws: int = 0
+    random: Estimate | None = None
+    p: float | None = None
+
+
 class ModuleFindings(Result):
     """What only cells of the site `module` have. By emotion, `parameters` of the selected modules (weights,
     biases left out), their `share` of those of all modules, and `adapter_share` of those of the LoRA that the
-    model was adapted with, None where it was adapted otherwise."""
+    model was adapted with, None where it was adapted otherwise. Where modules are put into the base,
+    `adapted_uar` is that of the adapted model, and `recovery` has each dose of the amplify arm.
+    """
 
     parameters: list[int]
     share: list[float]
     adapter_share: list[float] | None
     necessity: list[Necessity]
+    adapted_uar: Estimate | None = Field(default=None, exclude_if=lambda value: value is None)
+    recovery: list[Recovery] = Field(default=[], exclude_if=lambda value: not value)
 
 
 class Calibration(Result):

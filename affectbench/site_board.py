@@ -253,7 +253,25 @@ def _module_columns(rows: Sequence[Row]) -> list[Column]:
             "necessity_random", "Necessity of random modules", shown=False, help="Mean over the draws",
             values=[each.random.difference if each and each.random else None for each in found],
         ),
+        *_recovery_columns(rows),
         _number("weights", "Weights, %", shares, help="Of the weights of all modules, mean over emotions"),
+    ]  # fmt: skip
+
+
+def _recovery_columns(rows: Sequence[Row]) -> list[Column]:
+    """What the base recovers with modules put in; none where no row is of a base."""
+    found = [row.record.recovery for row in rows]
+    if not any(found):
+        return []
+    random = [each.random if each else None for each in found]
+    return [
+        _measure(
+            "recovery", "Recovery", [each.share if each else None for each in found],
+            help="Share of what the adaptation gained in UAR: amplify arm, operating dose",
+        ),
+        _measure(
+            "recovery_random", "Recovery of random modules", random, shown=False, help="Mean over the draws"
+        ),
     ]  # fmt: skip
 
 

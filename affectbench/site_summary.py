@@ -33,6 +33,7 @@ from affectbench.score_models import (
     ModuleFindings,
     Necessity,
     Recognition,
+    Recovery,
     TransferRatio,
     Untold,
     WordConfound,
@@ -101,6 +102,13 @@ class Summary(Part):
         """What damage to modules took at the suppress arm's operating dose."""
         chosen = self.operating.suppress_dose if self.operating else None
         found = self.modules.necessity if self.modules else []
+        return next((each for each in found if each.dose == chosen), None)
+
+    @property
+    def recovery(self) -> Recovery | None:
+        """What the base has of an adaptation's gain at the amplify arm's operating dose."""
+        chosen = self.operating.amplify_dose if self.operating else None
+        found = self.modules.recovery if self.modules else []
         return next((each for each in found if each.dose == chosen), None)
 
     @property

@@ -43,9 +43,9 @@ SITES = {
     MODULE: "what an adaptation changed in one weight of a layer: q, k, v, o, gate, up or down",
 }
 """Every site the engine can read and edit, with what it is."""
-Damage = Literal["zero", "noise", "shuffle"]
-DAMAGES: tuple[Damage, ...] = ("zero", "noise", "shuffle")
-"""What is done to weights of the site `module`, beside scaling what was changed in them."""
+Damage = Literal["zero", "noise", "shuffle", "negate"]
+DAMAGES: tuple[Damage, ...] = ("zero", "noise", "shuffle", "negate")
+"""What is done to weights of the site `module`, beside scaling and adding what was changed in them."""
 COMPONENT_PARTS = (NEURON, HEAD)
 """The sites that `component` joins, in order."""
 CHANNEL_SITES = (GATE, NEURON, FEATURE)
@@ -58,10 +58,10 @@ def check_weights(site: str, operation: str, positions: str) -> None:
     """Raise `AffectbenchError` unless weights, and nothing but weights, are damaged, and at all positions."""
     if site != MODULE and operation not in DAMAGES:
         return
-    if site != MODULE or operation not in ("scale", *DAMAGES) or positions != "all":
+    if site != MODULE or operation not in ("scale", "add", *DAMAGES) or positions != "all":
         raise AffectbenchError(
             f"an edit {operation!r} of site {site!r} at positions {positions!r}",
-            hint=f"the site 'module', and no other, takes {', '.join(DAMAGES)} and scale, at all positions",
+            hint=f"the site 'module' takes scale, add and, alone, {', '.join(DAMAGES)}: at all positions",
         )
 
 

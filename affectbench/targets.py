@@ -15,7 +15,7 @@ from affectbench.evidence import Evidence
 from affectbench.intervention import Edit, Intervention, add, mean_ablation, project, scale
 from affectbench.score_models import Arm
 from affectbench.selector import Selection
-from affectbench.sites import DAMAGES, FloatArray, SiteShape, UnitArray
+from affectbench.sites import DAMAGES, MODULE, FloatArray, SiteShape, UnitArray
 from affectbench.task import InterventionProtocol
 
 
@@ -202,6 +202,8 @@ class Dosing:
             return mean_ablation(*where, self.means[each.site], positions)
         if operation == "scale":
             return scale(*where, dose, positions)
+        if each.site == MODULE:  # What is added is known there: the change.
+            return add(*where, np.full(each.units.shape, dose), positions)
         assert each.vectors is not None, "protocols that add or project fill in what a selection lacks"
         if operation == "project":
             return project(*where, each.vectors, dose, positions)

@@ -68,9 +68,10 @@ class Statistics(Frozen):
 class SuppressArm(Frozen):
     """Scale by factors below 1 (0 deactivates), replace by the mean (its only dose is 0), or take out all but
     the dose's share of what units have along their vectors. At the site `module`, scaling by 0 puts the
-    base's weights back; zero, noise and shuffle damage weights, at the only dose 0."""
+    base's weights back; zero, noise and shuffle damage weights, and negate takes from the base what the
+    adaptation added, at the only dose 0."""
 
-    operation: Literal["scale", "mean", "project", "zero", "noise", "shuffle"]
+    operation: Literal["scale", "mean", "project", "zero", "noise", "shuffle", "negate"]
     doses: Annotated[tuple[Annotated[Number, Field(ge=0, lt=1)], ...], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -84,7 +85,8 @@ class SuppressArm(Frozen):
 class AmplifyArm(Frozen):
     """Scale by factors above 1, or add doses above 0 of the units' vectors: those of the selection, else what
     an emotion's units do more than over all emotions. `relative`: times the root mean square of the residual
-    vector (or of the layer's activations) that they are added to.
+    vector (or of the layer's activations) that they are added to. At the site `module`, `scale` multiplies
+    what an adaptation changed; `add` puts it, or a part of it, into the base.
 
     `targeting`: ways to amplify without knowing an item's emotion, run beside the ordinary ones. two_pass:
     the units of the emotion answered without intervention; mix: all units, each emotion's by its share of the
@@ -157,15 +159,22 @@ class InterventionProtocol(TaskFile):
         allowed = ("scale", *DAMAGES) if on_weights else ("scale", "mean", "project")
         if suppress not in allowed:
             reject("arms", f"site {self.site}: the operation of suppress is one of {', '.join(allowed)}")
-        if on_weights and self.arms.amplify.operation != "scale":
-            reject("arms", "site module: what an adaptation changed is amplified by `scale`")
+        if self.transfers and (suppress == "scale" or self.arms.amplify.relative):
+            reject("arms", "site module: what is added to the base is a change, which is not there to scale")
         if on_weights and self.positions != "all":
             reject("positions", "site module: weights act at all positions")
         return self
 
     @property
+    def transfers(self) -> bool:
+        """Whether an adaptation's changes are put into the base."""
+        return self.site == MODULE and self.arms.amplify.operation == "add"
+
+    @property
     def needs_vectors(self) -> bool:
-        """Whether something is added to units, or taken out along a direction."""
+        """Whether vectors are added to units, or taken out along a direction."""
+        if self.site == MODULE:
+            return False
         return self.arms.amplify.operation == "add" or self.arms.suppress.operation == "project"
 
     def alpha(self, arm: Arm, dose: float) -> float:

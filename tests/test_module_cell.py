@@ -18,10 +18,11 @@ from affectbench.errors import ScoreError
 from affectbench.intervention import scale
 from affectbench.leaderboard import build_site
 from affectbench.model import Model
-from affectbench.module_cell import sizes_of, with_necessity
+from affectbench.module_cell import module_findings, sizes_of
+from affectbench.module_edit import FullWeights
 from affectbench.module_site import AdaptedModules
 from affectbench.module_types import members, modules_of
-from affectbench.outcomes import Outcomes
+from affectbench.outcomes import ADAPTED, Outcomes
 from affectbench.preservation import Capability, Preserver
 from affectbench.preservation_score import PreservationOutcomes, score_preservation
 from affectbench.record import Record
@@ -31,6 +32,7 @@ from affectbench.score_models import ModuleFindings, PreservationScore
 from affectbench.selector import Selection
 from affectbench.site_board import cells_board
 from affectbench.site_data import groups
+from affectbench.site_format import number
 from affectbench.site_summary import summary_of
 from affectbench.sites import MODULE, SiteShape
 
@@ -43,7 +45,7 @@ def test_shares_of_qwen_are_those_of_the_protocol(size: str) -> None:
     dims, gate, everything, attention = QWEN[size]
     modules = qwen(*dims)
     ranks = {piece.parameter: 16 for piece in modules.pieces}
-    site = AdaptedModules(cast(Model, None), modules, {}, "", ranks)
+    site = AdaptedModules(cast(Model, None), modules, FullWeights({}, ""), ranks=ranks)
     for kind, lora in (("gate", gate / everything), ("attn", attention)):
         own = [site.types.index(each) for each in members(kind)]
         units = np.concatenate([layer * 7 + np.array(own) for layer in range(modules.layers)])
@@ -88,7 +90,7 @@ def outcomes() -> Outcomes:
 class TestNecessity:
     def test_it_is_the_drop_of_uar_less_the_drop_of_the_capability(self, outcomes: Outcomes) -> None:
         scores, answers = kept(None)
-        (found,) = with_necessity(SIZES, outcomes, scores, seed=0).necessity
+        (found,) = module_findings(SIZES, {"test": outcomes}, scores, seed=0).necessity
         change = score_outcomes(outcomes, seed=0).doses[0].uar_change
         assert found.task.value == pytest.approx(-change.value)
         assert (found.task.low, found.task.high) == pytest.approx((-change.high, -change.low))  # type: ignore[operator]
@@ -101,7 +103,7 @@ class TestNecessity:
 
     def test_its_interval_resamples_both_samples(self, outcomes: Outcomes) -> None:
         scores, answers = kept(None)
-        (found,) = with_necessity(SIZES, outcomes, scores, seed=0).necessity
+        (found,) = module_findings(SIZES, {"test": outcomes}, scores, seed=0).necessity
         assert found.difference is not None
         rng, drawn = np.random.default_rng(9), []
         hits = (outcomes.conditions[0].predictions == outcomes.gold).mean(axis=0)
@@ -123,7 +125,7 @@ class TestNecessity:
     def test_random_modules_are_asked_the_same(self, outcomes: Outcomes) -> None:
         random = (np.random.default_rng(5).random((20, 60)) < 0.8).astype(int)
         scores, answers = kept(random)
-        (found,) = with_necessity(SIZES, outcomes, scores, seed=0).necessity
+        (found,) = module_findings(SIZES, {"test": outcomes}, scores, seed=0).necessity
         base = uar(outcomes, outcomes.base)
         each = [
             base - uar(outcomes, drawn) - (answers[0].mean() - random[place].mean())
@@ -149,7 +151,72 @@ class TestNecessity:
             base=outcomes.base[few], base_margin=outcomes.base_margin[few],
             conditions=tuple(each.items_at(few) for each in outcomes.conditions),
         )  # fmt: skip
-        assert with_necessity(SIZES, left, kept(None)[0], seed=0).necessity == []
+        assert module_findings(SIZES, {"test": left}, kept(None)[0], seed=0).necessity == []
+
+
+class TestRecovery:
+    def adapted(self, outcomes: Outcomes, answers: np.ndarray) -> dict[str, Outcomes]:
+        unknown = np.full_like(outcomes.base_margin, np.nan)
+        return {
+            "test": outcomes,
+            ADAPTED: replace(outcomes, base=answers, base_margin=unknown, conditions=()),
+        }
+
+    def test_it_is_the_share_of_what_the_adaptation_gained(self, outcomes: Outcomes) -> None:
+        rng = np.random.default_rng(4)
+        right = np.where(rng.random(len(outcomes.gold)) < 0.95, outcomes.gold, outcomes.base)
+        found = module_findings(SIZES, self.adapted(outcomes, right), kept(None)[0], seed=0)
+        base, whole = uar(outcomes, outcomes.base), uar(outcomes, right)
+        assert found.adapted_uar is not None
+        assert found.adapted_uar.value == pytest.approx(whole)
+        amplified = [each for each in outcomes.conditions if each.arm == "amplify"]
+        for each, condition in zip(found.recovery, amplified, strict=True):
+            shares = [(uar(outcomes, row) - base) / (whole - base) for row in condition.predictions]
+            drawn = [(uar(outcomes, row) - base) / (whole - base) for row in condition.draws]
+            assert each.share is not None
+            assert each.random is not None
+            assert (each.dose, each.n_draws) == (condition.dose, 20)
+            assert each.share.value == pytest.approx(np.mean(shares))
+            assert each.random.value == pytest.approx(np.mean(drawn))
+            assert each.p == pytest.approx((sum(r >= np.mean(shares) for r in drawn) + 1) / 21)
+            assert each.share.low is not None
+            assert each.share.low < each.share.value < (each.share.high or 0)
+
+    def test_all_is_one_and_none_is_nothing(self, outcomes: Outcomes) -> None:
+        answers = {1.0: outcomes.gold, 0.0: outcomes.base}
+        for share, given in answers.items():
+            own, drawn = np.tile(given, (7, 1)), np.tile(given, (20, 1))
+            conditions = tuple(replace(each, predictions=own, draws=drawn) for each in outcomes.conditions)
+            test = replace(outcomes, conditions=conditions)
+            found = module_findings(SIZES, self.adapted(test, outcomes.gold), kept(None)[0], seed=0)
+            for each in found.recovery:
+                for estimate in (each.share, each.random):
+                    assert estimate is not None
+                    assert (estimate.value, estimate.low, estimate.high) == (share, share, share)
+
+    def test_a_single_cluster_tells_of_no_gain(self, outcomes: Outcomes) -> None:
+        one = replace(outcomes, clusters=np.full(len(outcomes.gold), "all"))
+        found = module_findings(SIZES, self.adapted(one, outcomes.gold), kept(None)[0], seed=0)
+        assert all(each.share is None and "too few clusters" in each.reason for each in found.recovery)
+
+    def test_it_is_left_out_where_the_adaptation_gained_too_little(self, outcomes: Outcomes) -> None:
+        found = module_findings(SIZES, self.adapted(outcomes, outcomes.base), kept(None)[0], seed=0)
+        for each in found.recovery:
+            assert (each.share, each.random, each.p) == (None, None, None)
+            assert each.reason == "the adaptation gains 0.000, less than 2 standard errors of 0.000"
+
+    def test_the_order_of_items_does_not_matter(self, outcomes: Outcomes) -> None:
+        given = self.adapted(outcomes, outcomes.gold)
+        turned = {name: each.ordered() for name, each in given.items()}
+        places = np.random.default_rng(0).permutation(len(outcomes.gold))
+        for name, each in given.items():
+            turned[name] = replace(
+                each, items=each.items[places], gold=each.gold[places], clusters=each.clusters[places],
+                base=each.base[places], base_margin=each.base_margin[places],
+                conditions=tuple(condition.items_at(places) for condition in each.conditions),
+            )  # fmt: skip
+        one, other = (module_findings(SIZES, each, kept(None)[0], seed=0) for each in (given, turned))
+        assert one == other
 
 
 def test_the_capability_under_random_units_is_that_under_any_edit() -> None:
@@ -158,7 +225,7 @@ def test_the_capability_under_random_units_is_that_under_any_edit() -> None:
     base = {name: model.network.get_parameter(name).detach().clone() for name in weights.tensors}
     undo = put(model, weights)
     try:
-        model.adaptation = AdaptedModules(model, modules_of(model), base, "the base")
+        model.adaptation = AdaptedModules(model, modules_of(model), FullWeights(base, "the base"))
         shape = model.site_shape(MODULE)
         prompts = [model.open_prompt("prompt", "the dog was")]
         preserver = Preserver(Engine(model), TEXTS, Capability("choices", docs=DOCS), prompts, 2)
@@ -180,13 +247,41 @@ def record(outcomes: Outcomes) -> Record:
     """A record of modules, made from an ordinary one."""
     scores, _ = kept((np.random.default_rng(5).random((20, 60)) < 0.8).astype(int))
     selection = Selection(MODULE, SHAPE, outcomes.labels, (np.array([0, 4, 8]),) * 7)
-    found = with_necessity(sizes_of(selection, np.arange(12) + 1), outcomes, scores, seed=0)
+    found = module_findings(sizes_of(selection, np.arange(12) + 1), {"test": outcomes}, scores, seed=0)
     plain = example_record("small-text", "mad")
     cell = plain.cell.model_copy(update={"site": MODULE})
     return plain.model_copy(update={"cell": cell, "modules": found}).sealed()
 
 
+@pytest.fixture(scope="module")
+def transferred(record: Record, outcomes: Outcomes) -> Record:
+    """The record as that of modules put into the base."""
+    given = {"test": outcomes, ADAPTED: replace(outcomes, base=outcomes.gold, conditions=())}
+    assert record.modules is not None
+    found = module_findings(record.modules, given, kept(None)[0], seed=0)
+    return record.model_copy(update={"modules": found}).sealed()
+
+
 class TestShown:
+    def test_recovery_is_shown_where_modules_are_put_into_the_base(
+        self, record: Record, transferred: Record, tmp_path: Any
+    ) -> None:
+        assert transferred.modules is not None
+        assert transferred.operating is not None
+        dose = transferred.operating.amplify_dose
+        own = next(each for each in transferred.modules.recovery if each.dose == dose)
+        assert own.share is not None
+        (row,) = (each for each in rows(transferred) if (each["arm"], each["dose"]) == ("amplify", dose))
+        assert (row["recovery"], row["recovery_p_random"]) == (own.share.value, own.p)
+        board = cells_board(groups([summary_of(transferred)]))
+        (column,) = (each for each in board.columns if each.title == "Recovery")
+        assert column.data["v"] == [round(1000 * own.share.value)]
+        without = cells_board(groups([summary_of(record)]))
+        assert "Recovery" not in [each.title for each in without.columns]
+        build_site([transferred], tmp_path / "site")
+        (page,) = (tmp_path / "site/entries").glob("*.html")
+        assert number(own.share.value) in page.read_text(encoding="utf-8").partition("Recovery R")[2]
+
     def test_a_table_has_sizes_and_necessity(self, record: Record) -> None:
         found = {(row["arm"], row["dose"]): row for row in rows(record)}
         suppress, amplify = found["suppress", 0.0], found["amplify", 2.0]

@@ -13,25 +13,29 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from e2e_content import write_protocol
 from test_module_edit import digest, logits, moved, pair_cards, put  # noqa: F401
 from tiny_models import items, readout, tiny_gpt2, tiny_model, tiny_qwen2
 
 from affectbench import module_ranking
+from affectbench.answering import Answering
 from affectbench.cell import CellRun
 from affectbench.controls import parameter_matched
 from affectbench.dataset import load_benchmark
 from affectbench.engine import Engine
 from affectbench.errors import AffectbenchError
 from affectbench.evidence import Evidence
-from affectbench.intervention import UNTOUCHED, Edit, Intervention, scale
+from affectbench.intervention import UNTOUCHED, Edit, Intervention, add, scale
 from affectbench.model import Model
 from affectbench.model_loading import load_from
+from affectbench.module_cell import module_findings, sizes_of
 from affectbench.module_edit import FullWeights, Overlay, Pair
-from affectbench.module_loading import attach_base, pair_digest
+from affectbench.module_loading import attach_adaptation, pair_digest
 from affectbench.module_site import AdaptedModules
-from affectbench.module_types import OTHER, TYPES, modules_of
-from affectbench.plan import checkpoint_of
+from affectbench.module_types import OTHER, TYPES, members, modules_of
+from affectbench.outcomes import ADAPTED
+from affectbench.plan import checkpoint_of, job_of_names, jobs_of_suite
 from affectbench.recipes import text_adapted
 from affectbench.record import Cell
 from affectbench.registry import Registry
@@ -39,7 +43,7 @@ from affectbench.selector import Selection
 from affectbench.session import Session
 from affectbench.sites import MODULE, SiteShape
 from affectbench.study import Study
-from affectbench.targets import Dosing, random_targets, targets_of
+from affectbench.targets import Dosing, random_targets, target_of, targets_of
 from affectbench.task import InterventionProtocol, TaskFileError, load_as
 
 MODELS = {"qwen2": tiny_qwen2, "phi3": cache(lambda: tiny_model("Phi3", 0)), "gpt2": tiny_gpt2}
@@ -54,7 +58,7 @@ def adapted(request: pytest.FixtureRequest) -> Iterator[tuple[Model, FullWeights
     weights = moved(model, [piece.parameter for piece in modules_of(model).pieces])
     base = {name: model.network.get_parameter(name).detach().clone() for name in weights.tensors}
     undo = put(model, weights)
-    model.adaptation = AdaptedModules(model, modules_of(model), base, "the base")
+    model.adaptation = AdaptedModules(model, modules_of(model), FullWeights(base, "the base"))
     try:
         yield model, weights
     finally:
@@ -82,7 +86,7 @@ def weights_under(model: Model, intervention: Intervention) -> dict[str, torch.T
 def overlaid(model: Model, weights: FullWeights, overlay: Overlay) -> dict[str, torch.Tensor]:
     """The same weights by the analyses' code, from a network at its base."""
     now = {name: model.network.get_parameter(name).detach().clone() for name in weights.tensors}
-    base = model.adaptation.base
+    base = model.adaptation.other.tensors
     take_back = put(model, replace(weights, tensors=base))
     try:
         with Pair(model, replace(weights, tensors=now)).overlaid(overlay):
@@ -99,7 +103,7 @@ class TestEdits:
         assert shape.width == len(modules_of(model).types)
         everything = np.arange(shape.units)
         found = weights_under(model, scale(MODULE, shape, everything, 0.0))
-        for name, value in model.adaptation.base.items():
+        for name, value in model.adaptation.other.tensors.items():
             assert torch.equal(found[name], value)
         assert digest(model) == before
         assert scale(MODULE, shape, everything, 1.0).effective == ()
@@ -124,7 +128,7 @@ class TestEdits:
             model, scale(MODULE, model.site_shape(MODULE), units_of(model, "down")[:1], 3.0)
         )
         (piece, *_) = model.adaptation.modules.of(("down",), 0, matrices=True)
-        old, new = model.adaptation.base[piece.parameter], weights.tensors[piece.parameter]
+        old, new = model.adaptation.other.tensors[piece.parameter], weights.tensors[piece.parameter]
         torch.testing.assert_close(found[piece.parameter], old + 3 * (new - old), rtol=1e-5, atol=1e-6)
         own = {each.parameter for each in model.adaptation.modules.of(("down",), 0)}
         assert all(
@@ -160,9 +164,96 @@ class TestEdits:
                 square = 0.0
                 for piece in model.adaptation.modules.of((kind,), layer, matrices=True):
                     name = piece.parameter
-                    difference = piece.view(weights.tensors[name]) - piece.view(model.adaptation.base[name])
+                    difference = piece.view(weights.tensors[name]) - piece.view(
+                        model.adaptation.other.tensors[name]
+                    )
                     square += float(difference.square().sum())
                 assert found[layer, place] == pytest.approx(square**0.5, rel=1e-4)
+
+
+@pytest.fixture(params=MODELS)
+def recipient(request: pytest.FixtureRequest) -> Iterator[tuple[Model, FullWeights]]:
+    """A base network that has the site, and what was adapted elsewhere: of every type, and of none."""
+    model: Model = MODELS[request.param]()
+    weights = moved(model)
+    model.adaptation = AdaptedModules(model, modules_of(model), weights, "base")
+    try:
+        yield model, weights
+    finally:
+        model.adaptation = None
+
+
+class TestIntoTheBase:
+    @pytest.mark.parametrize("group", ["q", "down", "mlp", "all"])
+    def test_a_whole_change_is_the_adapted_weights_to_the_bit(self, recipient: Any, group: str) -> None:
+        model, weights = recipient
+        before, types = digest(model), members(group, model.weight_changes.types)
+        units = units_of(model, *types)
+        found = weights_under(model, add(MODULE, model.site_shape(MODULE), units, np.ones(units.size)))
+        assert digest(model) == before
+        with Pair(model, weights).overlaid(Overlay(types)):
+            for name, value in model.network.named_parameters():
+                assert torch.equal(found[name], value), name
+        assert digest(model) == before
+
+    def test_a_half_and_the_negative_are_on_the_line_between(self, recipient: Any) -> None:
+        model, weights = recipient
+        units, shape = units_of(model, "v"), model.site_shape(MODULE)
+        half = weights_under(model, add(MODULE, shape, units, np.full(units.size, 0.5)))
+        negative = weights_under(model, edit(model, units, "negate"))
+        for piece in model.adaptation.modules.of(("v",)):
+            base = piece.view(model.network.get_parameter(piece.parameter).detach())
+            change = piece.view(weights.tensors[piece.parameter]) - base
+            for found, share in ((half, 0.5), (negative, -1.0)):
+                torch.testing.assert_close(piece.view(found[piece.parameter]), base + share * change)
+
+    def test_a_change_that_is_put_in_twice_adds_up(self, recipient: Any) -> None:
+        model, _ = recipient
+        units, shape = units_of(model, "up")[:1], model.site_shape(MODULE)
+        one = add(MODULE, shape, units, np.ones(1))
+        twice = weights_under(model, Intervention((*one.edits, *one.edits)))
+        at_once = weights_under(model, add(MODULE, shape, units, np.full(1, 2.0)))
+        for name, value in at_once.items():
+            torch.testing.assert_close(twice[name], value)
+
+    def test_the_other_side_is_all_of_it_and_goes_again(self, recipient: Any) -> None:
+        model, weights = recipient
+        before = digest(model)
+
+        def interrupted() -> None:
+            with model.weight_changes.crossed():
+                assert model.folds
+                for name, value in weights.tensors.items():
+                    assert torch.equal(model.network.get_parameter(name), value)
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+        assert digest(model) == before
+        assert model.folds == ()
+
+    def test_changes_are_those_of_the_pair(self, recipient: Any) -> None:
+        model, weights = recipient
+        here = model.weight_changes.changes("relative")
+        modules = model.adaptation.modules
+        for layer, row in enumerate(here):
+            for kind, value in zip(modules.types, row, strict=True):
+                squares = np.zeros(2)
+                for piece in modules.of((kind,), layer, matrices=True):
+                    old = piece.view(model.network.get_parameter(piece.parameter).detach())
+                    change = piece.view(weights.tensors[piece.parameter]) - old
+                    squares += (float(change.square().sum()), float(old.square().sum()))
+                assert value == pytest.approx((squares[0] / squares[1]) ** 0.5, rel=1e-4)
+
+    def test_each_side_has_its_own_operation(self, recipient: Any) -> None:
+        model, _ = recipient
+        with pytest.raises(AffectbenchError, match=r"an edit 'scale' of modules of .*, the base side"):
+            weights_under(model, edit(model, units_of(model, "q"), "scale"))
+
+    def test_the_adapted_side_has_nothing_to_add(self, adapted: Any) -> None:
+        model, _ = adapted
+        with pytest.raises(AffectbenchError, match=r"an edit 'add' of modules of .*, the adapted side"):
+            weights_under(model, edit(model, units_of(model, "q"), "add", 1.0))
 
 
 class TestEngine:
@@ -260,7 +351,7 @@ class TestProtocols:
             ({"site": "neuron", "operation": "zero"}, "one of scale, mean, project"),
             ({"site": MODULE, "operation": "mean"}, "one of scale, zero, noise, shuffle"),
             ({"site": MODULE, "operation": "zero", "positions": "content"}, "weights act at all positions"),
-            ({"site": MODULE, "operation": "zero", "amplify": "add"}, "is amplified by `scale`"),
+            ({"site": MODULE, "operation": "scale", "amplify": "add"}, "which is not there to scale"),
         ],
     )
     def test_what_does_not_fit_is_refused(self, tmp_path: Path, changes: dict[str, str], reason: str) -> None:
@@ -277,8 +368,18 @@ class TestProtocols:
     def test_weights_are_damaged_nowhere_else(self) -> None:
         with pytest.raises(AffectbenchError, match="an edit 'zero' of site 'neuron'"):
             Edit("neuron", SiteShape(2, 3), np.array([1]), "zero", np.zeros(1))
-        with pytest.raises(AffectbenchError, match="an edit 'add' of site 'module'"):
-            Edit(MODULE, SHAPE, np.array([1]), "add", np.zeros(1))
+        with pytest.raises(AffectbenchError, match="an edit 'mean' of site 'module'"):
+            Edit(MODULE, SHAPE, np.array([1]), "mean", np.zeros(1))
+
+
+def recipients(folder: Path, pair: str, **keys: str) -> Registry:
+    """The cards of `folder` with that of a base into which modules of `pair` can be put."""
+    card = {
+        "kind": "model", "version": 1, "name": "recipient", "family": "causal_lm", "modality": "text",
+        "licence": "own", "checkpoint": "before", "adapted": pair,
+    }  # fmt: skip
+    (folder / "models/recipient.yaml").write_text(yaml.safe_dump(card | keys))
+    return Registry([folder], installed=False)
 
 
 class TestPairs:
@@ -291,7 +392,7 @@ class TestPairs:
         )
         with pytest.raises(AffectbenchError, match="no base to compare its weights with"):
             model.site_shape(MODULE)
-        attach_base(registry, card, model)
+        attach_adaptation(registry, card, model)
         shape = model.site_shape(MODULE)
         with model.under(scale(MODULE, shape, np.arange(shape.units), 0.0).effective):
             for kind in model.weight_changes.types:
@@ -299,6 +400,41 @@ class TestPairs:
                     now, old = (each.network.get_parameter(piece.parameter) for each in (model, base))
                     assert torch.equal(piece.view(now.detach()), piece.view(old.detach()))
         assert pair_digest(registry, card) == model.weight_changes.digest
+
+    @pytest.mark.parametrize("name", ["pair-full", "pair-lora"])
+    def test_a_base_card_becomes_its_pair_module_by_module(self, pair_cards: Path, name: str) -> None:  # noqa: F811
+        registry = recipients(pair_cards, name)
+        card, pair = registry.model("recipient"), registry.model(name)
+        model, whole = (load_from(registry, each, str(each.folder), "cpu") for each in (card, pair))
+        before = logits(model)
+        attach_adaptation(registry, card, model)
+        shape = model.site_shape(MODULE)
+        with model.under(add(MODULE, shape, np.arange(shape.units), np.ones(shape.units)).effective):
+            for piece in model.adaptation.modules.of(model.weight_changes.types):
+                now, new = (each.network.get_parameter(piece.parameter).detach() for each in (model, whole))
+                assert torch.equal(piece.view(now), piece.view(new))
+        with model.weight_changes.crossed():
+            assert torch.equal(logits(model), logits(whole))
+        assert torch.equal(logits(model), before)
+        assert pair_digest(registry, card) == model.weight_changes.digest
+
+    def test_a_base_of_another_pair_is_refused(self, pair_cards: Path) -> None:  # noqa: F811
+        registry = recipients(pair_cards, "pair-lora", checkpoint="after")
+        with pytest.raises(AffectbenchError, match="recipient is not what pair-lora was adapted from"):
+            pair_digest(registry, registry.model("recipient"))
+
+    def test_a_protocol_is_about_one_side(self, pair_cards: Path) -> None:  # noqa: F811
+        recipients(pair_cards, "pair-lora")
+        registry = Registry([pair_cards], installed=False)
+        for model, protocol in (("recipient", "module-reset"), ("pair-lora", "module-transfer")):
+            with pytest.raises(AffectbenchError, match=f"{model} is the other side"):
+                job_of_names(registry, model, "reference-narratives", ["module_q"], [protocol], 0)
+
+    def test_a_suite_of_both_sides_gives_each_its_protocols(self) -> None:
+        adapted, base = jobs_of_suite(Registry(installed=False), "adapted-modules", None)
+        assert [each.name for each in base.protocols] == ["module-transfer"]
+        assert "module-reset" in [each.name for each in adapted.protocols]
+        assert "module-transfer" not in [each.name for each in adapted.protocols]
 
     def test_a_model_without_a_base_is_refused_before_it_is_loaded(self, pair_cards: Path) -> None:  # noqa: F811
         registry = Registry([pair_cards], installed=False)
@@ -314,9 +450,18 @@ class TestShipped:
         registry = Registry(installed=False)
         card = registry.model("reference-text-adapted")
         model = load_from(registry, card, checkpoint_of(card), "cpu")
-        attach_base(registry, card, model)
+        attach_adaptation(registry, card, model)
         benchmark = registry.benchmark("reference-narratives")
         return Session(model, benchmark, load_benchmark(benchmark, limit=3), registry.benchmark)
+
+    @pytest.fixture(scope="class")
+    def base_session(self) -> Session:
+        registry = Registry(installed=False)
+        card = registry.model("reference-text-base")
+        model = load_from(registry, card, checkpoint_of(card), "cpu")
+        attach_adaptation(registry, card, model)
+        benchmark = registry.benchmark("reference-narratives")
+        return Session(model, benchmark, load_benchmark(benchmark, limit=8), registry.benchmark)
 
     def study(self, session: Session) -> Study:
         found = session.items("identification")
@@ -385,6 +530,35 @@ class TestShipped:
         for label in range(7):
             own = means[label] - np.delete(means, label, axis=0).mean(axis=0)
             np.testing.assert_allclose(found.scores[label], own, rtol=1e-4, atol=1e-5)
+
+    def test_causal_ranks_the_base_by_what_a_change_gives(self, base_session: Session) -> None:
+        found, study = self.select(base_session, "module_causal"), self.study(base_session)
+        shape, gold = study.shape, study.items.gold
+        gains = [add(MODULE, shape, np.array([unit]), np.ones(1)) for unit in range(shape.units)]
+        scores = study.predict([UNTOUCHED, *gains]).scores.astype(np.float64)
+        gained = scores[1:] - scores[0]
+        own = np.stack([gained[:, item, label] for item, label in enumerate(gold)])
+        effects = own - (gained.sum(axis=2).T - own) / 6
+        means = np.stack([effects[gold == label].mean(axis=0) for label in range(7)])
+        expected = means - (means.sum(axis=0) - means) / 6
+        np.testing.assert_allclose(found.scores, expected, rtol=1e-4, atol=1e-5)
+
+    def test_all_modules_recover_everything_and_none_nothing(self, base_session: Session) -> None:
+        protocol = Registry(installed=False).intervention("module-transfer")
+        shape, labels = base_session.model.site_shape(MODULE), base_session.benchmark.labels
+        asking, items = Answering(base_session, Dosing(protocol, {})), base_session.items("test")
+        whole = asking.adapted(items, labels)
+        assert (whole.base == items.gold).mean() > 0.5
+        for units, recovered in ((np.arange(shape.units), 1.0), (np.arange(0), 0.0)):
+            chosen = Selection(MODULE, shape, labels, (units,) * 7)
+            draws = [target_of(MODULE, shape, np.arange(0), None)]
+            found = asking.outcomes(items, chosen, draws, [("amplify", 1.0)])
+            answers = {"test": found, ADAPTED: whole}
+            (share,) = module_findings(sizes_of(chosen, None), answers, [], seed=0).recovery
+            assert share.share is not None
+            assert share.share.value == recovered
+            assert share.random is not None
+            assert share.random.value == 0
 
     def test_the_control_groups_the_same_effects_by_other_items_labels(self, session: Session) -> None:
         study, found = self.study(session), self.select(session, "module_shuffled")

@@ -131,12 +131,8 @@ class TestStudy:
         heard, other = spoken(story), spoken(story, seed=9)
         ground = SimulatedGround(story, heard, Plant(1, 0.3, 8.0), head_model(), 3, 100.0, 0)
         workshop = Workshop(tmp_path_factory.mktemp("w"), "models", "one", lambda *_: None, lambda _: None)
-        found = {
-            name: study_alignment.found(
-                workshop, name, compared(ground, task, tuple(range(14)), Reduced.of(each, 20)), each[0].points
-            )
-            for name, each in (("heard", heard), ("other", other))
-        }
+        models = {"heard": Reduced.of(heard, 20), "other": Reduced.of(other, 20)}
+        found = study_alignment.found(workshop, compared(ground, task, tuple(range(14)), models))
         return study_alignment.study(found, 0)
 
     def matrix(self, parts: dict[str, Any], name: str) -> Matrix:

@@ -202,19 +202,25 @@ class Aligning:
 
     def _alignment(self, workshop: Workshop) -> dict[str, Any]:
         from affectbench.alignment import study_alignment
-        from affectbench.alignment.comparison import compared, kept_pieces
+        from affectbench.alignment.comparison import (
+            compared,
+            kept_pieces,
+            quarter_of_memory,
+            side_by_side,
+        )
 
         ground = self.ground
         kept = kept_pieces(ground, self.task)
         pieces = [ground.pieces[place] for place in kept]
         if self.task.mode == "paper":
             return self._as_released(workshop, kept, pieces)
-        found = {}
+        models = {}
         for model in self.models:
-            states = self.reduced(model, pieces, self.task.site)
-            comparison = compared(ground, self.task, kept, states)
             name = f"{model} (control)" if self.is_control(model) else model
-            found[name] = study_alignment.found(workshop, model, comparison, states.points)
+            models[name] = self.reduced(model, pieces, self.task.site)
+        found: dict[str, study_alignment.Found] = {}
+        for group in side_by_side(models, self.task, pieces, quarter_of_memory()):
+            found |= study_alignment.found(workshop, compared(ground, self.task, kept, group))
         return study_alignment.study(found, self.task.seed)
 
     def _as_released(self, workshop: Workshop, kept: tuple[int, ...], pieces: list[Piece]) -> dict[str, Any]:

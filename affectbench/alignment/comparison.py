@@ -1,7 +1,10 @@
-"""One subject against all layers of one model: the work that is done once a subject, here or on a cluster."""
+"""One subject against all layers of models side by side: the work that is done once a subject, here or on a
+cluster."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,24 +15,30 @@ from affectbench.alignment.grid import COMPONENTS, epochs, lag_grid
 from affectbench.alignment.ground import Ground, word_means
 from affectbench.alignment.metrics import MEASURES, measure
 from affectbench.alignment.rdm import Distance, FloatArray
-from affectbench.alignment.scoring import Reference, reference, scores
+from affectbench.alignment.scoring import MOST_PAIRS, Reference, reference, scores
 from affectbench.alignment.series import Timing, cleaned, cut, gridded
 from affectbench.alignment.speech import Piece
 from affectbench.alignment.work import Arrays
 from affectbench.alignment_task import AlignmentTask
 from affectbench.errors import AffectbenchError
 
+BYTES = 8
+"""Of a number."""
+BY_POINT = ("scores", "topography", "windows")
+"""What is kept of a subject for each point, in the last axis."""
+
 
 @dataclass(frozen=True)
 class Comparison:
     """What all subjects share: the ground, how time is cut, each measure's states, the states of words
     (points, words, components), the sides of these (points, pairs of words) for partial RSA, and the
-    acoustics of each piece (m,)."""
+    acoustics of each piece (m,). Points are those of one model after the other, as `models` names them."""
 
     ground: Ground
     task: AlignmentTask
     timing: Timing
     kept: tuple[int, ...]
+    models: Mapping[str, tuple[str, ...]]
     references: tuple[Reference, ...]
     words: FloatArray
     word_sides: FloatArray
@@ -57,11 +66,53 @@ def kept_pieces(ground: Ground, task: AlignmentTask) -> tuple[int, ...]:
     return found
 
 
-def compared(ground: Ground, task: AlignmentTask, kept: tuple[int, ...], states: Reduced) -> Comparison:
-    """Prepare the `states` of the kept pieces for all subjects."""
+def side_by_side(
+    models: Mapping[str, Reduced], task: AlignmentTask, pieces: Sequence[Piece], memory: float
+) -> list[dict[str, Reduced]]:
+    """Models in the groups in which they are compared: what does not depend on the model is done once a
+    group. A group's sides fit into so many bytes, if there is more than one model in it."""
+    lengths = _timing(task, pieces).lengths
+    each = side_bytes(task, lengths, sum(len(piece.words) for piece in pieces))
+    groups: list[dict[str, Reduced]] = []
+    for name, model in models.items():
+        components = model.reduction.axes.shape[2]
+        if groups:
+            last = list(groups[-1].values())
+            points = len(model.points) + sum(len(other.points) for other in last)
+            if points * each <= memory and last[0].reduction.axes.shape[2] == components:
+                groups[-1][name] = model
+                continue
+        groups.append({name: model})
+    return groups
+
+
+def side_bytes(task: AlignmentTask, lengths: Sequence[int], words: int) -> float:
+    """Bytes of the sides of one point that all subjects share, for pieces of so many cells."""
+    measures = [measure(name, "debiased") for name in task.metrics]
+    copies = sum(2 if one.side else 1 + MOST_PAIRS for one in measures if one.side or one.name == "tau_b")
+    pairs = copies * sum(n * (n - 1) // 2 for n in lengths) + words * (words - 1) / 2
+    return float(pairs * BYTES)
+
+
+def quarter_of_memory() -> float:
+    """Bytes for the sides of models: workers of a cluster read them from a store that is no larger than a
+    third of the memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 4
+
+
+def _timing(task: AlignmentTask, pieces: Sequence[Piece]) -> Timing:
+    return Timing.of(pieces, task.grid, lag_grid(task.lags.until, task.lags.step))
+
+
+def compared(
+    ground: Ground, task: AlignmentTask, kept: tuple[int, ...], models: Mapping[str, Reduced]
+) -> Comparison:
+    """Prepare the states of the kept pieces for all subjects: those of one model, or of several that have as
+    many components."""
     pieces = [ground.pieces[place] for place in kept]
-    timing = Timing.of(pieces, task.grid, lag_grid(task.lags.until, task.lags.step))
-    reduced = gridded(states.states, timing)
+    timing = _timing(task, pieces)
+    heard = [gridded(each.states, timing) for each in models.values()]
+    reduced = [np.concatenate(piece) for piece in zip(*heard, strict=True)]
     references = tuple(
         reference(measure(name, "debiased"), reduced, timing, seed=task.seed, distance=task.distance)
         for name in task.metrics
@@ -72,9 +123,10 @@ def compared(ground: Ground, task: AlignmentTask, kept: tuple[int, ...], states:
         side(gridded_acoustics(piece.sound(ground.sounds[piece.segment]), count, task.grid), "euclidean")
         for piece, count in zip(pieces, timing.lengths, strict=True)
     )
-    words = word_means(states.states, pieces)
+    words = np.concatenate([word_means(each.states, pieces) for each in models.values()])
     sides = _word_sides(words, task.distance)
-    return Comparison(ground, task, timing, kept, references, words, sides, acoustics)
+    points = {name: each.points for name, each in models.items()}
+    return Comparison(ground, task, timing, kept, points, references, words, sides, acoustics)
 
 
 def _word_sides(words: FloatArray, distance: Distance) -> FloatArray:

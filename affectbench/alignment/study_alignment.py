@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from affectbench.alignment.comparison import Comparison, model_acoustics, one_subject
+from affectbench.alignment.comparison import BY_POINT, Comparison, model_acoustics, one_subject
 from affectbench.alignment.contrasts import contrasted
 from affectbench.alignment.grid import COMPONENTS
 from affectbench.alignment.group import (
@@ -50,16 +50,23 @@ class Found:
         return np.unravel_index(places, effects.shape[1:]), heights
 
 
-def found(workshop: Workshop, model: str, comparison: Comparison, points: tuple[str, ...]) -> Found:
-    """Compare all subjects with one model."""
+def found(workshop: Workshop, comparison: Comparison) -> dict[str, Found]:
+    """Compare all subjects with the models of a comparison."""
     acoustics = model_acoustics(comparison)
     subjects = range(len(comparison.ground.subjects))
-    tasks = [Task(f"alignment {model} {subject}", (subject,)) for subject in subjects]
-    done = workshop.each(f"subjects with {model}", one_subject, comparison, tasks)
+    models = ", ".join(comparison.models)
+    tasks = [Task(f"alignment {models} {subject}", (subject,)) for subject in subjects]
+    done = workshop.each(f"subjects with {models}", one_subject, comparison, tasks)
     stacked = {key: np.stack([each[key] for each in done]) for key in done[0]}
     scores = stacked.pop("scores")
     effects = scores[:, :, 0] - scores[:, :, 1]
-    return Found(comparison.without_states(), points, effects, acoustics, stacked)
+    comparison, results, first = comparison.without_states(), {}, 0
+    for model, points in comparison.models.items():
+        own = slice(first, first + len(points))
+        kept = {key: each[..., own] if key in BY_POINT else each for key, each in stacked.items()}
+        results[model] = Found(comparison, points, effects[..., own], acoustics[..., own], kept)
+        first += len(points)
+    return results
 
 
 def study(results: Mapping[str, Found], seed: int) -> dict[str, Any]:

@@ -28,15 +28,16 @@ CURVES = ("depth-geometric", "depth-covariance")
 LEVEL = 0.05
 COLUMNS = (
     *("own, affective", "own, neutral", "random, affective", "random, neutral"),
-    *("as loud, affective", "as loud, neutral", "beyond other emotions"),
+    *("as loud, affective", "as loud, neutral"),
 )
 """Columns of the board that are shown as they are in the summary, in percent."""
 CONTROLS = {"selector": "control: selector", "model": "control: weights"}
 RULE = (
     "Ranked by how much more of its alignment a model loses in affective than in neutral pieces, beyond "
     "random units of the same layers. A row is ranked where that is above 0 over subjects (sign flips, "
-    "corrected by Benjamini and Hochberg for all rows that are no controls) and where at most 5 % of the "
-    "draws of either kind reach it. Going down, a new rank starts at the first row whose interval lies "
+    "corrected by Benjamini and Hochberg for all rows that are no controls), where at most 5 % of the "
+    "draws of either kind reach it, and where its own emotion's units take more than those of other "
+    "emotions (95 % interval above 0). Going down, a new rank starts at the first row whose interval lies "
     "wholly below that of the first row of the current rank; rows of one rank are tied (=)."
 )
 
@@ -223,7 +224,10 @@ def _reason(row: Row) -> str:
     if row.corrected > LEVEL:
         return "not told from 0"
     drawn = [p for name in ("p, draws", "p, as loud") if (p := row.p(name)) is not None]
-    return "" if drawn and max(drawn) <= LEVEL else "as random units"
+    if not drawn or max(drawn) > LEVEL:
+        return "as random units"
+    others = row.lost("beyond other emotions")
+    return "as other emotions" if others is not None and (others.low or 0) <= 0 else ""
 
 
 def _percent(value: Value, whole: Value) -> Estimate | None:

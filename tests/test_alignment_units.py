@@ -143,6 +143,8 @@ def row(selector: str, beyond: Sequence[float], p: Sequence[float], **settings: 
     """An analysis of units that were switched off, as the study stores it."""
     value = Estimate(value=beyond[0], low=beyond[1], high=beyond[2])
     untouched = Estimate(value=0.5, low=settings.pop("aligned", 0.4), high=0.6)
+    others = settings.pop("others", 0.1)
+    specific = None if others is None else Estimate(value=0.2, low=others, high=0.3)
     columns = [
         "measure",
         "untouched",
@@ -151,10 +153,11 @@ def row(selector: str, beyond: Sequence[float], p: Sequence[float], **settings: 
         "p, subjects",
         "p, draws",
         "p, as loud",
+        "beyond other emotions",
     ]
     rows: list[list[Any]] = [
-        ["CKA, linear", untouched, value, value, *p],
-        ["RSA, Spearman", untouched, value, value, 1.0, 1.0, 1.0],
+        ["CKA, linear", untouched, value, value, *p, specific],
+        ["RSA, Spearman", untouched, value, value, 1.0, 1.0, 1.0, None],
     ]
     name = analysis_name("eeg-intervention", selector, seed=0)
     return example_analysis(
@@ -202,6 +205,14 @@ class TestBoard:
         (board,) = intervention_boards([*self.rows(), none])
         found = next(each for each in board.rows if each.selector == "nothing")
         assert (found.rank, found.unranked, found.beyond) == (None, "not aligned", None)
+
+    def test_units_of_any_emotion_are_not_those_of_one(self) -> None:
+        low = (0.01, 0.01, 0.01)
+        any_emotion = row("any", (0.3, 0.25, 0.35), low, others=-0.01)
+        weak = row("weak", (0.3, 0.25, 0.35), low, others=None)  # One set for all emotions: nothing to tell.
+        (board,) = intervention_boards([any_emotion, weak])
+        found = {each.selector: each.unranked for each in board.rows}
+        assert found == {"any": "as other emotions", "weak": ""}
 
     def test_a_known_answer_is_announced(self, tmp_path: Path) -> None:
         known = row("best", (0.3, 0.25, 0.35), (0.01, 0.01, 0.01), answer_known=True)

@@ -176,7 +176,7 @@ class Aligning:
         workshop.forget()
         self._say(f"{made.name}: {made.title}")
         for finding in analysis.findings:
-            value = "" if finding.value is None else f" {finding.value.value:.3f}"
+            value = "" if finding.value is None else f" {finding.value.value:.3g}"
             self._say(f"  {finding.text}{value}" + ("" if finding.p is None else f" (p {finding.p:.4f})"))
         return analysis
 

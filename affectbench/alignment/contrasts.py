@@ -82,7 +82,7 @@ def _by_family(sizes: Mapping[str, Sizes], name: str, title: str, note: str, see
     return Matrix(
         name=name, title=f"Affect by family of measures: {title}", rows=list(sizes), columns=families,
         values=grid(table[..., 0]), low=grid(table[..., 1]), high=grid(table[..., 2]), scale="diverging",
-        note=note,
+        row_label="model", column_label="family of measures", note=note,
     )  # fmt: skip
 
 

@@ -64,7 +64,7 @@ class Across:
                 Matrix(
                     name=name, title=f"Do measures rank {what} alike?", rows=self.titles, columns=self.titles,
                     values=grid(agreement[0]), low=grid(agreement[1]), high=grid(agreement[2]),
-                    scale="diverging",
+                    scale="diverging", row_label="measure", column_label="measure",
                     note=f"Spearman correlation over {what}, 95 % bootstrap over subjects.",
                 )
             )  # fmt: skip
@@ -146,7 +146,7 @@ def _matrix(
 ) -> Matrix:
     return Matrix(
         name=name, title=title, rows=list(rows), columns=list(columns), values=grid(spread[0]),
-        low=grid(spread[1]), high=grid(spread[2]), note=note,
+        low=grid(spread[1]), high=grid(spread[2]), note=note, row_label="model", column_label="measure",
     )  # fmt: skip
 
 

@@ -290,7 +290,7 @@ def _curve(parts: Parted, seed: int, *, contrast: bool = False) -> Curve:
     what = "drop in affective pieces less that in neutral ones" if contrast else "drop in affective pieces"
     return Curve(
         name="contrasts" if contrast else "draws", x_label="random draws, sorted",
-        y_label="match minus mismatch", title=f"Own units beside each random draw: {what}",
+        y_label="alignment lost, match minus mismatch", title=f"Own units beside each random draw: {what}",
         x=[float(place + 1) for place in range(size)],
         series=[
             *(Series(label=kind, values=numbers(each)) for kind, each in drawn.items()),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from affectbench.analysis import (
@@ -125,3 +128,32 @@ def _table() -> Table:
     ]
     columns = [Column(name="emotion"), Column(name="features"), Column(name="effect"), Column(name="Gini")]
     return Table(name="effects", title="Causal features by emotion", columns=columns, rows=rows)
+
+
+def units_off(selector: str, beyond: Sequence[float], p: Sequence[float], **settings: Any) -> Analysis:
+    """An analysis of units that were switched off, as the study stores it."""
+    value = Estimate(value=beyond[0], low=beyond[1], high=beyond[2])
+    untouched = Estimate(value=0.5, low=settings.pop("aligned", 0.4), high=0.6)
+    others = settings.pop("others", 0.1)
+    specific = None if others is None else Estimate(value=0.2, low=others, high=0.3)
+    columns = [
+        "measure",
+        "untouched",
+        "own, affective",
+        "beyond random",
+        "p, subjects",
+        "p, draws",
+        "p, as loud",
+        "beyond other emotions",
+    ]
+    rows: list[list[Any]] = [
+        ["CKA, linear", untouched, value, value, *p, specific],
+        ["RSA, Spearman", untouched, value, value, 1.0, 1.0, 1.0, None],
+    ]
+    name = analysis_name("eeg-intervention", selector, seed=0)
+    return example_analysis(
+        kind="eeg-intervention", name=name, curves=[],
+        matrices=[], maps=[],
+        settings={"selector": selector, "protocol": "zero-gain", "control": ""} | settings,
+        tables=[Table(name="summary", title="t", columns=[Column(name=each) for each in columns], rows=rows)],
+    )  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from example_analyses import units_off
 from example_records import (
     example_record,
     example_store,
@@ -158,6 +159,30 @@ def test_curves_of_items_fit_a_phone_and_axe_finds_no_violation(open_page: Open,
     page = open_page("identification.html", root=tmp_path / "site", width=390)
     assert page.locator("svg.figure").count() == 2
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    clean(page)
+
+
+def test_the_board_of_alignment_fits_a_phone_sorts_and_unfolds(open_page: Open, tmp_path: Path) -> None:
+    low = (0.01, 0.01, 0.01)
+    rows = [units_off("some", (0.05, 0.02, 0.08), low), units_off("more", (0.25, 0.2, 0.3), low)]
+    rows.append(units_off("random", (0.1, -0.1, 0.3), low, control="selector"))
+    build_site([], tmp_path / "site", analyses=rows)
+    page = open_page("alignment.html", root=tmp_path / "site", width=390)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    clean(page)
+    methods = "[...document.querySelectorAll('tbody tr th a')].map((link) => link.textContent)"
+    assert page.evaluate(methods) == ["more", "some", "random"]
+    assert page.locator("tbody tr").first.locator("td.measure").nth(1).inner_text().startswith("50.00 %")
+    page.locator("thead button", has_text="Beyond random").first.click()
+    first = page.evaluate(methods)
+    page.locator("thead button", has_text="Beyond random").first.click()
+    assert [first, page.evaluate(methods)] in (
+        [["some", "random", "more"], ["more", "random", "some"]],
+        [["more", "random", "some"], ["some", "random", "more"]],
+    )
+    assert not page.get_by_text("Benjamini").is_visible()
+    page.locator("summary", has_text="Columns, ranks and controls").click()
+    assert page.get_by_text("Benjamini").is_visible()
     clean(page)
 
 

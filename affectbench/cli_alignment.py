@@ -86,9 +86,13 @@ def align(
     """
     if plan is not None:
         from affectbench.alignment.command import task_of
+        from affectbench.alignment.hearing_cost import hearer
         from affectbench.alignment.planning import print_plan
+        from affectbench.registry import Registry
 
-        print_plan(out, task_of(task, tuple(include or ())), plan, cores)
+        content = Registry(tuple(include or ()))
+        hearers = [hearer(content, name, device) for name in model or ()]
+        print_plan(out, task_of(task, tuple(include or ())), plan, cores, hearers, device)
         return
     from affectbench.alignment.command import Request
     from affectbench.alignment.command import align as run

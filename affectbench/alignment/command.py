@@ -218,6 +218,7 @@ class Aligning:
         for model in self.models:
             name = f"{model} (control)" if self.is_control(model) else model
             models[name] = self.reduced(model, pieces, self.task.site)
+        self._engines.clear()  # Its memory is for the sides.
         found: dict[str, study_alignment.Found] = {}
         for group in side_by_side(models, self.task, pieces, quarter_of_memory()):
             found |= study_alignment.found(workshop, compared(ground, self.task, kept, group))

@@ -24,6 +24,8 @@ from affectbench.errors import AffectbenchError
 
 BYTES = 8
 """Of a number."""
+TOGETHER = 8
+"""Electrodes whose sides over words are held at a time."""
 BY_POINT = ("scores", "topography", "windows")
 """What is kept of a subject for each point, in the last axis."""
 
@@ -173,9 +175,12 @@ def _word_locked(shared: Comparison, data: FloatArray, rate: float) -> tuple[Flo
     for window in COMPONENTS:
         means, kept = epochs(data, rate, onsets, window)
         states = shared.word_sides if kept.all() else _word_sides(shared.words[:, kept], distance)
-        # One electrode at a time: a side of all words is large.
-        electrodes = (_partial(means[:, [place]], "euclidean") for place in range(means.shape[1]))
-        single.append(np.stack([states @ each for each in electrodes]))
+        found = []
+        for first in range(0, means.shape[1], TOGETHER):  # A side of all words is large.
+            places = range(first, min(first + TOGETHER, means.shape[1]))
+            sides = np.stack([_partial(means[:, [place]], "euclidean") for place in places])
+            found.append(sides @ states.T)
+        single.append(np.concatenate(found))
         together.append(states @ _partial(means, distance))
     return np.stack(single), np.stack(together)
 

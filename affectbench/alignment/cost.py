@@ -1,7 +1,6 @@
 """What an alignment takes, on paper: each step timed on this machine at the sizes asked for, and multiplied.
 
-The counts are those of `series`, `scoring` and `comparison`, piece by piece. Forward passes of the models are
-no part of it.
+The counts are those of `components`, `series`, `scoring` and `comparison`, piece by piece.
 """
 
 from __future__ import annotations
@@ -11,12 +10,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from math import ceil
+from typing import Literal
 
 import numpy as np
 
+from affectbench.alignment.comparison import BYTES, TOGETHER, quarter_of_memory, side_bytes
 from affectbench.alignment.components import Reduced
 from affectbench.alignment.features import States
 from affectbench.alignment.grid import COMPONENTS, cells, lag_grid
+from affectbench.alignment.hearing_cost import TOKENS_A_SECOND, WIDTH, Clock, Hearer
 from affectbench.alignment.metrics import Measure, measure
 from affectbench.alignment.rdm import FloatArray
 from affectbench.alignment.recording import Recording
@@ -29,11 +31,12 @@ QUANTILES = ((0.0, 0.5), (0.1, 2.4), (0.5, 6.1), (0.9, 13.6), (1.0, 22.9))
 """Seconds of the sentences of Alice's first chapter, by share of them."""
 WORDS, CHANNELS, RATE, MINUTES = 25, 60, 500.0, 12.4
 """Of the same recordings: words a sentence, electrodes, samples a second, length."""
-WIDTH, TOKENS_A_SECOND = 4096, 25.0
-"""Of the models of the paper, the larger ones."""
+EFFICIENCY = 0.5
+"""Of all cores at a matrix product, over one: assumed, not measured."""
 LENGTHS, SAMPLE_TOKENS, SAMPLE_WIDTH, SAMPLE_WORDS, SAMPLE_SECONDS = 6, 2048, 2048, 400, 60.0
 """At how many lengths of pieces measures are timed, and the smaller sizes at which the rest is."""
-BYTES = 8
+LONG = 2.0
+"""Seconds after which nothing is timed again."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +68,13 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Step:
-    """One kind of work: CPU `seconds` each time, how often, and whether workers share it (else it is done
-    once a model, before them)."""
+    """One kind of work: CPU `seconds` each time, how often, and who does it: `workers` subject by subject, or
+    before them the process that was started, with one thread (``alone``) or with all (``threads``)."""
 
     name: str
     seconds: float
     count: int
-    spread: bool
+    who: Literal["alone", "threads", "workers"]
 
     @property
     def total(self) -> float:
@@ -80,10 +83,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """All steps of an alignment of some size, and what they take on a number of cores."""
+    """All steps of an alignment of some size, and what they take on a number of cores. Models are compared in
+    `groups`, side by side within one. `before_bytes` are needed while a model hears and is reduced, its
+    states being `disk_bytes` meanwhile; `shared_bytes` are a group's."""
 
     sizes: Sizes
+    groups: int
     steps: tuple[Step, ...]
+    before_bytes: float
+    disk_bytes: float
     shared_bytes: float
     worker_bytes: float
 
@@ -91,34 +99,39 @@ class Plan:
     def cpu_s(self) -> float:
         return sum(step.total for step in self.steps)
 
-    @property
-    def before_s(self) -> float:
-        """Seconds of a model before its subjects are spread."""
-        return sum(step.total for step in self.steps if not step.spread) / self.sizes.models
+    def before_s(self, cores: int) -> float:
+        """Seconds for all models before subjects are spread."""
+        threads = max(1.0, EFFICIENCY * cores)
+        return self._of("alone") + self._of("threads") / threads
 
     @property
     def task_s(self) -> float:
-        """Seconds of one subject with one model: what a worker gets at a time."""
-        tasks = self.sizes.models * self.sizes.subjects
-        return sum(step.total for step in self.steps if step.spread) / tasks
+        """Seconds of one subject with the models of a group: what a worker gets at a time."""
+        return self._of("workers") / (self.groups * self.sizes.subjects)
 
     def wall_s(self, cores: int) -> float:
-        """Model by model: what is done before, then its subjects, as many at a time as there are cores."""
+        """What is done before, then group by group its subjects, as many at a time as there are cores."""
         rounds = ceil(self.sizes.subjects / cores)
-        return self.sizes.models * (self.before_s + rounds * self.task_s)
+        return self.before_s(cores) + self.groups * rounds * self.task_s
 
     def memory(self, cores: int) -> float:
-        """Bytes: what workers share, and what each of those at work holds."""
-        return self.shared_bytes + min(cores, self.sizes.subjects) * self.worker_bytes
+        """The most bytes at a time: while a model hears, or what workers share and those at work hold."""
+        spread = self.shared_bytes + min(cores, self.sizes.subjects) * self.worker_bytes
+        return max(self.before_bytes, spread)
+
+    def _of(self, who: str) -> float:
+        return sum(step.total for step in self.steps if step.who == who)
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Times the steps of a task at some size; `clock` gives the CPU seconds of a function."""
+    """Times the steps of a task at some size, with models as `hearers`; `clock` gives the CPU seconds of a
+    function."""
 
     task: AlignmentTask
     sizes: Sizes
-    clock: Callable[[Callable[[], object]], float]
+    clock: Clock
+    hearers: Sequence[Hearer]
 
     @cached_property
     def lengths(self) -> list[int]:
@@ -160,6 +173,21 @@ class Bench:
 
         return self.over_pieces(seconds, times)
 
+    def hearing(self) -> float:
+        """The forward passes of a model, the mean of those that are known."""
+        once = [1.0] * len(self.lengths)
+        grid = self.task.grid
+        each = [
+            self.over_pieces(lambda n, one=one: one.seconds(n / grid, self.clock), once)  # type: ignore[misc]
+            for one in self.hearers
+        ]
+        return sum(each) / len(each)
+
+    @property
+    def tokens(self) -> float:
+        """Of all pieces."""
+        return TOKENS_A_SECOND * sum(self.lengths) / self.task.grid
+
     def states(self) -> float:
         """One model's states for all measures, matches and mismatches."""
         points, total = self.sizes.points, 0.0
@@ -169,13 +197,13 @@ class Bench:
         return total
 
     def components(self) -> float:
-        """The components of one layer, from fewer tokens of a narrower model: the Gram matrix grows with
-        tokens and the square of the width, its decomposition with the cube of the width, which is less."""
+        """The components of one layer, written and read again, from fewer tokens of a narrower model: the
+        Gram matrix grows with tokens and the square of the width, its decomposition with the cube of the
+        width, which is less."""
         layer = _noise(SAMPLE_TOKENS, SAMPLE_WIDTH)[None].astype(np.float32)
         states = [States(("layer",), layer, np.zeros((SAMPLE_TOKENS, 2)))]
         taken = self.clock(lambda: Reduced.of(states, self.task.components))
-        tokens = TOKENS_A_SECOND * sum(self.lengths) / self.task.grid
-        return float(taken * max(tokens, WIDTH) / SAMPLE_TOKENS * (WIDTH / SAMPLE_WIDTH) ** 2)
+        return float(taken * max(self.tokens, WIDTH) / SAMPLE_TOKENS * (WIDTH / SAMPLE_WIDTH) ** 2)
 
     def recording(self) -> float:
         """Cleaning one recording."""
@@ -226,47 +254,76 @@ class Bench:
         pairs, sample = self.word_pairs, SAMPLE_WORDS * (SAMPLE_WORDS - 1) / 2
         return float(taken * pairs * np.log(pairs) / (sample * np.log(sample)))
 
+    def word_products(self) -> float:
+        """One side over words with those of one model's points."""
+        pairs = SAMPLE_WORDS * (SAMPLE_WORDS - 1) // 2
+        states, side = _noise(self.sizes.points, pairs), _noise(pairs, TOGETHER)
+        return self.clock(lambda: states @ side) / TOGETHER * self.word_pairs / pairs
+
+    @property
+    def words_told(self) -> int:
+        return WORDS * self.sizes.sentences
+
     @property
     def word_pairs(self) -> float:
-        words = WORDS * self.sizes.sentences
-        return words * (words - 1) / 2
+        return self.words_told * (self.words_told - 1) / 2
+
+    @property
+    def model_bytes(self) -> float:
+        """The sides of one model, which all workers read."""
+        return self.sizes.points * side_bytes(self.task, self.lengths, self.words_told)
+
+    @property
+    def together(self) -> int:
+        """How many models are compared side by side, in the memory of this machine."""
+        return min(self.sizes.models, max(1, int(quarter_of_memory() / self.model_bytes)))
 
     def plan(self) -> Plan:
         """All steps, timed now."""
         models, points = self.sizes.models, self.sizes.points
-        pairs, word = models * self.sizes.subjects, self.words()
+        groups = ceil(models / self.together)
+        subjects, pairs, word = groups * self.sizes.subjects, models * self.sizes.subjects, self.words()
         windows = len(COMPONENTS) * (CHANNELS + 1)
         steps = (
-            Step("components of a layer's states", self.components(), models * points, False),
-            Step("states of a model, all measures", self.states(), models, False),
-            Step("words of a layer", word, models * points, False),
-            Step("a recording, cleaned", self.recording(), pairs, True),
-            Step("EEG of a subject, all measures and lags", self.eeg(), pairs, True),
-            Step("inner products of EEG and states", self.products(), pairs, True),
-            Step("pairs of EEG and states (tau-b, information)", self.joined(), pairs, True),
-            Step("words, windows and electrodes", word * windows, pairs, True),
+            Step("a model hears all pieces", self.hearing(), models, "threads"),
+            Step("components of a layer's states", self.components(), models * points, "threads"),
+            Step("states of a model, all measures", self.states(), models, "alone"),
+            Step("words of a layer", word, models * points, "alone"),
+            Step("a recording, cleaned", self.recording(), subjects, "workers"),
+            Step("EEG of a subject, all measures and lags", self.eeg(), subjects, "workers"),
+            Step("words, windows and electrodes of EEG", word * windows, subjects, "workers"),
+            Step("inner products of EEG and states", self.products(), pairs, "workers"),
+            Step("pairs of EEG and states (tau-b, information)", self.joined(), pairs, "workers"),
+            Step("words of EEG and states", self.word_products() * windows, pairs, "workers"),
         )
-        return Plan(self.sizes, steps, self._shared_bytes(), self._worker_bytes())
+        shared = self.together * self.model_bytes
+        return Plan(
+            self.sizes, groups, steps, self._before_bytes(), self._disk_bytes(), shared, self._worker_bytes()
+        )
 
-    def _shared_bytes(self) -> float:
-        """The references of one model and its words, which all of its workers read."""
-        sides = sum(one.side is not None for one in self.measures)
-        ranked = any(one.name == "tau_b" for one in self.measures)
-        copies = 2 * sides + (1 + MOST_PAIRS) * ranked
-        pairs = copies * sum(n * (n - 1) // 2 for n in self.lengths) + self.word_pairs
-        return float(self.sizes.points * pairs * BYTES)
+    def _before_bytes(self) -> float:
+        """A model, its states of the longest piece, and the Gram matrix of a layer, twice while it is
+        decomposed; and the components of all pieces of all models."""
+        longest = max(self.lengths) / self.task.grid * TOKENS_A_SECOND
+        held = 2 * longest * self.sizes.points * WIDTH + 2 * WIDTH**2
+        kept = self.sizes.models * self.sizes.points * self.task.components * (self.tokens + WIDTH)
+        return max(one.weights for one in self.hearers) + (held + kept) * BYTES
+
+    def _disk_bytes(self) -> float:
+        return self.tokens * self.sizes.points * WIDTH * BYTES / 2
 
     def _worker_bytes(self) -> float:
-        """A recording, twice while it is filtered, and what one side over words takes while it is made:
-        distances, ranks, their order, the lag."""
-        return float((2 * CHANNELS * RATE * 60 * MINUTES + 4 * self.word_pairs) * BYTES)
+        """A recording, twice while it is filtered, and what sides over words take while they are made: some
+        of them, distances, ranks, their order, the lag."""
+        return float((2 * CHANNELS * RATE * 60 * MINUTES + (TOGETHER + 4) * self.word_pairs) * BYTES)
 
 
 def cpu_time(function: Callable[[], object]) -> float:
-    """CPU seconds of a function: the least of a few runs, for at least a tenth of a second."""
+    """CPU seconds of a function: the least of a few runs, for at least a tenth of a second; what takes long
+    is timed once, after a first run."""
     function()
     taken: list[float] = []
-    while len(taken) < 3 or (sum(taken) < 0.1 and len(taken) < 50):
+    while sum(taken) < LONG and (len(taken) < 3 or (sum(taken) < 0.1 and len(taken) < 50)):
         started = time.process_time()
         function()
         taken.append(time.process_time() - started)

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import ceil
+
 from rich.console import Console
 from rich.table import Table
 
-from affectbench.alignment.cost import Bench, Plan, Sizes, cpu_time
+from affectbench.alignment.cost import EFFICIENCY, Bench, Plan, Sizes, cpu_time
+from affectbench.alignment.hearing_cost import Hearer, of_the_paper
 from affectbench.alignment_task import AlignmentTask
 from affectbench.plan_command import duration
 
 
-def print_plan(console: Console, task: AlignmentTask, size: str, cores: int) -> Plan:
-    """Time each step of a task at that size, and print what all of it takes. Raises `AffectbenchError` for a
-    size that is none."""
-    plan = Bench(task, Sizes.read(size), cpu_time).plan()
-    sizes = plan.sizes
+def print_plan(
+    console: Console, task: AlignmentTask, size: str, cores: int, hearers: Sequence[Hearer] = (),
+    device: str = "cpu",
+) -> Plan:  # fmt: skip
+    """Time each step of a task at that size, and print what all of it takes; `hearers` are the models, else
+    those of the paper. Raises `AffectbenchError` for a size that is none."""
+    sizes = Sizes.read(size)
+    hearers = hearers or [of_the_paper(max(1, sizes.points - 1), device)]
+    plan = Bench(task, sizes, cpu_time, hearers).plan()
     console.print(
         f"{task.name}, study alignment: {sizes.models} models x {sizes.subjects} subjects x "
         f"{sizes.sentences} sentences x {sizes.points} layers, {len(task.metrics)} measures, "
@@ -22,7 +30,7 @@ def print_plan(console: Console, task: AlignmentTask, size: str, cores: int) -> 
         highlight=False, soft_wrap=True,
     )  # fmt: skip
     console.print(_table(plan))
-    for line in packed(plan, cores):
+    for line in (*packed(plan, cores), *(f"Hearing: {each.basis}." for each in hearers)):
         console.print(line, highlight=False, soft_wrap=True)
     return plan
 
@@ -42,11 +50,17 @@ def packed(plan: Plan, cores: int) -> list[str]:
     wall, gib = plan.wall_s(cores), 2**30
     fits = "fits" if wall <= 24 * 3600 else "does not fit"
     busy = plan.cpu_s / (cores * wall)
+    side_by_side = ceil(plan.sizes.models / plan.groups)
     return [
-        f"Packed model by model: {duration(plan.before_s)} before its subjects are spread, then "
-        f"{plan.sizes.subjects} tasks of {duration(plan.task_s)} on {cores} cores (--ray --workers {cores}).",
+        f"Packed: {duration(plan.before_s(cores))} in the first process, its matrix products on all cores at "
+        f"{EFFICIENCY:.0%} of their speed (assumed); then {plan.groups} times {plan.sizes.subjects} tasks of "
+        f"{duration(plan.task_s)}, {side_by_side} models side by side, on {cores} cores (--ray --workers "
+        f"{cores}).",
         f"Wall {duration(wall)}: it {fits} a day; cores are busy {busy:.0%} of it.",
-        f"Memory {plan.memory(cores) / gib:.1f} GiB: {plan.shared_bytes / gib:.1f} GiB that workers share, "
+        f"Memory {plan.memory(cores) / gib:.1f} GiB: {plan.before_bytes / gib:.1f} GiB while a model "
+        f"hears, its states in {plan.disk_bytes / gib:.1f} GiB of files; then "
+        f"{plan.shared_bytes / gib:.1f} GiB that workers share (at most a quarter of this machine's, if "
+        f"for more than one model), "
         f"{plan.worker_bytes / gib:.1f} GiB for each of {min(cores, plan.sizes.subjects)}.",
-        "Not counted: forward passes of the models, and reading files.",
+        "Not counted: reading files.",
     ]

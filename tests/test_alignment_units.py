@@ -175,7 +175,7 @@ class TestStudy:
             ground, asked, tuple(range(len(story.pieces))), Reduced.of(states, asked.components)
         )
         workshop = Workshop(self.folder, "units", "one", lambda *_: None, lambda _: None)
-        places = study.peaks(workshop, found)
+        places = study.peaks(workshop, found, 0)
         labels = found.scene.affect.labels
         emotions = tuple(sorted(set(labels) - {BETWEEN, CALM}))
         noise = spoken(story, seed=9)
@@ -202,6 +202,14 @@ class TestStudy:
         # Neutral pieces lose nothing themselves; destroyed ones are among their mismatches.
         assert abs(findings["neutral"].value.value) < 0.05 * findings["more-than-random"].value.value
         assert findings["contrast-among-draws"].p == pytest.approx(1 / 5)
+
+    def test_layers_below_the_units_are_not_looked_at(self, story: Story) -> None:
+        _, (study, _, places, found) = self.made(story, lambda *_: False)
+        from affectbench.alignment.work import Workshop
+
+        workshop = Workshop(self.folder, "above", "two", lambda *_: None, lambda _: None)
+        assert {point for _, point in places} == {1}  # Where it was planted, layer 0 writes.
+        assert {point for _, point in study.peaks(workshop, found, 1)} == {2}
 
     def test_it_is_so_by_weak_labels_too(self, story: Story) -> None:
         parts, _ = self.made(story, lambda emotion, label: emotion == label, affect="weak")

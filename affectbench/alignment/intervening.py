@@ -104,7 +104,8 @@ class Intervening:
             return {"n": {}, "findings": [Finding(name=ERROR, text=f"No units of {selector}: {error}")]}
         if self.stage.task.affect == "weak":
             selection = all_emotions(selection)
-        places = study.peaks(workshop, shared.untouched)
+        lowest = min(int(unit) for units in selection.units for unit in units) // selection.shape.width
+        places = study.peaks(workshop, shared.untouched, lowest)
         draws, edits = self._edits(shared, selection)
         states = self._heard(shared, edits, places)
         edited = study.edited(shared.untouched, places, selection.labels, draws, states)

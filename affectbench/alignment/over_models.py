@@ -87,7 +87,7 @@ class Across:
                 )
             )  # fmt: skip
             if np.isfinite(split).all():
-                value, low, high = map(float, split)
+                value, low, high = (float(each) + 0.0 for each in np.round(split, 12))
                 found.append(
                     Finding(
                         name=f"rank-split{tag}",

@@ -3,8 +3,8 @@ affective?
 
 The units of an emotion are switched off while the model hears the story; its states are compared with the
 same EEG as before. The drop is that of the untouched model less what is left, at the lag and layer where the
-untouched model's mean effect is highest; what enters the decoder is left out, for no edit of its layers
-reaches that. It is compared with random units of the same layers, with random units that are as loud, and
+untouched model's mean effect is highest; layers below all of the units are left out, for nothing changes
+there. It is compared with random units of the same layers, with random units that are as loud, and
 between pieces of that emotion and neutral ones.
 """
 
@@ -91,15 +91,15 @@ def untouched(ground: Ground, task: AlignmentTask, kept: tuple[int, ...], states
     return Untouched(Scene(ground, task, kept, timing, references, affect), states.reduction)
 
 
-def peaks(workshop: Workshop, found: Untouched) -> list[tuple[int, int]]:
-    """For each measure the places of the (lag, point) where the mean effect over subjects is highest, what
-    enters the decoder left out: no edit of its layers reaches that."""
+def peaks(workshop: Workshop, found: Untouched, lowest: int) -> list[tuple[int, int]]:
+    """For each measure the places of the (lag, point) where the mean effect over subjects is highest, among
+    points that an edit of layer `lowest` and those above it reaches."""
     tasks = [Task(f"untouched {s}", (s,)) for s in range(len(found.scene.ground.subjects))]
     done = workshop.each("subjects, model untouched", subject_untouched, found.scene, tasks)
     means = np.mean([each["effects"] for each in done], axis=0)
-    reached = means[:, :, 1:]
+    reached = means[:, :, lowest + 1 :]
     places = [np.unravel_index(int(mean.argmax()), mean.shape) for mean in reached]
-    return [(int(lag), int(point) + 1) for lag, point in places]
+    return [(int(lag), int(point) + lowest + 1) for lag, point in places]
 
 
 def at_points(found: Untouched, places: Sequence[tuple[int, int]], states: States) -> States:
@@ -199,7 +199,7 @@ def study(workshop: Workshop, shared: Edited, selector: str, seed: int) -> dict[
             *([WEAK] if scene.task.affect == "weak" else []),
             "The drop of a piece is its effect (match minus mismatch) in the untouched model less that with "
             "the units switched off, at the lag and layer where the untouched model's mean effect is "
-            "highest, what enters the decoder left out. The EEG is the same, so its noise is in both.",
+            "highest, layers below all units left out. The EEG is the same, so its noise is in both.",
             "Each draw of random units serves all emotions. Those as loud have the root mean square, while "
             "this speech is heard, of the units that they stand in for.",
             "Signs of subjects tell whether other listeners would show it; draws, whether other units would.",

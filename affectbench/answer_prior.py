@@ -17,13 +17,12 @@ import numpy.typing as npt
 
 from affectbench.analyses import Asked, Content
 from affectbench.analysis import Column, Finding, Table, Value
-from affectbench.engine import Predictions
 from affectbench.errors import AffectbenchError
 from affectbench.examples import Example
 from affectbench.intervention import UNTOUCHED
 from affectbench.label_free import macro_f1_of
 from affectbench.prior import clustered_mean, corrected, label_prior
-from affectbench.readout import Items
+from affectbench.readout import Items, Predictions
 from affectbench.score_models import Estimate
 
 MASK = "..."

@@ -30,7 +30,17 @@ from affectbench.memory import keep_freed, ran_out
 from affectbench.model import Model
 from affectbench.passes import answer_column, only_at_answer, watching
 from affectbench.pieces import ITEMS_A_BATCH, Cost, PieceWork, Progress
-from affectbench.readout import FAILED, Codes, Items, Readout, Scores, codes_of, parsed, to_labels
+from affectbench.readout import (
+    FAILED,
+    Codes,
+    Items,
+    Predictions,
+    Readout,
+    Scores,
+    codes_of,
+    parsed,
+    to_labels,
+)
 from affectbench.views import PlainView
 from affectbench.weight_edit import folded
 
@@ -42,8 +52,7 @@ CPU_TOKENS, GPU_TOKENS = 4096, 65536
 CPU_GROWTH = 4
 """A step of generation sees one column of each row, so on a CPU it takes more rows to be worth its call."""
 STEP_TOKENS = 64
-"""A step of generation costs as much as so many tokens of a prompt, however few its rows: its calls, and
-reading all weights."""
+"""A step of generation costs as much as so many tokens of a prompt: its calls, and reading all weights."""
 
 
 class Start(NamedTuple):
@@ -56,14 +65,6 @@ class Start(NamedTuple):
     def entry(self) -> int:
         """The first layer that still has to run."""
         return self.layer + self.folded
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """`codes` (K, N) prediction codes; `scores` (K, N, E) label log-likelihoods, NaN for generation."""
-
-    codes: Codes
-    scores: Scores
 
 
 @dataclass
@@ -99,11 +100,7 @@ class Engine(PieceWork):
         return foldable_sites(self.model)
 
     def predict(
-        self,
-        items: Items,
-        readout: Readout,
-        interventions: Sequence[Intervention],
-        progress: Progress | None = None,
+        self, items: Items, readout: Readout, interventions: Several, progress: Progress | None = None
     ) -> Predictions:
         """Answers of every item under every intervention, in the order given.
 
@@ -123,7 +120,7 @@ class Engine(PieceWork):
         self,
         items: Items,
         readout: Readout,
-        interventions: Sequence[Sequence[Intervention]],
+        interventions: Sequence[Several],
         progress: Progress | None = None,
     ) -> Codes:
         """Codes (K, N): item n under each of its own K interventions, packed item by item."""
@@ -145,15 +142,19 @@ class Engine(PieceWork):
         shape = (len(interventions), len(items))
         codes = np.full(shape, FAILED, dtype=np.int8)
         scores = np.full((*shape, len(readout.labels)), np.nan, dtype=np.float32)
-        under = digest_of(intervention.digest for intervention in interventions)
-        about = "answers", items.digest, repr((readout.candidates, readout.max_new_tokens)), under
-        times = len(interventions)
-        most = ITEMS_A_BATCH if times > 1 else len(items)
-        for places in self.batches(items.items, readout.further, times=times, most=most):
-            work = partial(self._batch, items, places, readout, interventions)
-            found = self.piece(about, places, work, progress, answers=times * len(places))
-            if found is not None:
-                codes[:, places], scores[:, places] = found["codes"], found["scores"]
+
+        def answer(chosen: list[int], edits: list[Intervention]) -> None:
+            under = digest_of(intervention.digest for intervention in edits)
+            about = "answers", items.digest, repr((readout.candidates, readout.max_new_tokens)), under
+            times, rows = len(edits), np.array(chosen)[:, None]
+            most = ITEMS_A_BATCH if times > 1 else len(items)
+            for places in self.batches(items.items, readout.further, times=times, most=most):
+                work = partial(self._batch, items, places, readout, edits)
+                found = self.piece(about, places, work, progress, answers=times * len(places))
+                if found is not None:
+                    codes[rows, places], scores[rows, places] = found["codes"], found["scores"]
+
+        self.by_weights(interventions, answer)
         return codes, scores
 
     def _batch(

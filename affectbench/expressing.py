@@ -17,7 +17,6 @@ import torch
 from affectbench.benchmark import ExpressionBenchmark
 from affectbench.dataset import Dataset
 from affectbench.emotion_words import STEMS, masked, names, says_noun
-from affectbench.engine import Predictions
 from affectbench.examples import Example
 from affectbench.intervention import UNTOUCHED, Intervention
 from affectbench.judges.judgement import Judge, Judgement
@@ -25,7 +24,7 @@ from affectbench.outcomes import ERROR, Array, Condition, Outcomes
 from affectbench.pieces import Progress
 from affectbench.preservation import degenerate
 from affectbench.prompts import plain_prompt
-from affectbench.readout import FAILED, Codes, IntArray, Items, decode_texts
+from affectbench.readout import FAILED, Codes, IntArray, Items, Predictions, decode_texts
 from affectbench.replies import COLUMNS, Replies
 from affectbench.score_models import Arm
 from affectbench.targets import Dosing, Target

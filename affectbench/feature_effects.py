@@ -19,12 +19,11 @@ import numpy as np
 from affectbench.analyses import Asked, Content
 from affectbench.analysis import Column, Finding, Matrix, Table, Value, grid
 from affectbench.causes import Causes, Found, Strength, causal_features, matched_strengths, strengths
-from affectbench.engine import Predictions
 from affectbench.evidence import requests_of
 from affectbench.feature_flow import attached, flow_of_reading, read
 from affectbench.features import NEEDS, candidates
 from affectbench.intervention import Intervention
-from affectbench.readout import Items
+from affectbench.readout import Items, Predictions
 from affectbench.recovery import recovery
 from affectbench.score_models import Estimate
 from affectbench.sites import FEATURE

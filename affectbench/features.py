@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from affectbench.causes import Found, causal_features
-from affectbench.engine import Predictions
 from affectbench.errors import AffectbenchError
 from affectbench.evidence import ATTRIBUTION, MEAN, RATE
 from affectbench.intervention import Intervention
+from affectbench.readout import Predictions
 from affectbench.selector import Selection
 from affectbench.sites import FEATURE, FloatArray, UnitArray
 from affectbench.study import Study

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from affectbench.engine import Predictions
 from affectbench.evidence import MEAN, EvidencePass, Key, merged, requests_of
 from affectbench.intervention import Intervention
+from affectbench.readout import Predictions
 from affectbench.record import Cell, Hashes, Identification
 from affectbench.selector import Selector
 from affectbench.session import Session

@@ -292,8 +292,3 @@ class ChoiceQuestions:
                 answers = [(float(total[place]), bool(greedy[place])) for total, greedy, _ in found]
                 correct[place, row] = int(self._task.process_results(source, answers)["acc"])
         return correct
-
-
-def choice_answers(lm: PackedLM, docs: Sequence[dict[str, Any]]) -> np.ndarray:
-    """Whether each multiple-choice document is answered correctly, shape (K + 1, documents); base first."""
-    return ChoiceQuestions(docs).answers(lm)

@@ -23,7 +23,7 @@ from affectbench.model import Model
 from affectbench.module_pairs import matched
 from affectbench.module_types import OTHER, TYPES, Modules, Piece, modules_of
 from affectbench.sites import Damage
-from affectbench.stored_weights import LoraAdapter, LowRank
+from affectbench.stored_weights import LoraAdapter, LowRank, StoredWeights
 
 Operation = Literal["reset", "zero", "noise", "shuffle"]
 OPERATIONS: tuple[Operation, ...] = ("reset", "zero", "noise", "shuffle")
@@ -93,6 +93,23 @@ class FullWeights:
 
     def read(self, name: str, before: Tensor) -> Tensor:
         return self.tensors[name].to(before)
+
+
+@dataclass(frozen=True)
+class FileWeights:
+    """Whole parameters in the files of a checkpoint, read one by one when they are needed; `tensors`: under
+    which name each is there."""
+
+    stored: StoredWeights
+    tensors: Mapping[str, str]
+    digest: str
+
+    @property
+    def names(self) -> Sequence[str]:
+        return list(self.tensors)
+
+    def read(self, name: str, before: Tensor) -> Tensor:
+        return self.stored.read(self.tensors[name]).to(before)
 
 
 @dataclass(frozen=True)

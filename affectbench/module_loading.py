@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from affectbench.adaptation import Side
 from affectbench.errors import AffectbenchError
 from affectbench.hub import snapshot
@@ -12,13 +14,13 @@ from affectbench.identity import digest_of
 from affectbench.model import Model
 from affectbench.model_card import ModelCard
 from affectbench.model_loading import load_from, weights_digest
-from affectbench.module_edit import Adapted, FullWeights, LoraWeights, Pair
+from affectbench.module_edit import Adapted, FileWeights, FullWeights, LoraWeights, Pair
 from affectbench.module_pairs import Changes, changes_between, changes_of_adapter, check_shapes
 from affectbench.module_site import AdaptedModules
 from affectbench.module_types import modules_of
 from affectbench.plan import checkpoint_of
 from affectbench.registry import Registry
-from affectbench.stored_weights import LoraAdapter
+from affectbench.stored_weights import LoraAdapter, StoredWeights
 
 
 def base_card(registry: Registry, card: ModelCard) -> ModelCard:
@@ -46,7 +48,7 @@ def base_card(registry: Registry, card: ModelCard) -> ModelCard:
 
 
 def load_pair(registry: Registry, card: ModelCard, device: str = "cpu") -> Pair:
-    """The pair of a card, in memory: the base network, and the weights that differ after the adaptation.
+    """The pair of a card: the base network in memory, and the weights that differ after the adaptation.
 
     Raises `AffectbenchError` where one side cannot be loaded or the two do not fit together.
     """
@@ -55,6 +57,9 @@ def load_pair(registry: Registry, card: ModelCard, device: str = "cpu") -> Pair:
     model.card = card
     if card.adapter_folder is not None:
         return Pair(model, LoraWeights.of(LoraAdapter.read(card.adapter_folder), model))
+    stored = _in_files(before, card, model, None)
+    if stored is not None:
+        return Pair(model, stored)
     after = load_from(registry, card, checkpoint_of(card), device)
     old, new = (dict(each.network.named_parameters()) for each in (model, after))
     check_shapes(
@@ -72,21 +77,55 @@ def attach_adaptation(registry: Registry, card: ModelCard, model: Model, device:
     """Make what an adaptation changed the site `module` of the loaded `model`: the adapted model of a pair,
     or the base that `adapted` says it is.
 
-    The other side is loaded beside it, if it is no adapter; of its weights, those that differ stay in memory.
-    Raises `AffectbenchError` for a card that is neither, and where the sides do not fit together.
+    The other side's weights are read from its files whenever they are needed. Where files do not hold them as
+    a network does (other names, fused experts, no safetensors), the other side is loaded, and of its weights
+    those that differ stay. Raises `AffectbenchError` for a card that is neither, and where the sides do not
+    fit together.
     """
-    other, ranks = other_side(registry, card), {}
+    other = other_side(registry, card)
     side: Side = "adapted" if card.adapted is None else "base"
     folder = (card if side == "adapted" else other).adapter_folder
-    if folder is not None:
-        lora = LoraWeights.of(LoraAdapter.read(folder), model)
-        ranks = {name: factors.rank for name, factors in lora.factors.items()}
-        if side == "base":
-            known = replace(lora, digest=_side_digest(other))
-            model.adaptation = AdaptedModules(model, modules_of(model), known, side, ranks)
-            return
+    lora = None if folder is None else LoraWeights.of(LoraAdapter.read(folder), model)
+    ranks = {} if lora is None else {name: factors.rank for name, factors in lora.factors.items()}
+    known: Adapted | None
+    if lora is not None and side == "base":
+        known = replace(lora, digest=_side_digest(other))
+    else:
+        known = _in_files(card, other, model, lora)
+    if known is not None:
+        model.adaptation = AdaptedModules(model, modules_of(model), known, side, ranks)
+        return
     there = load_from(registry, other, checkpoint_of(other), device)
     model.adaptation = AdaptedModules.between(there, model, _side_digest(other), side, ranks)
+
+
+def _in_files(card: ModelCard, other: ModelCard, model: Model, lora: LoraWeights | None) -> Adapted | None:
+    """What differs on the other side, in its files; None where these do not hold it as the network would.
+
+    Which tensor is which parameter is not taken from names alone: `model`, loaded from `card`, has to hold
+    what its own files do, with the LoRA merged into it where there is one.
+    """
+    if card.control or other.control:
+        return None
+    try:
+        own, there = StoredWeights(_folder(card)), StoredWeights(_folder(other))
+    except AffectbenchError:
+        return None
+    tensors = {}
+    for name, parameter in model.network.named_parameters():
+        weight, parts = parameter.detach(), name.split(".")
+        ends = (".".join(parts[place:]) for place in range(len(parts)))
+        tensor = next((each for each in ends if own.shapes.get(each) == tuple(weight.shape)), None)
+        if tensor is None or there.shapes.get(tensor) != own.shapes[tensor]:
+            return None
+        held = own.read(tensor).to(weight)
+        if lora is not None and name in lora.factors:
+            held = lora.read(name, held)
+        if not torch.equal(held, weight):
+            return None
+        if not torch.equal(there.read(tensor).to(weight), weight):
+            tensors[name] = tensor
+    return FileWeights(there, tensors, _side_digest(other))
 
 
 def other_side(registry: Registry, card: ModelCard) -> ModelCard:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from affectbench.batch import Prepared
 from affectbench.errors import AffectbenchError
 from affectbench.identity import digest_of
+from affectbench.intervention import Intervention
 from affectbench.journal import Arrays, Journal
 from affectbench.memory import ran_out, release
 from affectbench.model import Model
@@ -88,6 +89,20 @@ class PieceWork:
                 self._halve(size * (len(items[todo[size - 1]]) + further))
             else:
                 del todo[:size]
+
+    def by_weights(
+        self, interventions: Sequence[Intervention], work: Callable[[list[int], list[Intervention]], None]
+    ) -> None:
+        """Have `work` done with the places of all interventions that edit the same weights, and what of each
+        hooks have to carry then. The weights stand for as long as that takes, so that they are written once
+        for all of its batches; afterwards, after an error or an interrupt too, they are as they were."""
+        groups: dict[str, list[int]] = {}
+        for place, each in enumerate(interventions):
+            groups.setdefault(Intervention(each.parts[0]).digest, []).append(place)
+        for places in groups.values():
+            weights = interventions[places[0]].parts[0]
+            with self.model.under(weights) if weights else nullcontext():
+                work(places, [interventions[place].parts[1] for place in places])
 
     @contextmanager
     def taking(self, places: list[int], progress: Progress | None = None) -> Iterator[Progress]:

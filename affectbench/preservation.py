@@ -20,7 +20,7 @@ from affectbench.generation import generate
 from affectbench.identity import digest_of
 from affectbench.intervention import UNTOUCHED, Intervention, PackedEdits
 from affectbench.journal import Arrays
-from affectbench.lm_harness import PackedLM, choice_answers, neutral_text
+from affectbench.lm_harness import ChoiceQuestions, PackedLM, neutral_text
 from affectbench.pieces import Progress
 from affectbench.preservation_score import PreservationOutcomes, score_preservation
 from affectbench.readout import Items, Readout, decode_texts
@@ -65,7 +65,7 @@ class Preserver:
         }
         lm = PackedLM(self.engine, swept)
         neutral = neutral_text(lm, self.neutral)
-        correct = self._capability(lm, swept)
+        correct = self._capability(swept)
         degenerate = self._degenerate(swept)
         drawn = {key: self._drawn(draws) for key, draws in (random or {}).items() if draws}
         measured = []
@@ -90,29 +90,47 @@ class Preserver:
             )
         return score_preservation(measured, seed=seed)
 
-    def _capability(self, lm: PackedLM, swept: Sequence[Intervention]) -> np.ndarray:
+    def _capability(self, swept: Sequence[Intervention]) -> np.ndarray:
         """Correct answers (K + 1, items), 0 or 1; failed items are wrong."""
         if self.capability.items is None or self.capability.readout is None:
-            return choice_answers(lm, self.capability.docs)
+            return self._chosen([UNTOUCHED, *swept])
         found = self.engine.predict(self.capability.items, self.capability.readout, [UNTOUCHED, *swept])
         correct: np.ndarray = found.codes == self.capability.items.gold
         return correct.astype(np.int64)
 
+    def _chosen(self, interventions: Sequence[Intervention]) -> np.ndarray:
+        """Whether each multiple-choice document is answered right, (K, documents)."""
+        questions = ChoiceQuestions(self.capability.docs)
+        found = np.zeros((len(interventions), len(self.capability.docs)), dtype=np.int64)
+
+        def ask(places: list[int], edits: list[Intervention]) -> None:
+            hooked = {each.digest: each for each in edits if each.effective}
+            rows = {digest: row for row, digest in enumerate([UNTOUCHED.digest, *hooked])}
+            answers = questions.answers(PackedLM(self.engine, list(hooked.values())))
+            found[places] = answers[[rows[each.digest] for each in edits]]
+
+        self.engine.by_weights(interventions, ask)
+        return found
+
     def _drawn(self, draws: Sequence[Intervention]) -> np.ndarray:
         """Correct answers (R, items) under draws of random units."""
-        return self._capability(PackedLM(self.engine, draws), draws)[1:]
+        return self._capability(draws)[1:]
 
     def _degenerate(self, swept: Sequence[Intervention]) -> np.ndarray:
         """Whether each open continuation is degenerate, (K + 1, prompts), 0 or 1."""
         interventions = [UNTOUCHED, *swept]
         found = np.zeros((len(interventions), len(self.prompts)), dtype=np.int64)
-        under = digest_of(intervention.digest for intervention in interventions)
-        for places in self.engine.batches(self.prompts, self.max_new_tokens):
-            prompts = [self.prompts[place] for place in places]
-            about = ("generations", under, repr((self.max_new_tokens, [p.ids.tolist() for p in prompts])))
-            judged = self.engine.piece(about, places, partial(self._judged, prompts, interventions))
-            if judged is not None:
-                found[:, places] = judged["degenerate"]
+
+        def judge(chosen: list[int], edits: list[Intervention]) -> None:
+            under = digest_of(intervention.digest for intervention in edits)
+            for places in self.engine.batches(self.prompts, self.max_new_tokens):
+                prompts = [self.prompts[place] for place in places]
+                about = ("generations", under, repr((self.max_new_tokens, [p.ids.tolist() for p in prompts])))
+                judged = self.engine.piece(about, places, partial(self._judged, prompts, edits))
+                if judged is not None:
+                    found[np.array(chosen)[:, None], places] = judged["degenerate"]
+
+        self.engine.by_weights(interventions, judge)
         return found
 
     def _judged(

@@ -28,6 +28,14 @@ Scores = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
+class Predictions:
+    """`codes` (K, N) prediction codes; `scores` (K, N, E) label log-likelihoods, NaN for generation."""
+
+    codes: Codes
+    scores: Scores
+
+
+@dataclass(frozen=True)
 class Readout:
     """What is asked of the model at the answer position.
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from affectbench.engine import Engine, Predictions
+from affectbench.engine import Engine
 from affectbench.errors import AffectbenchError
 from affectbench.evidence import Evidence
 from affectbench.intervention import Intervention
 from affectbench.projection import projections
-from affectbench.readout import Items, Readout
+from affectbench.readout import Items, Predictions, Readout
 from affectbench.sites import FloatArray, SiteShape
 
 if TYPE_CHECKING:

@@ -19,10 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from affectbench.causes import Causes
-from affectbench.engine import Predictions
 from affectbench.errors import AffectbenchError
 from affectbench.intervention import UNTOUCHED, Intervention, scale
-from affectbench.readout import FAILED, Codes, IntArray
+from affectbench.readout import FAILED, Codes, IntArray, Predictions
 from affectbench.sites import FloatArray, SiteShape, UnitArray
 
 POOL, MATCHED = 48, 20

@@ -44,19 +44,18 @@ class Writer:
         return np.stack([self._known[items.digest, each.digest] for each in interventions])
 
     def _run(self, items: Items, interventions: list[Intervention], progress: Progress | None) -> IntArray:
-        times = len(interventions)
-        written = np.full((times, len(items), self.decoding.most), -1, dtype=np.int64)
-        about = (
-            "writings",
-            items.digest,
-            repr(self.decoding),
-            digest_of(each.digest for each in interventions),
-        )
-        for places in self.engine.batches(items.items, self.decoding.most, times=times):
-            work = partial(self._batch, items, places, interventions)
-            found = self.engine.piece(about, places, work, progress, answers=times * len(places))
-            if found is not None:
-                written[:, places] = found["tokens"]
+        written = np.full((len(interventions), len(items), self.decoding.most), -1, dtype=np.int64)
+
+        def write(chosen: list[int], edits: list[Intervention]) -> None:
+            under, times = digest_of(each.digest for each in edits), len(edits)
+            about = "writings", items.digest, repr(self.decoding), under
+            for places in self.engine.batches(items.items, self.decoding.most, times=times):
+                work = partial(self._batch, items, places, edits)
+                found = self.engine.piece(about, places, work, progress, answers=times * len(places))
+                if found is not None:
+                    written[np.array(chosen)[:, None], places] = found["tokens"]
+
+        self.engine.by_weights(interventions, write)
         return written
 
     def _batch(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import cache
@@ -18,7 +19,7 @@ from e2e_content import write_protocol
 from test_module_edit import digest, logits, moved, pair_cards, put  # noqa: F401
 from tiny_models import items, readout, tiny_gpt2, tiny_model, tiny_qwen2
 
-from affectbench import module_ranking
+from affectbench import module_loading, module_ranking
 from affectbench.answering import Answering
 from affectbench.cell import CellRun
 from affectbench.controls import parameter_matched
@@ -30,7 +31,7 @@ from affectbench.intervention import UNTOUCHED, Edit, Intervention, add, scale
 from affectbench.model import Model
 from affectbench.model_loading import load_from
 from affectbench.module_cell import module_findings, sizes_of
-from affectbench.module_edit import FullWeights, Overlay, Pair
+from affectbench.module_edit import FileWeights, FullWeights, Overlay, Pair
 from affectbench.module_loading import attach_adaptation, pair_digest
 from affectbench.module_site import AdaptedModules
 from affectbench.module_types import OTHER, TYPES, members, modules_of
@@ -42,6 +43,7 @@ from affectbench.registry import Registry
 from affectbench.selector import Selection
 from affectbench.session import Session
 from affectbench.sites import MODULE, SiteShape
+from affectbench.stored_weights import StoredWeights
 from affectbench.study import Study
 from affectbench.targets import Dosing, random_targets, target_of, targets_of
 from affectbench.task import InterventionProtocol, TaskFileError, load_as
@@ -282,6 +284,32 @@ class TestEngine:
         assert not np.allclose(found[0], found[1])
         assert not np.allclose(found[2], found[1])
 
+    def test_weights_are_written_once_for_all_batches(
+        self, adapted: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        model, _ = adapted
+        neurons = scale("neuron", model.shape, np.arange(5), 0.0)
+        reset, zero = edit(model, units_of(model, "v"), "scale"), edit(model, units_of(model, "up"), "zero")
+        swept = [UNTOUCHED, reset, zero, neurons, Intervention(reset.edits + neurons.edits)]
+        many, asked = items(model), readout(model)
+        batches, written, under = Counter[int](), [], type(model.adaptation).under
+        whole = Engine(model).predict(many, asked, swept).scores
+
+        def counted(self: AdaptedModules, edits: Sequence[Edit]) -> Any:
+            written.append(Intervention(tuple(edits)).digest)
+            return under(self, edits)
+
+        engine = Engine(model, tokens=max(map(len, many.items)))
+        decode = model.decode
+        monkeypatch.setattr(AdaptedModules, "under", counted)
+        monkeypatch.setattr(
+            model, "decode", lambda *a, **b: (batches.update([len(written)]), decode(*a, **b))[1]
+        )
+        found = engine.predict(many, asked, swept).scores
+        assert written == [reset.digest, zero.digest]
+        assert min(batches.values()) > 5, "each edit of weights had many batches"
+        np.testing.assert_allclose(found, whole, rtol=1e-4, atol=1e-5)
+
     def test_an_error_in_a_pass_leaves_the_weights(
         self, adapted: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -417,6 +445,53 @@ class TestPairs:
             assert torch.equal(logits(model), logits(whole))
         assert torch.equal(logits(model), before)
         assert pair_digest(registry, card) == model.weight_changes.digest
+
+    @pytest.mark.parametrize("name", ["pair-full", "pair-folder", "pair-lora", "recipient"])
+    def test_the_other_side_is_read_from_its_files(
+        self,
+        pair_cards: Path,
+        name: str,
+        monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    ) -> None:
+        registry = recipients(pair_cards, "pair-full")
+        card = registry.model(name)
+        other = registry.model("pair-full" if name == "recipient" else "pair-base")
+        model, there = (load_from(registry, each, str(each.folder), "cpu") for each in (card, other))
+        with monkeypatch.context() as patch:
+            patch.setattr(module_loading, "load_from", None)
+            attach_adaptation(registry, card, model)
+        assert isinstance(model.adaptation.other, FileWeights)
+        state = dict(there.network.named_parameters())
+        with model.weight_changes.crossed():
+            for parameter, value in model.network.named_parameters():
+                assert torch.equal(value, state[parameter])
+        changed = {
+            name for name, value in model.network.named_parameters() if not torch.equal(value, state[name])
+        }
+        assert set(model.adaptation.other.names) == changed
+
+    @pytest.mark.parametrize("side", ["before", "after"])
+    def test_a_side_whose_files_are_laid_out_otherwise_is_loaded(self, pair_cards: Path, side: str) -> None:  # noqa: F811
+        registry = Registry([pair_cards], installed=False)
+        card = registry.model("pair-full")
+        model = load_from(registry, card, str(card.folder), "cpu")
+        expected = load_from(registry, registry.model("pair-base"), str(pair_cards / "models/before"), "cpu")
+        read = StoredWeights.__init__
+
+        def renamed(self: StoredWeights, folder: Path) -> None:
+            read(self, folder)
+            if folder.name == side:
+                name = next(each for each in self.shapes if "up_proj" in each)
+                self.shapes[f"{name}.part"] = self.shapes.pop(name)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(StoredWeights, "__init__", renamed)
+            attach_adaptation(registry, card, model)
+        assert isinstance(model.adaptation.other, FullWeights)
+        state = dict(expected.network.named_parameters())
+        with model.weight_changes.crossed():
+            for parameter, value in model.network.named_parameters():
+                assert torch.equal(value, state[parameter])
 
     def test_a_base_of_another_pair_is_refused(self, pair_cards: Path) -> None:  # noqa: F811
         registry = recipients(pair_cards, "pair-lora", checkpoint="after")

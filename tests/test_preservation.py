@@ -13,8 +13,8 @@ from affectbench.engine import Engine
 from affectbench.intervention import UNTOUCHED, Intervention, scale
 from affectbench.lm_harness import (
     BaseLogs,
+    ChoiceQuestions,
     PackedLM,
-    choice_answers,
     choice_task,
     neutral_text,
     rolling_task,
@@ -60,7 +60,7 @@ def test_bits_per_byte_equals_lm_eval_with_hooks() -> None:
 
 def test_accuracy_equals_lm_eval_with_hooks() -> None:
     swept = interventions()[:2]
-    correct = choice_answers(PackedLM(Engine(tiny_qwen2()), swept), DOCS)
+    correct = ChoiceQuestions(DOCS).answers(PackedLM(Engine(tiny_qwen2()), swept))
     for place, intervention in enumerate([UNTOUCHED, *swept]):
         assert correct[place].mean() == pytest.approx(
             by_lm_eval(choice_task("capability", DOCS), "acc", intervention)

@@ -28,7 +28,8 @@ from affectbench.yaml_loading import suggest
 
 FORMATS = ("text", "json", "csv", "md")
 TEXT = ("model", "task", "identified_on", "selector", "intervention", "arm", "status")
-NUMBERS = ("dose", "self", "cross", "spec", "p", "trs", "strength", "pres", "agg")
+OF_MODULES = ("module_share", "necessity", "recovery")
+NUMBERS = ("dose", "self", "cross", "spec", "p", "trs", "strength", "pres", "agg", *OF_MODULES)
 SHOWN = (*TEXT[:-1], *NUMBERS, "status")
 WIDE = 150
 Row = dict[str, Any]
@@ -219,9 +220,12 @@ def as_text(found: Sequence[dict[str, Any]]) -> Table:
 
 
 def _columns(found: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:
-    """The columns to show: where units were identified only if some were identified elsewhere."""
-    moved = any(row["identified_on"] != row["task"] for row in found)
-    return [name for name in names if moved or name != "identified_on"]
+    """The columns to show: where units were identified only if some were identified elsewhere, and what only
+    cells of modules have where it is there."""
+    hidden = {name for name in OF_MODULES if all(row[name] is None for row in found)}
+    if all(row["identified_on"] == row["task"] for row in found):
+        hidden.add("identified_on")
+    return [name for name in names if name not in hidden]
 
 
 def _cell(value: Any) -> str:

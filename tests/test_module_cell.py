@@ -35,6 +35,7 @@ from affectbench.site_data import groups
 from affectbench.site_format import number
 from affectbench.site_summary import summary_of
 from affectbench.sites import MODULE, SiteShape
+from affectbench.tables import as_markdown
 
 SHAPE = SiteShape(3, 4, parameters=(10, 10, 5, 20))
 SIZES = ModuleFindings(parameters=[10], share=[0.1], adapter_share=None, necessity=[])
@@ -301,6 +302,17 @@ class TestShown:
         plain = rows(example_record("small-text", "mad"))[0]
         assert plain.keys() == suppress.keys()
         assert plain["module_share"] is None
+
+    def test_people_see_what_only_modules_have_where_it_is_there(self, record: Record) -> None:
+        plain = rows(example_record("small-text", "mad"))
+        assert "necessity" not in as_markdown(plain)
+        head, *_ = as_markdown([*plain, *rows(record)]).splitlines()
+        assert "module_share | necessity | status" in head
+        (line,) = (each for each in as_markdown(rows(record)).splitlines() if "| suppress |" in each)
+        assert record.modules is not None
+        own = record.modules.necessity[0].difference
+        assert own is not None
+        assert f"| 0.22 | {own.value:.2f} | ok |" in line
 
     def test_a_board_of_modules_has_their_columns_and_others_have_not(self, record: Record) -> None:
         def columns(*shown: Record) -> dict[str, Any]:

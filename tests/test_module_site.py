@@ -449,9 +449,9 @@ class TestPairs:
     @pytest.mark.parametrize("name", ["pair-full", "pair-folder", "pair-lora", "recipient"])
     def test_the_other_side_is_read_from_its_files(
         self,
-        pair_cards: Path,
+        pair_cards: Path,  # noqa: F811
         name: str,
-        monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         registry = recipients(pair_cards, "pair-full")
         card = registry.model(name)

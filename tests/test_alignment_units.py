@@ -31,7 +31,6 @@ from affectbench.site_alignment import intervention_boards
 from affectbench.sites import SiteShape
 
 ROOT = Path(__file__).resolve().parent.parent
-SUITE = "reference-eeg-units"
 EMOTIONS = ("anger", "joy", "neutral")
 LABELS = np.array(["anger", "neutral", "joy", "anger", "neutral", "joy", "joy"])
 
@@ -260,14 +259,23 @@ class TestStudy:
 
 
 class TestSuite:
-    def test_it_names_what_exists(self) -> None:
+    @pytest.mark.parametrize(
+        ("name", "task", "models"),
+        [
+            ("reference-eeg-units", "reference-eeg", ["", "shuffled 0", "untrained 0"]),
+            ("reference-eeg-known", "reference-eeg-affect", ["", "shuffled 0"]),
+            ("alice-units", "alice", []),
+            ("ds004408-units", "ds004408", []),
+        ],
+    )
+    def test_it_names_what_exists(self, name: str, task: str, models: list[str]) -> None:
         registry = Registry(installed=False)
-        suite = registry.alignment_suite(SUITE)
+        suite = registry.alignment_suite(name)
         assert isinstance(suite, AlignmentSuite)
-        assert registry.alignment(suite.task).name == "reference-eeg"
-        assert all(registry.selector(name).control for name in suite.controls)
-        assert not any(registry.selector(name).control for name in suite.selectors)
-        assert [registry.model(name).control for name in suite.models] == ["", "shuffled 0", "untrained 0"]
+        assert registry.alignment(suite.task).name == task
+        assert all(registry.selector(each).control for each in suite.controls)
+        assert not any(registry.selector(each).control for each in suite.selectors)
+        assert [registry.model(each).control for each in suite.models] == models
         assert registry.alignment_suite("reference-eeg") is None
 
     @pytest.mark.slow

@@ -13,10 +13,12 @@ from affectbench.alignment import kendall, kernels
 from affectbench.alignment.metrics import (
     MEASURES,
     distance_correlation,
+    lag_side,
+    lag_taken_out,
     measure,
     sign_agreement,
 )
-from affectbench.alignment.rdm import lag_rdm, ranks, rdm
+from affectbench.alignment.rdm import ranks, rdm
 from affectbench.errors import AffectbenchError
 
 T = np.arange(1, 9)[:, None]
@@ -172,10 +174,16 @@ class TestOracles:
         assert (first * second).sum() / (n * (n - 3)) == pytest.approx(formula, abs=1e-14)
 
     def test_partial_spearman_by_its_formula(self, pair: tuple[np.ndarray, np.ndarray]) -> None:
-        a, b, lag = rdm(pair[0]), rdm(pair[1]), lag_rdm(23)
-        ab, al, bl = (float(spearmanr(*two).statistic) for two in ((a, b), (a, lag), (b, lag)))
-        expected = (ab - al * bl) / math.sqrt((1 - al**2) * (1 - bl**2))
-        assert measure("rsa_lag_partial", "debiased")(*pair) == pytest.approx(expected, abs=1e-12)
+        """Given the number of steps between, and given the time between steps that are not even."""
+        uneven = np.cumsum(np.random.default_rng(5).exponential(size=23))
+        for times in (np.arange(23.0), uneven):
+            a, b, lag = rdm(pair[0]), rdm(pair[1]), pdist(times[:, None])
+            ab, al, bl = (float(spearmanr(*two).statistic) for two in ((a, b), (a, lag), (b, lag)))
+            expected = (ab - al * bl) / math.sqrt((1 - al**2) * (1 - bl**2))
+            sides = [lag_taken_out(series, lag_side(times), "correlation") for series in pair]
+            assert sides[0] @ sides[1] == pytest.approx(expected, abs=1e-12)
+            if times is not uneven:
+                assert measure("rsa_lag_partial", "debiased")(*pair) == pytest.approx(expected, abs=1e-12)
 
     @pytest.mark.parametrize("distance", ["correlation", "euclidean", "cosine"])
     def test_rdm_is_that_of_scipy_whatever_the_block(self, distance: str) -> None:

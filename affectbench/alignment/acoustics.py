@@ -1,9 +1,8 @@
 """What can be heard without understanding: acoustics by frame, and a weak guess of affect from them.
 
 The guess follows the released code of arXiv 2601.16540 (there from openSMILE's eGeMAPS): arousal is the
-mean z
-of pitch in semitones, loudness and spread of pitch; valence that of spread of pitch, spectral flux and the
-first MFCC; their mean is called sentiment. It is a heuristic and stands for no one's feelings.
+mean z of pitch in semitones, loudness and spread of pitch; valence that of spread of pitch, spectral flux and
+the first MFCC; their mean is called sentiment. It is a heuristic and stands for no one's feelings.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -20,7 +21,7 @@ import numpy.typing as npt
 
 from affectbench.alignment import kernels
 from affectbench.alignment.kendall import tau_b
-from affectbench.alignment.rdm import Distance, FloatArray, as_series, degenerate, lag_rdm, ranks, rdm
+from affectbench.alignment.rdm import Distance, FloatArray, as_series, degenerate, ranks, rdm
 from affectbench.errors import AffectbenchError
 from affectbench.yaml_loading import suggest
 
@@ -91,12 +92,28 @@ def _spearman_side(series: FloatArray, distance: Distance) -> FloatArray:
     return _standard(ranks(rdm(series, distance)))
 
 
-def _lag_partial_side(series: FloatArray, distance: Distance) -> FloatArray:
-    """What is left of the ranks when those of the lag are taken out: inner products are partial Spearman
-    correlations given the time between two steps."""
+def lag_side(times: FloatArray) -> FloatArray:
+    """The Spearman side of how far steps at those `times` (T,) are apart."""
+    first, second = np.triu_indices(len(times), 1)
+    return _standard(ranks(np.abs(times[second] - times[first])))
+
+
+def lag_taken_out(series: FloatArray, lag: FloatArray, distance: Distance) -> FloatArray:
+    """What is left of a series' Spearman side when a `lag_side` is taken out: inner products are partial
+    Spearman correlations given the time between two steps."""
     own = _spearman_side(series, distance)
-    lag = _standard(ranks(lag_rdm(len(series))))
     return _unit(own - (own @ lag) * lag)
+
+
+@lru_cache(maxsize=64)
+def _even_lag(steps: int) -> FloatArray:
+    found = lag_side(np.arange(steps, dtype=np.float64))
+    found.setflags(write=False)
+    return found
+
+
+def _lag_partial_side(series: FloatArray, distance: Distance) -> FloatArray:
+    return lag_taken_out(series, _even_lag(len(series)), distance)
 
 
 def _kernel_side(

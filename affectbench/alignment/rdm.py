@@ -87,15 +87,6 @@ def _above(rows: int, columns: int) -> npt.NDArray[np.bool_]:
     return np.arange(columns)[None, :] > np.arange(rows)[:, None]
 
 
-@lru_cache(maxsize=64)
-def lag_rdm(steps: int) -> FloatArray:
-    """How far apart in time two steps are: the condensed abs(i - j), (m,)."""
-    first, second = np.triu_indices(steps, 1)
-    found = (second - first).astype(np.float64)
-    found.setflags(write=False)
-    return found
-
-
 def ranks(values: FloatArray) -> FloatArray:
     """Ranks from 1, ties given their average; NaN everywhere where a value is NaN."""
     from scipy.stats import rankdata

@@ -31,8 +31,7 @@ TITLES = {
 TOLD = {
     "alignment": "What the hidden states of models share with EEG of people who heard the same speech.",
     "intervention": "Whether switching a selector's emotion units off lowers alignment with EEG, beyond "
-    "random "
-    "units and where speech is affective.",
+    "random units and where speech is affective.",
     "recovery": "How often the layer and the lag that were planted in simulated EEG are found again.",
     "nulls": "How often each null calls independent, smooth series aligned.",
 }

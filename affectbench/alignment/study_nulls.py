@@ -128,8 +128,7 @@ def _findings(rates: list[list[Estimate]]) -> list[Finding]:
         found.append(
             Finding(
                 name=f"invalid-{tag}",
-                text=f"Permuting time labels calls {bad.value:.0%} of independent series aligned at "
-                f"AR({phi}); "
+                text=f"Permuting time labels calls {bad.value:.0%} of independent series aligned at AR({phi}); "
                 "5 % would be right. It is not valid: it is shown to warn, and no alignment is tested by it.",
                 value=bad,
             )
@@ -139,8 +138,7 @@ def _findings(rates: list[list[Estimate]]) -> list[Finding]:
             Finding(
                 name=f"mismatch-{tag}",
                 text=f"The mismatched stimulus does so for {good.value:.1%} at AR({phi}), {held} the "
-                f"limit of "
-                f"{LIMITS[phi]:.0%}.",
+                f"limit of {LIMITS[phi]:.0%}.",
                 value=good,
             )
         )

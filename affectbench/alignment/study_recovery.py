@@ -100,13 +100,10 @@ def study(workshop: Workshop, stage: Stage, runs: int, seed: int) -> dict[str, A
         "matrices": [_confusion(planted, found[:, 0], names), _lags(planted, found[:, 0])],
         "notes": [
             f"Each run plants a random layer of {len(names)} and a random lag between {LAGS[0]} and "
-            f"{LAGS[1]} s in "
-            f"{SUBJECTS} listeners at a signal-to-noise ratio of {stage.snr:g}, and takes the highest "
-            f"mean effect "
-            "over the grid of lags and layers.",
-            "With so few layers a guess is within 1 of the planted one in about half of all runs: read "
-            "the exact "
-            "share beside it.",
+            f"{LAGS[1]} s in {SUBJECTS} listeners at a signal-to-noise ratio of {stage.snr:g}, and takes the "
+            "highest mean effect over the grid of lags and layers.",
+            "With so few layers a guess is within 1 of the planted one in about half of all runs: read the "
+            "exact share beside it.",
         ],
     }  # fmt: skip
 

@@ -12,13 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from scipy.spatial.distance import pdist
+from scipy.stats import spearmanr
 
 pytest.importorskip("mne_bids", reason="the extra `eeg` is not installed")
 
-from affectbench.alignment.comparison import kept_pieces
+from affectbench.alignment.comparison import _word_locked, _word_sides, kept_pieces
 from affectbench.alignment.features import States
+from affectbench.alignment.grid import interval_means
 from affectbench.alignment.ground import word_means
 from affectbench.alignment.head import head_model
+from affectbench.alignment.metrics import lag_side
 from affectbench.alignment.preprocessing import prepared
 from affectbench.alignment.readers import read_bids
 from affectbench.alignment.recording import Recording
@@ -52,6 +56,11 @@ def task(name: str) -> AlignmentTask:
 
 def piece(start: float, seconds: float, name: str = "s") -> Piece:
     return Piece(name, "1", (Word("w", start, seconds, start, "1", name),))
+
+
+def partial_spearman(one: np.ndarray, other: np.ndarray, given: np.ndarray) -> float:
+    a, b, c = (float(spearmanr(*pair).statistic) for pair in ((one, other), (one, given), (other, given)))
+    return (a - b * c) / float(np.sqrt((1 - b**2) * (1 - c**2)))
 
 
 class TestSettings:
@@ -178,3 +187,31 @@ class TestGrid:
         np.testing.assert_allclose(
             found, [values[0, 0], (values[0, 1] + 2 * values[0, 2] + values[0, 3]) / 4, values[0, 3]]
         )
+
+    def test_word_locked_windows_are_partial_given_the_time_between_words(self) -> None:
+        """By the formula of partial Spearman; some windows of the last word are behind the recording."""
+        rng = np.random.default_rng(0)
+        onsets = np.cumsum(0.2 + rng.exponential(0.3, size=30))
+        words = [Word("w", float(at), 0.1, float(at), "1", f"s{n // 10}") for n, at in enumerate(onsets)]
+        rate, states = 100.0, rng.normal(size=(2, 30, 6))
+        data = rng.normal(size=(3, round((onsets[-1] + 0.4) * rate)))
+        sides = _word_sides(states, lag_side(onsets), "correlation")
+        shared = SimpleNamespace(task=task("alice"), pieces=pieces(words), words=states, word_sides=sides)
+        topography, windows = _word_locked(shared, data, rate)  # type: ignore[arg-type]
+        assert (topography.shape, windows.shape) == ((6, 3, 2), (6, 2))
+        for place, (first, last) in enumerate(
+            ((0.08, 0.15), (0.15, 0.25), (0.2, 0.3), (0.25, 0.5), (0.3, 0.5), (0.5, 0.8))
+        ):
+            kept = onsets + last <= data.shape[1] / rate
+            assert kept.all() == (last < 0.4)
+            starts, cells = onsets[kept] + first, 1 / (last - first)
+            means = np.concatenate([interval_means(data, rate, float(at), 1, cells) for at in starts])
+            lag = pdist(onsets[kept][:, None])
+            for point in range(2):
+                own = pdist(states[point, kept], "correlation")
+                assert windows[place, point] == pytest.approx(
+                    partial_spearman(own, pdist(means, "correlation"), lag)
+                )
+                for channel in range(3):
+                    one = pdist(means[:, [channel]])
+                    assert topography[place, channel, point] == pytest.approx(partial_spearman(own, one, lag))

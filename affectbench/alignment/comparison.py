@@ -13,7 +13,7 @@ from affectbench.alignment.acoustics import gridded_acoustics
 from affectbench.alignment.components import Reduced
 from affectbench.alignment.grid import COMPONENTS, epochs, lag_grid
 from affectbench.alignment.ground import Ground, word_means
-from affectbench.alignment.metrics import MEASURES, measure
+from affectbench.alignment.metrics import MEASURES, lag_side, lag_taken_out, measure
 from affectbench.alignment.rdm import Distance, FloatArray
 from affectbench.alignment.scoring import MOST_PAIRS, Reference, reference, scores
 from affectbench.alignment.series import Timing, cleaned, cut, gridded
@@ -126,18 +126,19 @@ def compared(
         for piece, count in zip(pieces, timing.lengths, strict=True)
     )
     words = np.concatenate([word_means(each.states, pieces) for each in models.values()])
-    sides = _word_sides(words, task.distance)
+    sides = _word_sides(words, lag_side(_onsets(pieces)), task.distance)
     points = {name: each.points for name, each in models.items()}
     return Comparison(ground, task, timing, kept, points, references, words, sides, acoustics)
 
 
-def _word_sides(words: FloatArray, distance: Distance) -> FloatArray:
+def _word_sides(words: FloatArray, lag: FloatArray, distance: Distance) -> FloatArray:
     """Sides (points, pairs of words) of states for partial RSA, the time between words taken out."""
-    return np.stack([_partial(point, distance) for point in words])
+    return np.stack([lag_taken_out(point, lag, distance) for point in words])
 
 
-def _partial(series: FloatArray, distance: Distance) -> FloatArray:
-    return measure("rsa_lag_partial", "debiased").prepared(series, distance)
+def _onsets(pieces: Sequence[Piece]) -> FloatArray:
+    """When each word of the pieces began, in seconds of the recording."""
+    return np.array([word.onset for piece in pieces for word in piece.words])
 
 
 def one_subject(shared: Comparison, subject: int) -> Arrays:
@@ -169,19 +170,22 @@ def one_subject(shared: Comparison, subject: int) -> Arrays:
 def _word_locked(shared: Comparison, data: FloatArray, rate: float) -> tuple[FloatArray, FloatArray]:
     """Partial RSA over words, time between words taken out, in each window after word onset: of single
     electrodes (windows, channels, points), and of all together (windows, points)."""
-    distance = shared.task.distance
-    onsets = [word.onset for piece in shared.pieces for word in piece.words]
+    distance, onsets = shared.task.distance, _onsets(shared.pieces)
+    between = lag_side(onsets)
     single, together = [], []
     for window in COMPONENTS:
-        means, kept = epochs(data, rate, onsets, window)
-        states = shared.word_sides if kept.all() else _word_sides(shared.words[:, kept], distance)
+        means, kept = epochs(data, rate, onsets.tolist(), window)
+        lag, states = between, shared.word_sides
+        if not kept.all():
+            lag = lag_side(onsets[kept])
+            states = _word_sides(shared.words[:, kept], lag, distance)
         found = []
         for first in range(0, means.shape[1], TOGETHER):  # A side of all words is large.
             places = range(first, min(first + TOGETHER, means.shape[1]))
-            sides = np.stack([_partial(means[:, [place]], "euclidean") for place in places])
+            sides = np.stack([lag_taken_out(means[:, [place]], lag, "euclidean") for place in places])
             found.append(sides @ states.T)
         single.append(np.concatenate(found))
-        together.append(states @ _partial(means, distance))
+        together.append(states @ lag_taken_out(means, lag, distance))
     return np.stack(single), np.stack(together)
 
 

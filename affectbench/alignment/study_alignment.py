@@ -195,7 +195,7 @@ def _windows(found: Found, name: str, title: str) -> Matrix:
     return Matrix(
         name=name, title=title, row_label="window after word onset", column_label="layer",
         rows=_window_names(), columns=list(found.points), values=grid(found.kept["windows"].mean(axis=0)),
-        scale="diverging", note="Partial RSA over words, the time between words taken out; mean over "
+        scale="diverging", note="Partial RSA over words, the time between their onsets taken out; mean over "
         "subjects.",
     )  # fmt: skip
 

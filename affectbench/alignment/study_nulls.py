@@ -128,8 +128,9 @@ def _findings(rates: list[list[Estimate]]) -> list[Finding]:
         found.append(
             Finding(
                 name=f"invalid-{tag}",
-                text=f"Permuting time labels calls {bad.value:.0%} of independent series aligned at AR({phi}); "
-                "5 % would be right. It is not valid: it is shown to warn, and no alignment is tested by it.",
+                text=f"Permuting time labels calls {bad.value:.0%} of independent series aligned at "
+                f"AR({phi}); 5 % would be right. It is not valid: it is shown to warn, and no alignment is "
+                "tested by it.",
                 value=bad,
             )
         )

@@ -101,7 +101,7 @@ class Answering:
         random: dict[tuple[Arm, float], list[Intervention]] = {
             (arm, dose): [self.dosing.of(arm, dose, draw) for draw in draws]
             for arm, dose in doses
-            if selection.site == MODULE and arm == "suppress"
+            if selection.site == MODULE and arm == "suppress" and not self.dosing.protocol.transfers
         }
         found = preserver.measure([*asked, *unions], seed, random)
         at_once = [each.model_copy(update={"targeting": "union"}) for each in found[len(asked) :]]

@@ -79,9 +79,13 @@ class PackedLM(HFLM):  # type: ignore[misc]
     ) -> list[tuple[float, bool]]:
         pairs = [self._fitted(context, continuation) for _, context, continuation in requests]
         self._asked += pairs
-        self._run([pair for pair in dict.fromkeys(pairs) if pair not in self.answers])
+        self.answer(pairs)
         found = [self.answers[pair] for pair in pairs]
         return [(float(total[0]), bool(greedy[0])) for total, greedy, _ in found]
+
+    def answer(self, pairs: Sequence[Pair]) -> None:
+        """Make the answers to these requests known."""
+        self._run([pair for pair in dict.fromkeys(pairs) if pair not in self.answers])
 
     def _fitted(self, context: list[int], continuation: list[int]) -> Pair:
         """Truncated from the left as `HFLM` does."""
@@ -274,17 +278,23 @@ def neutral_text(lm: PackedLM, texts: Sequence[str]) -> Neutral:
 
 
 class ChoiceQuestions:
-    """Multiple-choice documents, as the requests that lm-eval makes of them: made once, asked repeatedly."""
+    """Multiple-choice documents, as the requests that lm-eval makes of them: made and encoded once, asked of
+    one model repeatedly."""
 
     def __init__(self, docs: Sequence[dict[str, Any]]) -> None:
         self._task = choice_task("capability", docs)
         self._requests = requests_of(self._task)
         self._docs = list(self._task.test_docs())
+        self._pairs: list[Pair] = []
 
     def answers(self, lm: PackedLM) -> np.ndarray:
         """Whether each document is answered correctly, shape (K + 1, documents); base first."""
-        flat = [request for requests in self._requests for request in requests]
-        asked = iter(lm.asked_by(lambda: lm.loglikelihood(flat, disable_tqdm=True)))
+        if self._pairs:  # As lm-eval encoded them before; the tokenizer is the same.
+            lm.answer(self._pairs)
+        else:
+            flat = [request for requests in self._requests for request in requests]
+            self._pairs = lm.asked_by(lambda: lm.loglikelihood(flat, disable_tqdm=True))
+        asked = iter(self._pairs)
         correct = np.zeros((len(lm.interventions), len(self._docs)), dtype=np.int64)
         for row, (source, requests) in enumerate(zip(self._docs, self._requests, strict=True)):
             found = [lm.answers[next(asked)] for _ in requests]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -63,22 +62,21 @@ def module_findings(
     found: ModuleFindings, outcomes: Mapping[str, Outcomes], kept: Sequence[PreservationScore], *, seed: int
 ) -> ModuleFindings:
     """The findings with what follows from answers to the test items and to the capability's: the necessity at
-    each dose of the suppress arm, and recovery at each of the other, where the adapted model was asked."""
+    each dose of the suppress arm; where modules are put into the base, recovery at each of the other."""
     test, adapted = outcomes["test"].ordered(), outcomes.get(ADAPTED)
     if len(np.unique(test.gold)) < len(test.labels):  # Without items of some label there is no UAR.
         return found.model_copy(update={"necessity": [], "adapted_uar": None, "recovery": []})
+    if adapted is not None:
+        amplified = [each for each in test.conditions if each.arm == "amplify"]
+        whole, recovered = _recoveries(test, adapted.ordered(), amplified, seed)
+        return found.model_copy(update={"necessity": [], "adapted_uar": whole, "recovery": recovered})
     counts = {each.dose: each.counts for each in kept if (each.arm, each.targeting) == ("suppress", None)}
     necessity = [
         _necessity(each.dose, _task(test, each, seed), _control(counts[each.dose], seed))
         for each in test.conditions
         if each.arm == "suppress"
     ]
-    parts: dict[str, Any] = {"necessity": necessity, "adapted_uar": None, "recovery": []}
-    if adapted is not None:
-        amplified = [each for each in test.conditions if each.arm == "amplify"]
-        whole, recovered = _recoveries(test, adapted.ordered(), amplified, seed)
-        parts |= {"adapted_uar": whole, "recovery": recovered}
-    return found.model_copy(update=parts)
+    return found.model_copy(update={"necessity": necessity, "adapted_uar": None, "recovery": []})
 
 
 def _recoveries(

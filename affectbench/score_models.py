@@ -337,8 +337,9 @@ class Recovery(Result):
 class ModuleFindings(Result):
     """What only cells of the site `module` have. By emotion, `parameters` of the selected modules (weights,
     biases left out), their `share` of those of all modules, and `adapter_share` of those of the LoRA that the
-    model was adapted with, None where it was adapted otherwise. Where modules are put into the base,
-    `adapted_uar` is that of the adapted model, and `recovery` has each dose of the amplify arm.
+    model was adapted with, None where it was adapted otherwise. Where modules are put into the base, there is
+    nothing to damage, hence no `necessity`: `adapted_uar` is that of the adapted model, and `recovery` has
+    each dose of the amplify arm.
     """
 
     parameters: list[int]

@@ -185,7 +185,7 @@ def _cell(plan: CellPlan, labels: int, material: Material, budget: int, growth: 
         load += material.answer_words.swept(labels * len(ARMS), budget, growth)
     for kept in (material.neutral, material.capability, material.prompts):
         load += kept.swept(targets + 1, budget, growth)  # And the untouched model.
-    if protocol.site == MODULE:
+    if protocol.site == MODULE and not protocol.transfers:
         drawn = protocol.controls.random_draws * len(protocol.arms.suppress.doses)
         load += material.capability.swept(drawn + 1, budget, growth)
     return targets + draws + more, load

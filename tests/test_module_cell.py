@@ -170,6 +170,7 @@ class TestRecovery:
         base, whole = uar(outcomes, outcomes.base), uar(outcomes, right)
         assert found.adapted_uar is not None
         assert found.adapted_uar.value == pytest.approx(whole)
+        assert found.necessity == [], "the base has nothing to damage"
         amplified = [each for each in outcomes.conditions if each.arm == "amplify"]
         for each, condition in zip(found.recovery, amplified, strict=True):
             shares = [(uar(outcomes, row) - base) / (whole - base) for row in condition.predictions]

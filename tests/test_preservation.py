@@ -67,6 +67,14 @@ def test_accuracy_equals_lm_eval_with_hooks() -> None:
         )
 
 
+def test_questions_that_are_asked_again_are_asked_of_the_model_as_it_is_then() -> None:
+    questions, engine = ChoiceQuestions(DOCS), Engine(tiny_qwen2())
+    first = questions.answers(PackedLM(engine, interventions()[:1]))
+    again = questions.answers(PackedLM(engine, interventions()))
+    assert (again[:2] == first).all()
+    assert (again == ChoiceQuestions(DOCS).answers(PackedLM(engine, interventions()))).all()
+
+
 def test_divergence_equals_the_definition() -> None:
     model = tiny_qwen2()
     swept = interventions()

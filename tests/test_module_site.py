@@ -559,7 +559,18 @@ class TestShipped:
         place = ("q", "k", "v", "o", "gate", "up", "down").index(kind)
         assert [units.tolist() for units in found.units] == [[7 * layer + place for layer in range(4)]] * 7
 
-    @pytest.mark.parametrize(("group", "places"), [("attn", (0, 1, 2, 3)), ("mlp", (4, 5, 6))])
+    @pytest.mark.parametrize(
+        ("group", "places"),
+        [
+            ("attn", (0, 1, 2, 3)),
+            ("mlp", (4, 5, 6)),
+            ("all", tuple(range(7))),
+            ("gate_down", (4, 6)),
+            ("up_down", (5, 6)),
+            ("attn_gate", (0, 1, 2, 3, 4)),
+            ("attn_up_down", (0, 1, 2, 3, 5, 6)),
+        ],
+    )
     def test_a_group_is_all_its_types_and_its_controls_have_as_many_parameters(
         self, session: Session, group: str, places: tuple[int, ...]
     ) -> None:

@@ -1,0 +1,14 @@
+"""Modules gate and down: gate_proj and down_proj of all layers.
+
+Formula: none; the units are named. They are the same for every emotion, so specificity between emotions is 0
+by construction; strength, preservation and the effect matrix tell what the group carries.
+Source: module-level claims about adaptation to emotion, arXiv 2601.15906.
+"""
+
+from affectbench.module_ranking import ModuleType
+
+
+class ModuleGateDown(ModuleType):
+    name = "module_gate_down"
+    sites = ("module",)
+    kind = "gate+down"

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy.stats import ttest_ind
 
+from affectbench.alignment import contrasts
 from affectbench.alignment.acoustics import frames, gridded_acoustics, weak_affect
 from affectbench.alignment.contrasts import hedges_g
+from affectbench.alignment.metrics import MEASURES
+from affectbench.alignment.study_alignment import Found
 from affectbench.audio_io import SAMPLE_RATE
 
 
@@ -81,3 +86,34 @@ def test_the_standardised_difference_is_hedges() -> None:
     expected = ttest_ind(values[:, one], values[:, ~one], axis=1).statistic * np.sqrt(1 / 8 + 1 / 12)
     np.testing.assert_allclose(hedges_g(values, one, ~one), expected * (1 - 3 / (4 * 18 - 1)))
     assert hedges_g(np.ones((1, 20)), one, ~one).tolist() == [0.0]
+
+
+def test_consensus_that_chooses_pieces_by_eeg_makes_no_contrast_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Alignment that has nothing to do with prosody: chosen so on one side alone, g would be 0.5."""
+    rng = np.random.default_rng(0)
+    subjects, pieces, found = 8, 60, []
+    for _ in range(150):
+        sentiment = rng.normal(size=pieces)
+        monkeypatch.setattr(
+            contrasts, "weak_affect", lambda _, own=sentiment: np.repeat(own[:, None], 3, axis=1)
+        )
+        effects = 0.02 + 0.05 * rng.normal(size=pieces) + 0.1 * rng.normal(size=(subjects, pieces))
+        heard = 0.05 + 0.05 * rng.normal(size=pieces) + 0.1 * rng.normal(size=(subjects, pieces))
+        comparison = SimpleNamespace(
+            pieces=[SimpleNamespace(segment="1", label="", sound=lambda sound: sound)] * pieces,
+            ground=SimpleNamespace(sounds={"1": None}),
+            task=SimpleNamespace(baseline="", consensus="geometric"),
+            references=[SimpleNamespace(measure=MEASURES["debiased"]["rsa_spearman"])],
+        )
+        made = Found(
+            comparison, ("a",), effects[:, None, :, None, None],  # type: ignore[arg-type]
+            0.2 + 0.1 * rng.normal(size=(pieces, 1)), {"acoustics": heard[:, :, None]},
+        )  # fmt: skip
+        masks = contrasts.contrasts(made).get(contrasts.NEGATIVE)
+        if masks is not None:
+            assert not (masks[0] & masks[1]).any()
+            found.append(contrasts.sizes(made, *masks)["RSA, Spearman", "geometric"].mean())
+    assert len(found) > 130
+    assert abs(np.mean(found)) < 4 * np.std(found) / len(found) ** 0.5 < 0.2

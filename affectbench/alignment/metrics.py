@@ -143,13 +143,6 @@ def _ranked(series: FloatArray, distance: Distance) -> FloatArray:
     return ranks(rdm(series, distance))
 
 
-def sign_agreement(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
-    """What versions of the released code before January 2026 called Kendall: the mean product of the signs of
-    the two centred RDMs."""
-    first, second = rdm(x), rdm(y)
-    return float(np.mean(np.sign(first - first.mean()) * np.sign(second - second.mean())))
-
-
 def _centred(series: FloatArray, _distance: Distance) -> FloatArray:
     return np.asarray(series - series.mean(axis=0))
 
@@ -224,8 +217,3 @@ def measure(name: str, estimator: Estimator) -> Measure:
             hint=f"{estimator}: {', '.join(known)}",
         )
     return known[name]
-
-
-def distance_correlation(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
-    """The true distance correlation: the root of `dcor_squared` of estimator ``paper``."""
-    return float(np.sqrt(measure("dcor_squared", "paper")(x, y)))

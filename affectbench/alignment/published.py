@@ -51,9 +51,9 @@ def published(model: str, found: Found, seed: int) -> list[Finding]:
         values = [each for (_, own), each in measured.items() if own == family]
         if values:
             text = (
-                f"Negative prosody, {int(masks[0].sum())} of {len(masks[0])} pieces (lowest third of weak "
-                f"sentiment, where acoustics, EEG and {model} agree): {family} measures against the rest, "
-                f"Hedges' g within subjects. The paper: {said}."
+                f"Negative prosody (lowest third of weak sentiment): {int(masks[0].sum())} pieces against "
+                f"{int(masks[1].sum())} others, all where acoustics, EEG and {model} agree: {family} "
+                f"measures, Hedges' g within subjects. The paper: {said}."
             )
             asked.append(_tested(f"negative-prosody-{family}", text, np.mean(values, axis=0), seed))
     return asked

@@ -21,7 +21,7 @@ from affectbench.alignment.comparison import _word_locked, _word_sides, kept_pie
 from affectbench.alignment.features import States
 from affectbench.alignment.grid import interval_means
 from affectbench.alignment.ground import word_means
-from affectbench.alignment.head import head_model
+from affectbench.alignment.head import head_model, projected
 from affectbench.alignment.metrics import lag_side
 from affectbench.alignment.preprocessing import prepared
 from affectbench.alignment.readers import read_bids
@@ -153,6 +153,13 @@ class TestChannels:
         assert isinstance(source, RecordedEeg)
         clean = prepared(found, source.handling, (0.5, 20.0))
         assert (clean.names, clean.line, clean.rate) == (tuple(names[:60]), 60.0, 125.0)
+
+
+def test_electrodes_on_a_flat_head() -> None:
+    """The vertex in the middle, ears at 1 to the left and right, the nose up; at any height."""
+    places = 0.09 * np.array([[0, 0, 1], [1, 0, 0], [-1, 0, 0], [0, 1, 0], [0.6, 0, 0.8]]) + [0, 0, 0.04]
+    expected = [[0, 0], [1, 0], [-1, 0], [0, 1], [np.arctan2(0.6, 0.8) / (np.pi / 2), 0]]
+    np.testing.assert_allclose(projected(places), expected, atol=1e-9)
 
 
 class TestGrid:

@@ -258,6 +258,13 @@ class TestTraps:
         with pytest.raises(AffectbenchError, match="no column 'analyzed'") as caught:
             ground_of(data)
         assert "newest version" in (caught.value.hint or "")
+        (data / "story/participants.tsv").write_text("")
+        with pytest.raises(AffectbenchError, match="no column 'participant_id'"):
+            ground_of(data)
+        (data / "story/participants.tsv").unlink()
+        with pytest.raises(AffectbenchError, match=r"no table of subjects .*participants\.tsv") as caught:
+            ground_of(data)
+        assert "`participants`" in (caught.value.hint or "")
 
     def test_an_electrode_of_unknown_place_asks_for_a_montage(self, made: Path) -> None:
         with pytest.raises(AffectbenchError, match="nothing says where electrode '1' is") as caught:

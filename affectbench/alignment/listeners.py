@@ -9,7 +9,7 @@ from pathlib import Path
 
 from affectbench.alignment.readers import Header, read_bids, read_header, read_marks, read_recording
 from affectbench.alignment.recording import Recording
-from affectbench.alignment.tables import Spoken, segment_starts, table_words
+from affectbench.alignment.tables import Spoken, read_text, segment_starts, table_words
 from affectbench.alignment.takes import Take, bids_takes, matching_takes
 from affectbench.errors import AffectbenchError
 from affectbench.identity import digest_of
@@ -128,11 +128,8 @@ def _excluded(root: Path, wanted: Mapping[str, str]) -> dict[str, str]:
     if not wanted:
         return {}
     path = root / "participants.tsv"
-    if not path.is_file():
-        raise AffectbenchError(
-            f"there is no {path}", hint="`participants` of the task selects by its columns"
-        )
-    header, *rows = [line.split("\t") for line in path.read_text(encoding="utf-8-sig").splitlines() if line]
+    text = read_text(path, "table of subjects", hint="`participants` of the task selects by its columns")
+    header, *rows = [line.split("\t") for line in text.splitlines() if line] or [[]]
     for column in ("participant_id", *wanted):
         if column not in header:
             raise AffectbenchError(

@@ -66,19 +66,19 @@ def _some(words: list[Spoken], where: Path | str) -> list[Spoken]:
     return words
 
 
-def _content(path: Path, what: str) -> bytes:
+def _content(path: Path, what: str, hint: str | None = None) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError as error:
-        raise AffectbenchError(f"there is no {what} {path}") from error
+        raise AffectbenchError(f"there is no {what} {path}", hint=hint) from error
     except OSError as error:
         raise AffectbenchError(f"{path} cannot be read: {error}") from error
 
 
-def read_text(path: Path, what: str) -> str:
+def read_text(path: Path, what: str, hint: str | None = None) -> str:
     """A text in UTF-8, without a byte order mark. Raises `AffectbenchError` that says `what` is not there."""
     try:
-        return _content(path, what).decode("utf-8-sig")
+        return _content(path, what, hint).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise AffectbenchError(f"{path} cannot be read as UTF-8 text: {error}") from error
 

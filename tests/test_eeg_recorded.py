@@ -309,6 +309,8 @@ class TestCommand:
         assert record["kind"] == "eeg-alignment"
         assert record["n"] == {"models": 1, "subjects": 3, "pieces": 16}
         assert set(record["hashes"]["inputs"]) == {"task", "recordings", "model-0"}
+        assert (record["settings"]["site"], record["settings"]["mode"]) == ("residual", "sound")
+        assert "EEG was filtered from 0.5 to 20 Hz, with a notch at no frequency." in record["notes"]
         (table,) = [each for each in record["tables"] if each["name"] == "models"]
         for name, _, effect, _, lag, _ in table["rows"]:
             assert lag == pytest.approx(PLANT.lag, abs=0.051), name

@@ -146,7 +146,10 @@ class Aligning:
         inputs = {"task": self.task.digest, **self._heard_digest()}
         if study == "alignment":
             models = {f"model-{place}": self.model_digest(m) for place, m in enumerate(self.models)}
-            asked = {"models": list(self.models), "metrics": list(self.task.metrics)}
+            asked = {
+                "models": list(self.models), "metrics": list(self.task.metrics), "site": self.task.site,
+                "mode": self.task.mode,
+            }  # fmt: skip
             one = self.models[0] if len(self.models) == 1 else ""
             return [
                 made_from(study, one, self.task.name, asked, self.task.seed, inputs | models, self._alignment)

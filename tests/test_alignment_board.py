@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from example_analyses import units_off
+from example_analyses import example_analysis, units_off
 from scipy.stats import false_discovery_control
 
 from affectbench.analysis import Analysis, Finding
@@ -124,6 +124,13 @@ class TestBoard:
         page = (tmp_path / "site" / "alignment.html").read_text()
         assert "<script>alert" not in page
         assert "&lt;script&gt;alert" in page
+
+    def test_simulated_alignment_of_models_is_marked(self, tmp_path: Path) -> None:
+        for instrument in (True, False):
+            found = example_analysis(kind="eeg-alignment", instrument=instrument)
+            build_site([], tmp_path / "site", analyses=[found])
+            page = (tmp_path / "site" / "alignment.html").read_text()
+            assert ("no evidence about people" in page) == instrument
 
     def test_a_site_without_alignment_says_how_to_get_it(self, tmp_path: Path) -> None:
         build_site([], tmp_path / "site")

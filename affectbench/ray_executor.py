@@ -234,7 +234,7 @@ class _Dispatcher:
             slot.work = None
             return
         except self.ray.exceptions.RayError as error:
-            self._died(slot, slot.work, _reason(error))
+            self._died(slot, slot.work, reason_of(error))
             return
         self._tell(events)
         self._keep(slot.work, found)
@@ -308,7 +308,7 @@ def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """The part of Ray's message that says what happened."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
     _, found, detail = text.partition("Worker exit detail: ")

@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from affectbench.errors import AffectbenchError
 from affectbench.identity import code_digest, digest_of
 from affectbench.journal import Journal, remove_pieces
-from affectbench.ray_executor import RayExecutor
+from affectbench.ray_executor import TRIES, RayExecutor, reason_of
 
 Arrays = Mapping[str, np.ndarray]
 Function = Callable[..., Arrays]
@@ -83,12 +84,23 @@ class Workshop:
                 yield (task, *_timed(function, shared, task.arguments))
             return
         with self.ray.cluster() as ray:
-            remote = ray.remote(_timed).options(num_cpus=self.ray.cpus, max_retries=3)
+            remote = ray.remote(_timed).options(num_cpus=self.ray.cpus, max_retries=TRIES - 1)
             common = ray.put(shared)
             running = {remote.remote(function, common, task.arguments): task for task in todo}
             while running:
                 ready, _ = ray.wait(list(running), num_returns=1)
-                yield (running.pop(ready[0]), *ray.get(ready[0]))
+                task = running.pop(ready[0])
+                try:
+                    done = ray.get(ready[0])
+                except ray.exceptions.RayTaskError as error:
+                    raise error.cause from None
+                except ray.exceptions.RayError as error:
+                    raise AffectbenchError(
+                        f"{self.study}, {task.key}: its worker died {TRIES} times: {reason_of(error)}",
+                        hint="is there memory enough for so many workers? see --workers and --plan. What is "
+                        "done is kept: the same command goes on from here",
+                    ) from error
+                yield (task, *done)
 
     def forget(self) -> None:
         """Remove the pieces: what they were for is stored."""

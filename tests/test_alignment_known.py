@@ -148,7 +148,7 @@ class TestKnownAnswer:
             code = SELECTOR.format(name=name, title=name.title(), path=str(PLANTED))
             (tmp_path / "selectors" / f"{name}.py").write_text(code)
         suite = yaml.safe_load((ROOT / "tasks/alignments/reference-eeg-known.yaml").read_text())
-        suite |= {"name": "own", "selectors": ["planted", "decoys"], "controls": []}
+        suite |= {"name": "own", "selectors": ["planted", "decoys"], "controls": ["shuffled_labels"]}
         suite["models"] = ["reference-audio"]
         (tmp_path / "tasks" / "alignments").mkdir(parents=True)
         (tmp_path / "tasks" / "alignments" / "own.yaml").write_text(yaml.safe_dump(suite))
@@ -171,3 +171,7 @@ class TestKnownAnswer:
         assert decoys.rank is None
         assert decoys.beyond is not None
         assert decoys.beyond.value < planted.beyond.value / 4
+        # It names planted units of any emotion: no other emotion's units take less.
+        blind = rows["shuffled_labels"].lost("beyond other emotions")
+        assert blind is not None
+        assert blind.low < 0

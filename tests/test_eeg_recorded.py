@@ -16,26 +16,21 @@ from e2e_content import Outcome, run_cli  # noqa: F401
 
 pytest.importorskip("mne_bids", reason="the extra `eeg` is not installed")
 
-from eeg_folder import RATE, RUNS, SHIFT, task, write_folder, write_runs
+from eeg_folder import RATE, RUNS, SHIFT, heard_by_reference, task, write_folder, write_runs
 
 from affectbench.alignment.features import States
 from affectbench.alignment.gathering import recorded_ground
 from affectbench.alignment.grid import interval_means
 from affectbench.alignment.head import head_model
-from affectbench.alignment.listening import heard
 from affectbench.alignment.recorded import MARGIN
 from affectbench.alignment.series import cleaned
 from affectbench.alignment.simulation import Plant, simulated
 from affectbench.alignment.story import Story, reference_story
 from affectbench.alignment_task import AlignmentTask
 from affectbench.analysis import AnalysisStore
-from affectbench.engine import Engine
 from affectbench.errors import AffectbenchError
 from affectbench.large_files import SMALL
 from affectbench.leaderboard import build_site
-from affectbench.placement import load_from
-from affectbench.plan import checkpoint_of
-from affectbench.registry import Registry
 from affectbench.site_alignment import intervention_boards
 
 SUBJECTS, PLANT = 3, Plant(point=3, lag=0.3, snr=3.0)
@@ -48,10 +43,7 @@ def story() -> Story:
 
 @pytest.fixture(scope="module")
 def states(story: Story) -> list[States]:
-    registry = Registry(installed=False)
-    card = registry.model("reference-audio")
-    engine = Engine(load_from(registry, card, checkpoint_of(card), "cpu"))
-    return [each for (each,) in heard(engine, story.pieces, story.sounds, "residual")]
+    return heard_by_reference(story)
 
 
 @pytest.fixture(scope="module")

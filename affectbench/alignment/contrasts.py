@@ -9,7 +9,7 @@ import numpy as np
 
 from affectbench.alignment.acoustics import weak_affect
 from affectbench.alignment.consensus import consensus
-from affectbench.alignment.group import estimated, interval
+from affectbench.alignment.group import estimate_of, interval
 from affectbench.alignment.rdm import FloatArray
 from affectbench.analysis import Column, Matrix, Table, Value, grid
 
@@ -39,7 +39,7 @@ def contrasted(results: Mapping[str, Found], seed: int) -> tuple[list[Table], li
             "minus mismatch within each subject, at its cross-validated lag and layer."
         )
         rows: list[list[Value]] = [
-            [f"{name}: {label}", family, estimated(interval(values, seed=seed))]
+            [f"{name}: {label}", family, estimate_of(values, seed=seed)]
             for name, each in found.items()
             for (label, family), values in each.items()
         ]
@@ -102,7 +102,8 @@ def sizes(found: Found, one: np.ndarray, other: np.ndarray) -> Sizes:
 
 def agreement(found: Found) -> FloatArray:
     """Three-way consensus (subjects, pieces) of acoustics, EEG and states at each subject's cross-validated
-    lag and layer."""
+    lag and layer. Of EEG and states match minus mismatch counts, not RSA itself as in the paper: smooth
+    series share some whatever was heard."""
     place = [each.measure.name for each in found.comparison.references].index("rsa_spearman")
     (lags, points), _ = found.at_peak(place)
     subjects = np.arange(len(found.pieces))

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from affectbench.alignment.rdm import FloatArray
+from affectbench.analysis import Series, numbers
 from affectbench.errors import AffectbenchError
 from affectbench.score_models import Estimate
 from affectbench.stats import benjamini_hochberg, max_t, sign_flip
@@ -60,6 +61,17 @@ def interval(effects: npt.ArrayLike, *, seed: int, draws: int = 1000) -> FloatAr
     counts = np.stack([np.bincount(row, minlength=len(values)) for row in drawn]) / len(values)
     means = np.tensordot(counts, values, axes=1)
     return np.concatenate([values.mean(axis=0)[None], np.percentile(means, [2.5, 97.5], axis=0)])
+
+
+def estimate_of(values: npt.ArrayLike, *, seed: int) -> Estimate:
+    """The mean of `values` (subjects,) with its interval."""
+    return estimated(interval(values, seed=seed))
+
+
+def banded(label: str, values: npt.ArrayLike, *, seed: int) -> Series:
+    """A line of a curve: the mean of `values` (subjects, n) with its interval."""
+    mean, low, high = interval(values, seed=seed)
+    return Series(label=label, values=numbers(mean), low=numbers(low), high=numbers(high))
 
 
 def estimated(spread: FloatArray) -> Estimate:

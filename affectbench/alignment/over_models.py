@@ -7,10 +7,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from affectbench.alignment.group import family_split, interval, kendall_w, peak, rank_agreement, rank_spread
+from affectbench.alignment.group import (
+    banded,
+    family_split,
+    interval,
+    kendall_w,
+    peak,
+    rank_agreement,
+    rank_spread,
+)
 from affectbench.alignment.metrics import Measure
 from affectbench.alignment.rdm import FloatArray
-from affectbench.analysis import Curve, Finding, Matrix, Series, grid, numbers
+from affectbench.analysis import Curve, Finding, Matrix, grid
 from affectbench.score_models import Estimate
 
 DEPTHS = 21
@@ -108,7 +116,7 @@ class Across:
         for family in dict.fromkeys(measure.family for measure in self.measures):
             place = next(at for at, each in enumerate(self.measures) if each.family == family)
             series = [
-                _series(name, over_depth(each[:, place], depths), self.seed)
+                banded(name, over_depth(each[:, place], depths), seed=self.seed)
                 for name, each in zip(self.models, self.effects, strict=True)
             ]
             found.append(
@@ -148,8 +156,3 @@ def _matrix(
         name=name, title=title, rows=list(rows), columns=list(columns), values=grid(spread[0]),
         low=grid(spread[1]), high=grid(spread[2]), note=note, row_label="model", column_label="measure",
     )  # fmt: skip
-
-
-def _series(label: str, values: FloatArray, seed: int) -> Series:
-    mean, low, high = interval(values, seed=seed)
-    return Series(label=label, values=numbers(mean), low=numbers(low), high=numbers(high))

@@ -11,7 +11,7 @@ import numpy as np
 
 from affectbench.alignment.contrasts import NEGATIVE, contrasts, sizes
 from affectbench.alignment.grid import COMPONENTS
-from affectbench.alignment.group import estimated, interval, over_subjects, peak
+from affectbench.alignment.group import estimate_of, over_subjects, peak
 from affectbench.alignment.rdm import FloatArray
 from affectbench.analysis import Finding
 
@@ -34,7 +34,7 @@ def published(model: str, found: Found, seed: int) -> list[Finding]:
             name="depth-peak",
             text=f"{title} of {model} peaks at this relative depth (0: what enters the decoder, 1: its last "
             "layer; cross-validated). The paper: peaks depend on depth.",
-            value=estimated(interval(depth, seed=seed)),
+            value=estimate_of(depth, seed=seed),
         ),
         _tested(
             "late-window",
@@ -71,6 +71,6 @@ def late_window(windows: FloatArray) -> FloatArray:
 
 def _tested(name: str, text: str, values: FloatArray, seed: int) -> Finding:
     return Finding(
-        name=name, text=text, value=estimated(interval(values, seed=seed)),
+        name=name, text=text, value=estimate_of(values, seed=seed),
         p=float(over_subjects(values, seed=seed).p),
     )  # fmt: skip

@@ -12,6 +12,8 @@ from affectbench.alignment.comparison import BY_POINT, Comparison, model_acousti
 from affectbench.alignment.contrasts import contrasted
 from affectbench.alignment.grid import COMPONENTS
 from affectbench.alignment.group import (
+    banded,
+    estimate_of,
     estimated,
     interval,
     noise_ceiling,
@@ -23,7 +25,7 @@ from affectbench.alignment.over_models import Across
 from affectbench.alignment.published import published
 from affectbench.alignment.rdm import FloatArray
 from affectbench.alignment.work import Task, Workshop
-from affectbench.analysis import Column, Curve, Finding, Matrix, Series, Table, Topography, grid, numbers
+from affectbench.analysis import Column, Curve, Finding, Matrix, Table, Topography, grid
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def study(results: Mapping[str, Found], seed: int) -> dict[str, Any]:
                 name="noise-ceiling",
                 text="Between subjects, RSA of EEG with the mean of the others (upper bound: with the mean "
                 f"of all, {upper.mean():.3f}) is the most that a model may reach.",
-                value=estimated(interval(lower, seed=seed)),
+                value=estimate_of(lower, seed=seed),
             ),
             *across.findings(),
             *published(next(iter(results)), first, seed),
@@ -160,16 +162,11 @@ def _cross_validated(found: Found, measure: int) -> tuple[FloatArray, FloatArray
     return effects[rows, lags], effects[rows, :, points]
 
 
-def _series(label: str, values: FloatArray, seed: int) -> Series:
-    mean, low, high = interval(values, seed=seed)
-    return Series(label=label, values=numbers(mean), low=numbers(low), high=numbers(high))
-
-
 def _layer_curve(found: Found, titles: Sequence[str], name: str, title: str, seed: int) -> Curve:
     depth = np.arange(len(found.points)) / max(1, len(found.points) - 1)
     return Curve(
         name=name, title=title, x_label="relative depth", y_label="match minus mismatch", x=depth.tolist(),
-        series=[_series(t, _cross_validated(found, place)[0], seed) for place, t in enumerate(titles)],
+        series=[banded(t, _cross_validated(found, place)[0], seed=seed) for place, t in enumerate(titles)],
         reference=0.0, note="0 is what enters the decoder; bands are 95 % bootstraps over subjects.",
     )  # fmt: skip
 
@@ -178,7 +175,7 @@ def _lag_curve(found: Found, titles: Sequence[str], name: str, title: str, seed:
     return Curve(
         name=name, title=title, x_label="lag of the EEG, s", y_label="match minus mismatch",
         x=[round(float(lag), 6) for lag in found.comparison.timing.lags],
-        series=[_series(t, _cross_validated(found, place)[1], seed) for place, t in enumerate(titles)],
+        series=[banded(t, _cross_validated(found, place)[1], seed=seed) for place, t in enumerate(titles)],
         reference=0.0,
     )  # fmt: skip
 

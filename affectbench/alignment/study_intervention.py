@@ -22,7 +22,7 @@ from affectbench.alignment.drops import KINDS, LAYERS, LOUDNESS, Parted, among, 
 from affectbench.alignment.features import States
 from affectbench.alignment.grid import lag_grid, token_means
 from affectbench.alignment.ground import Ground
-from affectbench.alignment.group import interval, over_subjects
+from affectbench.alignment.group import estimate_of, interval, over_subjects
 from affectbench.alignment.metrics import measure
 from affectbench.alignment.rdm import FloatArray
 from affectbench.alignment.scoring import Reference, effects, reference, scores
@@ -31,7 +31,6 @@ from affectbench.alignment.speech import Piece
 from affectbench.alignment.work import Arrays, Task, Workshop
 from affectbench.alignment_task import AlignmentTask
 from affectbench.analysis import Column, Curve, Finding, Series, Table, grid, numbers
-from affectbench.score_models import Estimate
 
 MEASURES = ("cka_linear", "rsa_spearman")
 DRAWS = 20
@@ -216,7 +215,7 @@ def _findings(parts: Parted, title: str, selector: str, seed: int) -> list[Findi
         Finding(
             name=name,
             text=f"Units of {selector} switched off: drop of {title} {text}; p by sign flips over subjects.",
-            value=_estimate(values, seed), p=float(over_subjects(values, seed=seed).p),
+            value=estimate_of(values, seed=seed), p=float(over_subjects(values, seed=seed).p),
         )
         for name, text, values in (
             ("more-than-random", "in pieces of its emotion, beyond random units", more),
@@ -244,21 +243,21 @@ def _findings(parts: Parted, title: str, selector: str, seed: int) -> list[Findi
 
 
 def _summary_row(parts: Parted, title: str, base: FloatArray, seed: int) -> list[Any]:
-    row: list[Any] = [title, _estimate(base, seed), _estimate(parts.own, seed), _estimate(parts.still, seed)]
+    row: list[Any] = [title, *(estimate_of(each, seed=seed) for each in (base, parts.own, parts.still))]
     for kind in KINDS:
         row += [
-            _estimate(parts.drawn[kind].mean(axis=0), seed),
-            _estimate(parts.drawn_still[kind].mean(axis=0), seed),
+            estimate_of(parts.drawn[kind].mean(axis=0), seed=seed),
+            estimate_of(parts.drawn_still[kind].mean(axis=0), seed=seed),
         ]
     for kind in KINDS:
         _, p = among(float(parts.contrast.mean()), parts.drawn_contrast(kind).mean(axis=1))
-        row.append(_estimate(parts.beyond(kind), seed))
+        row.append(estimate_of(parts.beyond(kind), seed=seed))
         if kind == LAYERS:
             row.append(float(over_subjects(parts.beyond(), seed=seed).p))
         row.append(p)
     if not parts.swapped.size:
         return [*row, None, None]
-    return [*row, _estimate(parts.specific, seed), among(float(parts.own.mean()), parts.swapped)[1]]
+    return [*row, estimate_of(parts.specific, seed=seed), among(float(parts.own.mean()), parts.swapped)[1]]
 
 
 def _subjects_table(name: str, title: str, parts: Parted, base: FloatArray, subjects: Sequence[str]) -> Table:
@@ -298,8 +297,3 @@ def _curve(parts: Parted, seed: int, *, contrast: bool = False) -> Curve:
         ],
         reference=0.0,
     )  # fmt: skip
-
-
-def _estimate(values: FloatArray, seed: int) -> Estimate:
-    value, low, high = (float(each) for each in interval(values, seed=seed))
-    return Estimate(value=value, low=low, high=high)

@@ -17,7 +17,7 @@ import numpy as np
 from affectbench.alignment.features import States
 from affectbench.alignment.grid import sliding_windows, stretched
 from affectbench.alignment.ground import Ground
-from affectbench.alignment.group import interval, kendall_w
+from affectbench.alignment.group import banded, estimate_of, kendall_w
 from affectbench.alignment.metrics import Measure, measure
 from affectbench.alignment.nulls import INVALID, any_order, reordered
 from affectbench.alignment.rdm import SHORTEST, FloatArray
@@ -25,7 +25,7 @@ from affectbench.alignment.series import cleaned
 from affectbench.alignment.speech import Piece
 from affectbench.alignment.work import Arrays, Task, Workshop
 from affectbench.alignment_task import AlignmentTask
-from affectbench.analysis import Column, Curve, Finding, Series, Table, numbers
+from affectbench.analysis import Column, Curve, Finding, Table
 from affectbench.score_models import Estimate
 
 DRAWS = 500
@@ -188,7 +188,7 @@ def study(results: Mapping[str, Found], stage: Stage) -> dict[str, Any]:
         for place, one in enumerate(measures):
             best = int(np.nanargmax(mean[place])) if np.isfinite(mean[place]).any() else 0
             rows.append(
-                [f"{name}: {one.title}", one.family, _estimate(each.scores[:, place, best], seed),
+                [f"{name}: {one.title}", one.family, estimate_of(each.scores[:, place, best], seed=seed),
                  each.points[best], Estimate(value=float(np.nanmean(mean[place])))]
             )  # fmt: skip
         tag = "".join(letter if letter.isalnum() else "-" for letter in name.lower())
@@ -223,19 +223,9 @@ def study(results: Mapping[str, Found], stage: Stage) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _estimate(values: FloatArray, seed: int) -> Estimate:
-    value, low, high = (float(each) for each in interval(values, seed=seed))
-    return Estimate(value=value, low=low, high=high)
-
-
-def _series(label: str, values: FloatArray, seed: int) -> Series:
-    mean, low, high = interval(values, seed=seed)
-    return Series(label=label, values=numbers(mean), low=numbers(low), high=numbers(high))
-
-
 def _layers(found: Found, measures: Sequence[Measure], name: str, tag: str, seed: int) -> Curve:
     depth = np.arange(len(found.points)) / max(1, len(found.points) - 1)
-    series = [_series(one.title, found.scores[:, place], seed) for place, one in enumerate(measures)]
+    series = [banded(one.title, found.scores[:, place], seed=seed) for place, one in enumerate(measures)]
     return Curve(
         name=f"layers-{tag}", title=f"Layers of {name}", x_label="relative depth", y_label="as released",
         x=depth.tolist(), series=series, reference=0.0,
@@ -248,6 +238,6 @@ def _window_curve(found: Found, name: str, tag: str, seed: int) -> Curve:
     return Curve(
         name=f"windows-{tag}", title=f"RSA in 250 ms after sentence onset, {name}, {found.points[best]}",
         x_label="start of the window, s", y_label="RSA", x=starts,
-        series=[_series("RSA, Spearman", found.windows[..., best], seed)], reference=0.0,
+        series=[banded("RSA, Spearman", found.windows[..., best], seed=seed)], reference=0.0,
         note="Nothing where a window has fewer than 4 steps of the model.",
     )  # fmt: skip

@@ -201,8 +201,13 @@ def check_all(console: Console, results: Sequence[Path]) -> None:
         for entry in registry.entries(kind):  # type: ignore[arg-type]
             load(entry.name)
     for entry in registry.entries("suite"):
-        for analysis in registry.suite(entry.name).analyses:
+        suite = registry.suite(entry.name)
+        for analysis in suite.analyses:
             known(analysis)
+        if suite.adaptation is not None:
+            registry.model(suite.adaptation.base)
+            for task in filter(None, (suite.adaptation.task, suite.adaptation.control)):
+                registry.benchmark(task)
     root = builtin_root()
     with tempfile.TemporaryDirectory() as scratch:
         here = _result_schemas(Path(scratch))

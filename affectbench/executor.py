@@ -1,12 +1,13 @@
 """Where cells run: an executor takes orders, runs their cells and hands every result back once.
 
-`LocalExecutor` runs them in this process; `ray_executor` on a cluster. Only the host writes results.
+`LocalExecutor` runs them in this process, `process_executor` in several, `ray_executor` on a cluster. Only
+the host writes results of cells. Beside orders there are chores: work in files, that any process can do.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from affectbench.analysis import Analysis
@@ -45,6 +46,18 @@ class Reporter(Protocol):
         """An analysis is finished, or was already."""
 
 
+class Chore(Protocol):
+    """Work beside the cells whose results are files that it writes itself, each whole or not at all; done
+    again, it finds them. It travels to other processes."""
+
+    @property
+    def name(self) -> str:
+        """What is done to what."""
+
+    def run(self, registry: Registry, told: Callable[[str], None]) -> None:
+        """Do it; `told` hears how far it is. Raises `AffectbenchError` where it cannot be done."""
+
+
 class Host(Protocol):
     """Whom an executor works for."""
 
@@ -58,30 +71,33 @@ class Host(Protocol):
     def analysed(self, analysis: Analysis) -> None:
         """Keep an analysis. Raises `RecordError` as `finished` does."""
 
-    def failed(self, order: Order, error: AffectbenchError) -> None:
-        """An order could not be run, or not to its end, or one of its analyses failed."""
+    def failed(self, work: Order | Chore, error: AffectbenchError) -> None:
+        """An order or a chore could not be run, or not to its end, or one of its analyses failed."""
 
 
 class Executor(Protocol):
-    """Runs orders. They are read one by one, when there is room for the next."""
+    """Runs orders and chores. They are read one by one, when there is room for the next."""
 
-    def run(self, orders: Iterable[Order], host: Host) -> None:
+    def run(self, works: Iterable[Order | Chore], host: Host) -> None:
         """Run every cell; each gives exactly one result, unless its order is told to have failed."""
 
 
 class LocalExecutor:
     """Runs one cell after another in this process."""
 
-    def run(self, orders: Iterable[Order], host: Host) -> None:
-        for place, order in enumerate(orders):
+    def run(self, works: Iterable[Order | Chore], host: Host) -> None:
+        for place, work in enumerate(works):
             if place:
                 gc.collect()  # A model is held in circles: it goes before the next one comes.
             try:
-                self._run(order, host)
+                if isinstance(work, Order):
+                    self._run(work, host)
+                else:
+                    work.run(host.registry, host.reporter.phase)
             except RecordError:
                 raise
             except AffectbenchError as error:
-                host.failed(order, error)
+                host.failed(work, error)
 
     def _run(self, order: Order, host: Host) -> None:
         journal = open_journal(order, host.options, host.reporter.note)

@@ -42,6 +42,16 @@ class Budget:
     batch: int = 32
     every: int = 20
 
+    @classmethod
+    def looking(cls, steps: int, batch: int) -> Budget:
+        """With six looks at validation."""
+        return cls(steps, batch, max(1, steps // 6))
+
+    @property
+    def looks(self) -> int:
+        """Looks at validation of an adaptation, the first before any update."""
+        return -(-self.steps // self.every) + 1
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -55,7 +55,7 @@ def run_modules(console: Console, model: str, options: Options) -> None:
     if task is None:
         raise AffectbenchError(f"model {card.name} has no default task", hint="add --task")
     rates = options.rates or Recipe().rates
-    budget = Budget(options.steps, options.batch, max(1, options.steps // 6))
+    budget = Budget.looking(options.steps, options.batch)
     request = Request(
         card, task, options.output or Path("results") / f"modules-{card.name}", options.control,
         Recipe(options.rank, rates, options.seeds, budget), options.seed, options.device, options.data,

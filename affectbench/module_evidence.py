@@ -12,19 +12,16 @@ from affectbench.module_analysis import Made
 from affectbench.module_edit import Overlay, Pair
 from affectbench.module_experiments import (
     SINGLE,
-    TRAINED,
+    Alone,
     Measured,
     Recipe,
     Told,
     Trained,
     changes_of_pair,
     damage_conditions,
-    known,
-    matched_rank,
     measure,
     shuffled,
     train,
-    trained_apart,
     transfer_conditions,
     whole,
 )
@@ -189,30 +186,31 @@ class Evidence:
         """What types learn alone, at equal rank and with as many parameters as gate has. Weights that are
         trained themselves cannot be matched: there, at equal budget only."""
         told, session = self.told, store.session
-        reference = known([GATE], self.modules).get(GATE, known(["up"], self.modules)["up"])
-        named = {name: types for name, types in known(TRAINED, self.modules).items() if name != "all"}
-        fused = [name for name, types in named.items() if not trained_apart(self.modules, types)]
-        equal = [everything] + [
-            train(store, name, recipe, self.modules, told=told) for name in named if name not in fused
+        alone = Alone.of(self.modules, recipe.rank)
+
+        def trained(name: str, rank: int) -> Trained:
+            return train(store, name, recipe, self.modules, rank=rank, told=told)
+
+        equal = {"all": everything} | {
+            name: trained(name, rank) for name, rank in alone.equal.items() if name != "all"
+        }
+        matched = [
+            equal[name] if rank == alone.equal[name] else trained(name, rank)
+            for name, rank in alone.matched.items()
         ]
-        matched = []
-        for each in equal if recipe.rank else ():
-            rank = matched_rank(self.modules, each.types, recipe.rank, reference)
-            if rank == each.rank:
-                matched.append(each)
-            else:
-                matched.append(train(store, each.name, recipe, self.modules, rank=rank, told=told))
         control = shuffled(store, everything, recipe, told)
-        rows = {each.name: each for each in equal}
+        rows = dict(equal)
         rows |= {f"{each.name}, {MATCHED}": each for each in matched}
         rows[control.name] = control
         scores = self._adapted_scores(session, everything, rows)
         made = Made(
             tables=[adaptation_table("Adapted alone", "adaptation", rows, scores)],
-            curves=[adaptation_curve("Adapted alone at equal rank: validation", "curves", equal)],
+            curves=[
+                adaptation_curve("Adapted alone at equal rank: validation", "curves", list(equal.values()))
+            ],
         )
-        if fused:
-            made.notes.append(f"Fused with other types, so not trained alone: {', '.join(fused)}.")
+        if alone.fused:
+            made.notes.append(f"Fused with other types, so not trained alone: {', '.join(alone.fused)}.")
         made.findings += self._lead(0, "adaptation", scores, "UAR when adapted alone at equal rank")
         alike = {each.name: scores[f"{each.name}, {MATCHED}"] for each in matched}
         made.findings += self._lead(0, "matched", alike, "UAR when adapted alone with equal parameters")

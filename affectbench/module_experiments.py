@@ -27,7 +27,8 @@ SINGLE = ("q", "k", "v", "o", "gate", "up", "down")
 TRANSFERS = (*SINGLE, "attn", "up+down", "mlp", "gate+down", "attn+gate", "attn+up+down", "all")
 """The types one by one, all sets of {attn, gate, up+down}, and gate with down alone."""
 DAMAGED = (*SINGLE, "attn", "mlp")
-TRAINED = (*SINGLE, "attn", "mlp", "gate+down", "attn+gate", "all")
+TRAINED = ("all", *SINGLE, "attn", "up+down", "mlp", "gate+down", "attn+gate", "attn+up+down")
+"""The same sets, adapted alone; all of them first, for it takes the longest."""
 LEAST = 0.05
 """What validation UAR has to gain for an adaptation to have learnt anything."""
 
@@ -192,6 +193,25 @@ def shuffled(store: Adaptations, like: Trained, recipe: Recipe, told: Told | Non
         f"{like.name}, labels shuffled", like.types, like.rank, like.rate, like.parameters, pairs, curves,
         found[0].steps,
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Alone:
+    """Which sets of types are adapted alone: ranks of a LoRA by name, as they are and with as many parameters
+    as gate (0: the weights themselves, which cannot be matched). `fused`: what cannot be trained apart."""
+
+    equal: Mapping[str, int]
+    matched: Mapping[str, int]
+    fused: tuple[str, ...]
+
+    @classmethod
+    def of(cls, modules: Modules, rank: int) -> Alone:
+        named = known(TRAINED, modules)
+        reference = named.get("gate", named["up"])
+        apart = {name: types for name, types in named.items() if trained_apart(modules, types)}
+        matched = {name: matched_rank(modules, types, rank, reference) for name, types in apart.items()}
+        fused = tuple(name for name in named if name not in apart)
+        return cls(dict.fromkeys(apart, rank), matched if rank else {}, fused)
 
 
 def trained_apart(modules: Modules, types: Sequence[str]) -> bool:

@@ -108,7 +108,7 @@ def _in_files(card: ModelCard, other: ModelCard, model: Model, lora: LoraWeights
     if card.control or other.control:
         return None
     try:
-        own, there = StoredWeights(_folder(card)), StoredWeights(_folder(other))
+        own, there = StoredWeights(weights_folder(card)), StoredWeights(weights_folder(other))
     except AffectbenchError:
         return None
     tensors = {}
@@ -159,13 +159,13 @@ def _side_digest(card: ModelCard) -> str:
 
 def changes_of_card(registry: Registry, card: ModelCard) -> Changes:
     """What the adaptation of a pair changed, read from its files: no network is built."""
-    base = _folder(base_card(registry, card))
+    base = weights_folder(base_card(registry, card))
     if card.adapter_folder is not None:
         return changes_of_adapter(base, card.adapter_folder)
-    return changes_between(base, _folder(card))
+    return changes_between(base, weights_folder(card))
 
 
-def _folder(card: ModelCard) -> Path:
+def weights_folder(card: ModelCard) -> Path:
     """Where a card's checkpoint lies on this machine. Raises `AffectbenchError` where it does not."""
     folder = card.folder or (snapshot(card.checkpoint, card.revision) if card.on_hub else None)
     if folder is None:

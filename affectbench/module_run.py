@@ -20,10 +20,10 @@ from affectbench.model_card import ModelCard
 from affectbench.model_loading import load_from, weights_digest
 from affectbench.module_analysis import Clock, Made, assembled
 from affectbench.module_evidence import Evidence, Group
-from affectbench.module_experiments import Recipe, Told, train
+from affectbench.module_experiments import Alone, Recipe, Told, Trained, shuffled, train
 from affectbench.module_loading import base_card, load_pair
 from affectbench.module_store import Adaptations
-from affectbench.module_types import modules_of
+from affectbench.module_types import Modules, modules_of
 from affectbench.plan import checkpoint_of
 from affectbench.registry import Registry
 from affectbench.session import Session
@@ -64,6 +64,11 @@ class Request:
         """Name of an analysis and of its file."""
         return analysis_name(kind, self.card.name, self.task, seed=self.seed)
 
+    def stored(self) -> list[Path]:
+        """The files of its analyses that are there."""
+        paths = (AnalysisStore(self.output).path(self.name(kind)) for kind in self.kinds)
+        return [path for path in paths if path.is_file()]
+
     @property
     def settings(self) -> Settings:
         """What can change a number, beside what the hashes tell."""
@@ -84,11 +89,18 @@ class ModuleRun:
     told: Told | None = None
     _data: dict[str, Dataset] = field(default_factory=dict)
 
+    @property
+    def done(self) -> bool:
+        """Whether stored analyses of the same inputs cover all."""
+        request, store = self.request, AnalysisStore(self.request.output)
+        names = map(request.name, request.kinds)
+        return all(store.finished(name, self.hashes, request.settings) is not None for name in names)
+
     def run(self) -> list[Path]:
-        """Make the analyses, unless stored ones of the same inputs cover all; returns where they are."""
+        """Make the analyses, unless they are there; returns where they are."""
         request, store = self.request, AnalysisStore(self.request.output)
         names = {kind: request.name(kind) for kind in request.kinds}
-        if any(store.finished(name, self.hashes, request.settings) is None for name in names.values()):
+        if not self.done:
             clock = Clock()
             evidence, adapting = self._evidence()
             made = {
@@ -144,18 +156,47 @@ class ModuleRun:
             pair = load_pair(self.registry, request.card, request.device)
             group = Group(request.task, self._session(pair.model, request.task), (pair,))
             return Evidence(request.seed, [group], self.told), Made
+        everything = {task: self._train(task, "all") for task in self.stores}
+        groups = [
+            Group(task, self.stores[task].session, found.pairs, found.learnt)
+            for task, found in everything.items()
+        ]
+        evidence = Evidence(request.seed, groups, self.told)
+        store, first = self.stores[request.task], everything[request.task]
+        return evidence, partial(evidence.adaptation, store, first, request.recipe)
+
+    @cached_property
+    def stores(self) -> dict[str, Adaptations]:
+        """The adaptations to the task and to the control task, by its name; the base is loaded for them."""
+        request, found = self.request, {}
         model = load_from(self.registry, request.card, checkpoint_of(request.card), request.device)
-        groups, trained = [], []
         for key, name in (("task", request.task), ("control", request.control)):
             if name is not None:
                 origin = digest_of([self.hashes.inputs["model"], self.hashes.inputs[key]])
                 session, folder = self._session(model, name), request.output / ADAPTATIONS
-                store = Adaptations(folder, session, request.recipe.budget, origin)
-                found = train(store, "all", request.recipe, modules_of(model), told=self.told)
-                trained.append((store, found))
-                groups.append(Group(name, session, found.pairs, found.learnt))
-        evidence = Evidence(request.seed, groups, self.told)
-        return evidence, partial(evidence.adaptation, *trained[0], request.recipe)
+                found[name] = Adaptations(folder, session, request.recipe.budget, origin)
+        return found
+
+    @cached_property
+    def _modules(self) -> Modules:
+        return modules_of(self.stores[self.request.task].session.model)
+
+    def _train(self, task: str, name: str, rank: int = 0) -> Trained:
+        recipe = self.request.recipe
+        return train(self.stores[task], name, recipe, self._modules, rank=rank, told=self.told)
+
+    def prepare(self, task: str, name: str, *, matched: bool = False) -> None:
+        """Make adaptations that the analyses will ask for: of the types `name`, to `task`, at equal rank or
+        with as many parameters as gate; with all types go those to shuffled labels. Sets of types that the
+        model does not have, or cannot train apart, are passed over."""
+        recipe = self.request.recipe
+        alone = Alone.of(self._modules, recipe.rank)
+        ranks = alone.matched if matched else alone.equal
+        if name != "all" and (name not in ranks or (matched and ranks[name] == recipe.rank)):
+            return
+        found = self._train(task, name, ranks.get(name, recipe.rank))
+        if name == "all" and task == self.request.task and not matched:
+            shuffled(self.stores[task], found, recipe, self.told)
 
     def _counts(self, evidence: Evidence) -> dict[str, int]:
         found = {"seeds": len(evidence.groups[0].pairs)}

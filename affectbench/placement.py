@@ -73,7 +73,7 @@ class Order:
 
     @property
     def name(self) -> str:
-        return f"{self.job.card.name} on {self.job.title}"
+        return self.job.name
 
 
 def planned_cells(

@@ -71,6 +71,11 @@ class Job:
         return len(self.origins) * units
 
     @property
+    def name(self) -> str:
+        """Its model and its `title`."""
+        return f"{self.card.name} on {self.title}"
+
+    @property
     def title(self) -> str:
         """Its benchmark, and whether units come from others."""
         return f"{self.benchmark.name}, transferred" if self.identified_on else self.benchmark.name

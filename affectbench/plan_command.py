@@ -18,6 +18,7 @@ from affectbench.yaml_loading import suggest
 if TYPE_CHECKING:
     from affectbench.analysis import Analysis
     from affectbench.estimate import Estimate
+    from affectbench.module_run import Request
     from affectbench.placement import Options
     from affectbench.plan import Job
     from affectbench.record import Cell, Record
@@ -50,24 +51,46 @@ class Listener:
 
 
 def print_plan(
-    console: Console, registry: Registry, jobs: Sequence[Job], options: Options, form: str
+    console: Console,
+    registry: Registry,
+    jobs: Sequence[Job],
+    options: Options,
+    form: str,
+    adapting: Request | None = None,
 ) -> None:
-    """Print the plan of a run, one row a job. Raises `AffectbenchError` where no job can be planned."""
+    """Print the plan of a run, one row a job, and what is adapted beside it. Raises `AffectbenchError` where
+    no job can be planned."""
     if form not in FORMATS:
         raise AffectbenchError(
             f"format {form!r} is not known{suggest(form, FORMATS)}", hint=f"a plan is {' or '.join(FORMATS)}"
         )
+    from affectbench.module_chores import adaptations_of
+
     listener = Listener()
     found = planned(registry, jobs, options, listener)
+    adapted = 0 if adapting is None else adaptations_of(adapting)
     if form == "json":
-        print(json.dumps({"jobs": [asdict(each) for each in found], "total": _total(found)}, indent=1))
+        jobs_found = [asdict(each) for each in found]
+        told = {"jobs": jobs_found, "total": _total(found), "adaptations": adapted}
+        print(json.dumps(told, indent=1))
         return
     for note in listener.notes:
         console.print(f"[yellow]note[/] {escape(note)}", highlight=False, soft_wrap=True)
     wide = console if console.is_terminal else Console(width=WIDE)
     wide.print(_table(found))
-    for line in _remarks(found):
+    for line in [*_remarks(found), *_adapted(adapting, adapted)]:
         console.print(escape(line), highlight=False, soft_wrap=True)
+
+
+def _adapted(request: Request | None, count: int) -> list[str]:
+    if request is None:
+        return []
+    budget = request.recipe.budget
+    return [
+        f"Beside the cells, and not in the table: {count} adaptations of {request.card.name}, each of "
+        f"{budget.steps} updates of {budget.batch} items with {budget.looks} looks at validation, then what "
+        "compares them. Those that are there already are kept."
+    ]
 
 
 def planned(

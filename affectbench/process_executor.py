@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from affectbench.analysis import Analysis
 from affectbench.errors import AffectbenchError
-from affectbench.executor import Host, LocalExecutor, Reporter
+from affectbench.executor import Chore, Host, LocalExecutor, Reporter
 from affectbench.placement import Options, Order
 from affectbench.record import Cell, Record
 from affectbench.registry import Registry
@@ -27,7 +27,8 @@ PRELOADED = ["affectbench.cell"]
 
 @dataclass(frozen=True)
 class ProcessExecutor:
-    """Runs up to `workers` jobs at a time, each in a process with `threads` CPU threads (0: its share).
+    """Runs up to `workers` jobs or chores at a time, each in a process with `threads` CPU threads (0: its
+    share).
 
     A job is not divided: the last bits of a number can depend on what else was packed with it. A worker that
     dies takes the rest of its job with it; the job is told to have failed and the others go on.
@@ -36,13 +37,13 @@ class ProcessExecutor:
     workers: int
     threads: int = 0
 
-    def run(self, orders: Iterable[Order], host: Host) -> None:
+    def run(self, works: Iterable[Order | Chore], host: Host) -> None:
         pool = _Pool(host, self.threads or max(1, (os.cpu_count() or 1) // self.workers))
-        source = iter(orders)
+        source = iter(works)
         try:
             while True:
-                while len(pool.busy) < self.workers and (order := next(source, None)) is not None:
-                    pool.give(order)
+                while len(pool.busy) < self.workers and (work := next(source, None)) is not None:
+                    pool.give(work)
                 if not pool.busy:
                     return
                 pool.listen()
@@ -54,7 +55,7 @@ class ProcessExecutor:
 class _Worker:
     process: Any
     pipe: Connection
-    order: Order | None = None
+    work: Order | Chore | None = None
 
 
 @dataclass
@@ -66,12 +67,12 @@ class _Pool:
     busy: dict[Connection, _Worker] = field(default_factory=dict)
     idle: list[_Worker] = field(default_factory=list)
 
-    def give(self, order: Order) -> None:
-        """Let a worker run an order: one that is there and idle, or a new one."""
+    def give(self, work: Order | Chore) -> None:
+        """Let a worker run an order or a chore: one that is there and idle, or a new one."""
         worker = self.idle.pop() if self.idle else self._started()
-        worker.order = order
+        worker.work = work
         self.busy[worker.pipe] = worker
-        worker.pipe.send(order)
+        worker.pipe.send(work)
 
     def listen(self) -> None:
         """Wait for news and pass it on."""
@@ -120,8 +121,8 @@ class _Pool:
             case "analysed":
                 self.host.analysed(content)
             case "failed":
-                assert worker.order is not None, "only a worker with an order fails in one"
-                self.host.failed(worker.order, content)
+                assert worker.work is not None, "only a worker with something to do fails in it"
+                self.host.failed(worker.work, content)
             case "idle":
                 self.idle.append(self.busy.pop(worker.pipe))
 
@@ -129,14 +130,14 @@ class _Pool:
         del self.busy[worker.pipe]
         worker.process.join()
         worker.pipe.close()
-        assert worker.order is not None, "a busy worker has an order"
+        assert worker.work is not None, "a busy worker has something to do"
         code = worker.process.exitcode
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         error = AffectbenchError(
             f"the process that ran it died: {how}",
             hint="if memory ran out, use fewer --workers; the same command goes on from here",
         )
-        self.host.failed(worker.order, error)
+        self.host.failed(worker.work, error)
 
 
 @dataclass(frozen=True)
@@ -182,23 +183,23 @@ class _Remote:
     def analysed(self, analysis: Analysis) -> None:
         self.pipe.send(("analysed", analysis))
 
-    def failed(self, order: Order, error: AffectbenchError) -> None:
+    def failed(self, work: Order | Chore, error: AffectbenchError) -> None:
         self.pipe.send(("failed", error))
 
 
 def work(pipe: Connection, include: tuple[Any, ...], installed: bool, options: Options, threads: int) -> None:
-    """The life of a worker: orders come through the pipe until its other end is closed."""
+    """The life of a worker: orders and chores come through the pipe until its other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the host ends us.
     import torch
 
     torch.set_num_threads(threads)
     remote = _Remote(Registry(include, installed=installed), options, _Voice(pipe), pipe)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # The host is gone.
-        for order in _orders(pipe):
-            LocalExecutor().run([order], remote)
+        for each in _works(pipe):
+            LocalExecutor().run([each], remote)
             pipe.send(("idle", None))
 
 
-def _orders(pipe: Connection) -> Iterator[Order]:
+def _works(pipe: Connection) -> Iterator[Order | Chore]:
     while True:
         yield pipe.recv()

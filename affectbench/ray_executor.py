@@ -24,7 +24,7 @@ from affectbench.analyses import PlannedAnalysis
 from affectbench.analysis import Analysis
 from affectbench.cell_result import CellResult
 from affectbench.errors import AffectbenchError
-from affectbench.executor import Host
+from affectbench.executor import Chore, Host, LocalExecutor
 from affectbench.placement import Order
 from affectbench.ray_worker import Event, Loaded, Worker
 from affectbench.record import Cell
@@ -58,11 +58,15 @@ class RayExecutor:
         """CPUs for each worker: one for each of its threads."""
         return max(1, self.threads)
 
-    def run(self, orders: Iterable[Order], host: Host) -> None:
-        source = iter(orders)
+    def run(self, works: Iterable[Order | Chore], host: Host) -> None:
+        chores: list[Chore] = []
+        source = _orders(works, chores)
         first = next(source, None)
-        if first is None:  # Nothing to run: no cluster is started.
-            return
+        if first is not None:  # Else no cluster is started.
+            self._run(chain([first], source), host)
+        LocalExecutor().run(chores, host)
+
+    def _run(self, orders: Iterator[Order], host: Host) -> None:
         host.reporter.phase("starting Ray")
         with self.cluster() as ray:
             room = self._room(ray.cluster_resources())
@@ -73,7 +77,7 @@ class RayExecutor:
             with marking(host.options.output) as marker:
                 dispatcher = _Dispatcher(ray, self, host, self.workers or max(1, room), marker)
                 try:
-                    dispatcher.run(chain([first], source))
+                    dispatcher.run(orders)
                 finally:
                     dispatcher.close()
 
@@ -113,6 +117,15 @@ class RayExecutor:
         """How many workers the cluster holds at a time."""
         room = int(resources.get("CPU", 0) // self.cpus)
         return min(room, int(resources.get("GPU", 0) // self.gpus)) if self.gpus else room
+
+
+def _orders(works: Iterable[Order | Chore], chores: list[Chore]) -> Iterator[Order]:
+    """The orders; `chores` are put aside, for they write files where the run was started."""
+    for work in works:
+        if isinstance(work, Order):
+            yield work
+        else:
+            chores.append(work)
 
 
 @dataclass

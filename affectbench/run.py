@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from affectbench.analysing import inputs_of, planned
 from affectbench.analysis import Analysis, AnalysisStore, read_analysis
 from affectbench.dataset import Dataset, load_benchmark
 from affectbench.errors import AffectbenchError, RecordError
-from affectbench.executor import Executor, LocalExecutor, Reporter
+from affectbench.executor import Chore, Executor, LocalExecutor, Reporter
 from affectbench.outcomes import content_digest
 from affectbench.placement import Options, Order, planned_cells
 from affectbench.plan import Job
@@ -48,6 +49,7 @@ class Run:
     failures: list[str] = field(init=False, default_factory=list)
     analyses: dict[str, Analysis | None] = field(init=False, default_factory=dict)
     _records: dict[str, Record | None] = field(init=False, default_factory=dict)
+    _chores_failed: bool = field(init=False, default=False)
     _read: list[tuple[Job, tuple[PlannedCell, ...], tuple[PlannedAnalysis, ...]]] = field(
         init=False, default_factory=list
     )
@@ -56,16 +58,22 @@ class Run:
         self.store = Store(self.options.output)
         self.analysis_store = AnalysisStore(self.options.output)
 
-    def run(self, jobs: list[Job]) -> list[Record]:
+    def run(self, jobs: list[Job], chores: Sequence[Sequence[Chore]] = ()) -> list[Record]:
         """Run every cell that is not finished; returns the records there are of all cells, in order.
 
-        A job that cannot run (its data or checkpoint is missing) goes to `failures`, and the next one begins.
-        Raises `RecordError` where results cannot be written.
+        `chores` are done beside the cells, group by group: those of one need what those before have made. A
+        job that cannot run (its data or checkpoint is missing) goes to `failures`, and the next one begins;
+        after a chore that failed come no more groups. Raises `RecordError` where results cannot be written.
         """
         self.store.prepare()
         self.reporter.start(sum(job.size for job in jobs))
-        for wave in ([job for job in jobs if not job.identified_on], transfers(jobs)):
-            self.executor.run(self.orders(wave), self)
+        first, *later = chores or [()]
+        waves = [job for job in jobs if not job.identified_on], transfers(jobs)
+        for wave, beside in zip(waves, (first, ()), strict=True):
+            self.executor.run(chain(self.orders(wave), beside), self)
+        for group in later:
+            if not self._chores_failed:
+                self.executor.run(group, self)
         self._compare_transferred()
         for job, cells, asked in self._read:
             records = [self._records[cell_id(each.cell)] for each in cells]
@@ -101,12 +109,13 @@ class Run:
         self.analyses[analysis.name] = analysis
         self.reporter.analysed(analysis, skipped=False)
 
-    def failed(self, order: Order, error: AffectbenchError) -> None:
-        """Remember an order that could not be run, or not to its end."""
-        self._note_failure(order.job, error)
+    def failed(self, work: Order | Chore, error: AffectbenchError) -> None:
+        """Remember an order or a chore that could not be run, or not to its end."""
+        self._chores_failed |= not isinstance(work, Order)
+        self._note_failure(work.name, error)
 
-    def _note_failure(self, job: Job, error: AffectbenchError) -> None:
-        self.failures.append(f"{job.card.name} on {job.title}: {error}")
+    def _note_failure(self, name: str, error: AffectbenchError) -> None:
+        self.failures.append(f"{name}: {error}")
         self.reporter.note(self.failures[-1])
 
     def orders(self, jobs: Iterable[Job], *, weights: bool = True) -> Iterator[Order]:
@@ -120,7 +129,7 @@ class Run:
             except RecordError:
                 raise
             except AffectbenchError as error:
-                self._note_failure(job, error)
+                self._note_failure(job.name, error)
                 continue
             if order.cells or order.analyses:
                 yield order
@@ -160,7 +169,7 @@ class Run:
                 yield planned(self.registry, job, name, inputs)
             except AffectbenchError as error:
                 self._note_failure(
-                    job, AffectbenchError(f"analysis {name}: {error.message}", hint=error.hint)
+                    job.name, AffectbenchError(f"analysis {name}: {error.message}", hint=error.hint)
                 )
 
     def _left(self, asked: PlannedAnalysis) -> bool:

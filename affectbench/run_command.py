@@ -17,7 +17,9 @@ from affectbench.task import Placing
 from affectbench.yaml_loading import suggest
 
 if TYPE_CHECKING:
-    from affectbench.executor import Executor
+    from affectbench.executor import Chore, Executor
+    from affectbench.module_run import Request
+    from affectbench.placement import Options
     from affectbench.plan import Job
 
 DEFAULT_INTERVENTION = "zero-gain"
@@ -53,6 +55,17 @@ class What:
         interventions = self.interventions or [DEFAULT_INTERVENTION]
         names = self.selectors or fitting_selectors(registry, interventions)
         return [job_of_names(registry, self.model, self.task, names, interventions, self.seed or 0)]
+
+    def adapting(self, registry: Registry, options: Options) -> Request | None:
+        """What a suite asks to adapt beside its cells, if anything. Raises `AffectbenchError` for names that
+        do not exist."""
+        asked = registry.suite(self.suite).adaptation if self.suite is not None else None
+        if asked is None:
+            return None
+        from affectbench.module_chores import request_of
+
+        seed = registry.suite(str(self.suite)).seed if self.seed is None else self.seed
+        return request_of(registry, asked, options, seed)
 
 
 @dataclass(frozen=True)
@@ -140,17 +153,24 @@ def run_cells(
     # A limited run is another task: it must not take the place of a full one.
     folder = output or Path("results") / (name if limit is None else f"{name}-limit{limit}")
     options = Options(folder, device, data, limit, tokens, command_line(), _placing(device_map))
+    request = what.adapting(registry, options)
+    chores: list[list[Chore]] = []
+    if request is not None:
+        from affectbench.module_chores import chores_of
+
+        chores = chores_of(registry, request)
     if plan is not None:
         from affectbench.plan_command import print_plan
 
-        print_plan(console, registry, jobs, options, plan)
+        print_plan(console, registry, jobs, options, plan, request if chores else None)
         return
     with Terminal(console) as terminal:
         run = Run(registry, options, terminal, executor)
-        records = run.run(jobs)
+        records = run.run(jobs, chores)
     if records:
         _summary(console, records, folder)
     made = sum(analysis is not None for analysis in run.analyses.values())
+    made += 0 if request is None else len(request.stored())
     if made:
         text = f"{made} analyses. Look:  python harness.py table {folder} --analyses"
         console.print(escape(text), highlight=False, soft_wrap=True)

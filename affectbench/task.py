@@ -210,10 +210,29 @@ class Identifying(Frozen):
 ORDINARY = Identifying()
 
 
+Rate = Annotated[Number, Field(gt=0)]
+
+
+class Adapting(Frozen):
+    """Adaptations of a `base` to a `task`, and to a `control` task without emotion: all module types and
+    single ones. `rank` 0 trains the weights themselves; the best of `rates` is chosen on validation items;
+    `seeds` adaptations of each kind, each of `steps` updates of `batch` items."""
+
+    base: Name
+    task: Name
+    control: Name | None = None
+    rank: Annotated[int, Field(strict=True, ge=0)] = 8
+    rates: Annotated[tuple[Rate, ...], Field(min_length=1)] = (0.001, 0.003)
+    seeds: Annotated[int, Field(strict=True, ge=1)] = 3
+    steps: Annotated[int, Field(strict=True, ge=1)] = 80
+    batch: Annotated[int, Field(strict=True, ge=1)] = 16
+
+
 class Suite(TaskFile):
     """A grid of cells. `tasks` maps a model's name, or a modality, to benchmarks; the name wins.
 
-    `analyses` are made once of each model on each of its benchmarks, after the cells.
+    `analyses` are made once of each model on each of its benchmarks, after the cells. `adaptation`: what is
+    adapted beside them, module type by module type, and compared (the analyses ``module-...``).
     """
 
     kind: Literal["suite"]
@@ -223,6 +242,7 @@ class Suite(TaskFile):
     controls: tuple[Name, ...] = ()
     interventions: Annotated[tuple[Name, ...], Field(min_length=1)]
     analyses: tuple[Name, ...] = Field(default=(), exclude_if=lambda value: not value)
+    adaptation: Adapting | None = Field(default=None, exclude_if=lambda value: value is None)
     seed: Seed = 0
     identification: Identifying = Field(default=ORDINARY, exclude_if=lambda value: value == ORDINARY)
 

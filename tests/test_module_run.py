@@ -13,7 +13,7 @@ from test_module_edit import pair_cards  # noqa: F401
 from tiny_models import family
 from typer.testing import CliRunner
 
-from affectbench import module_evidence, module_experiments, module_report
+from affectbench import module_chores, module_evidence, module_experiments, module_report
 from affectbench.analysis import Analysis, AnalysisStore
 from affectbench.cli import app
 from affectbench.errors import AffectbenchError
@@ -37,7 +37,7 @@ def few() -> Iterator[None]:
     """Fewer conditions than there are."""
     patch = pytest.MonkeyPatch()
     for name, values in FEW.items():
-        for module in (module_experiments, module_report, module_evidence):
+        for module in (module_chores, module_experiments, module_report, module_evidence):
             if hasattr(module, name):
                 patch.setattr(module, name, values)
     yield

@@ -134,10 +134,9 @@ class TestBench:
             plan = made.plan()
             counts = {step.name: step.count for step in plan.steps}
             assert plan.groups == groups
-            assert (
-                counts["words, windows and electrodes of EEG"] == counts["a recording, cleaned"] == 3 * groups
-            )
-            assert counts["words of EEG and states"] == 15
+            assert counts["words: windows and electrodes of EEG"] == 3 * groups
+            assert counts["pieces: a recording, cleaned"] == 3 * groups
+            assert counts["words: EEG and states"] == 15
             assert plan.shared_bytes == min(5, max(1, int(fitting))) * made.model_bytes
 
     def test_what_takes_long_is_timed_twice_at_most(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,27 +191,30 @@ class TestHearing:
 
 
 class TestPacking:
-    STEPS = (Step("a", 50.0, 4, "alone"), Step("t", 40.0, 2, "threads"), Step("b", 30.0, 66, "workers"))
+    STEPS = (Step("a", 50.0, 4, "alone"), Step("t", 40.0, 2, "threads"), Step("b", 30.0, 66, "words"),
+             Step("c", 10.0, 66, "pieces"))  # fmt: skip
     PLAN = Plan(Sizes(2, 33, 84, 33), 2, STEPS, 3e9, 0.0, 1e9, 5e8)
 
     def test_subjects_are_spread_in_rounds_after_what_is_done_before(self) -> None:
         assert self.PLAN.before_s(1) == 200 + 80
         assert self.PLAN.before_s(16) == 200 + 80 / 8
-        assert self.PLAN.task_s == 30
-        assert self.PLAN.cpu_s == 200 + 80 + 1980
-        assert self.PLAN.wall_s(16) == 210 + 2 * 3 * 30  # 33 subjects on 16 cores: three rounds.
+        assert (self.PLAN.task_s("words"), self.PLAN.task_s("pieces")) == (30, 10)
+        assert self.PLAN.cpu_s == 200 + 80 + 1980 + 660
+        # 33 subjects on 16 cores: 32 in two rounds, one in a third, while others do the shorter part.
+        assert self.PLAN.wall_s(16) == 210 + 2 * (2 * 30 + 30)
+        assert self.PLAN.wall_s(33) == 200 + 80 / 16.5 + 2 * (30 + 10)
         assert self.PLAN.wall_s(1) == self.PLAN.cpu_s
         assert self.PLAN.memory(16) == 1e9 + 16 * 5e8
         assert self.PLAN.memory(2) == 3e9  # A model that hears needs more.
 
     def test_fewer_groups_share_more(self) -> None:
         one = replace(self.PLAN, groups=1)
-        assert one.task_s == 60
+        assert one.task_s("words") == 60
         assert one.wall_s(16) == self.PLAN.wall_s(16)
 
     def test_it_is_said_whether_that_fits_a_day(self) -> None:
         assert "it fits a day" in packed(self.PLAN, 16)[1]
-        slow = replace(self.PLAN, steps=(Step("b", 3e4, 66, "workers"),))
+        slow = replace(self.PLAN, steps=(Step("b", 3e4, 66, "words"),))
         assert "it does not fit a day" in packed(slow, 16)[1]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from test_alignment_units import spoken
 
-from affectbench.alignment import components
+from affectbench.alignment import comparison, components
 from affectbench.alignment.comparison import compared, side_by_side, side_bytes
 from affectbench.alignment.components import Reduced
 from affectbench.alignment.features import States
@@ -185,3 +185,18 @@ class TestSideBySide:
         assert groups(1) == [["a"], ["b"], ["c"], ["d"]]
         many["b"] = Reduced.of(ground.states, 4)
         assert groups(100) == [["a"], ["b"], ["c", "d"]]
+
+    def test_a_long_story_is_compared_at_evenly_spaced_words(
+        self, ground: SimulatedGround, models: dict[str, Reduced], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        whole = compared(ground, self.TASK, tuple(range(10)), models)
+        count = whole.words.shape[1]
+        monkeypatch.setattr(comparison, "MOST_WORDS", count // 3)
+        some = compared(ground, self.TASK, tuple(range(10)), models)
+        places = comparison.spaced_words(count)
+        assert (len(places), places[0], places[-1]) == (count // 3, 0, count - 1)
+        assert set(np.diff(places)) <= {3, 4}
+        np.testing.assert_array_equal(some.words, whole.words[:, places])
+        found = comparison.one_subject(some, 0, "words")
+        assert found["windows"].shape == (6, 5)
+        assert np.isfinite(found["topography"]).all()

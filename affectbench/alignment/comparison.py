@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from affectbench.alignment.acoustics import gridded_acoustics
 from affectbench.alignment.components import Reduced
@@ -26,6 +27,11 @@ BYTES = 8
 """Of a number."""
 TOGETHER = 8
 """Electrodes whose sides over words are held at a time."""
+PARTS = ("words", "pieces")
+"""Of what is computed for a subject, the longest first."""
+MOST_WORDS = 2500
+"""Words whose pairs partial RSA is taken over: of a longer story evenly spaced ones, or their sides, which
+grow with the square, would fill the memory."""
 BY_POINT = ("scores", "topography", "windows")
 """What is kept of a subject for each point, in the last axis."""
 
@@ -92,6 +98,7 @@ def side_bytes(task: AlignmentTask, lengths: Sequence[int], words: int) -> float
     """Bytes of the sides of one point that all subjects share, for pieces of so many cells."""
     measures = [measure(name, "debiased") for name in task.metrics]
     copies = sum(2 if one.side else 1 + MOST_PAIRS for one in measures if one.side or one.name == "tau_b")
+    words = min(words, MOST_WORDS)
     pairs = copies * sum(n * (n - 1) // 2 for n in lengths) + words * (words - 1) / 2
     return float(pairs * BYTES)
 
@@ -126,6 +133,7 @@ def compared(
         for piece, count in zip(pieces, timing.lengths, strict=True)
     )
     words = np.concatenate([word_means(each.states, pieces) for each in models.values()])
+    words = words[:, spaced_words(words.shape[1])]
     sides = _word_sides(words, lag_side(_onsets(pieces)), task.distance)
     points = {name: each.points for name, each in models.items()}
     return Comparison(ground, task, timing, kept, points, references, words, sides, acoustics)
@@ -137,31 +145,38 @@ def _word_sides(words: FloatArray, lag: FloatArray, distance: Distance) -> Float
 
 
 def _onsets(pieces: Sequence[Piece]) -> FloatArray:
-    """When each word of the pieces began, in seconds of the recording."""
-    return np.array([word.onset for piece in pieces for word in piece.words])
+    """When each word that is compared began, in seconds of the recording."""
+    onsets = np.array([word.onset for piece in pieces for word in piece.words])
+    return onsets[spaced_words(len(onsets))]
 
 
-def one_subject(shared: Comparison, subject: int) -> Arrays:
-    """All that is kept of a subject.
+def spaced_words(count: int) -> npt.NDArray[np.int64]:
+    """Places of those of so many words that are compared."""
+    return np.linspace(0, count - 1, min(count, MOST_WORDS)).round().astype(np.int64)
 
-    `scores` (measures, 2, pieces, lags, points) of `scoring.scores`; `acoustics` (pieces, lags), RSA of the
-    sound's acoustics and the EEG; `topography` (windows, channels, points) and `windows` (windows, points),
-    partial RSA over words of single electrodes and of all, locked to word onsets; `side` (m,), the EEG's RSA
-    side at the middle lag of all pieces, for the noise ceiling; `line`, where a notch was set (NaN: nowhere).
+
+def one_subject(shared: Comparison, subject: int, part: str) -> Arrays:
+    """What is kept of a subject, in one of `PARTS`, each a piece of work by itself.
+
+    Of ``words``: `topography` (windows, channels, points) and `windows` (windows, points), partial RSA over
+    words of single electrodes and of all, locked to word onsets. Of ``pieces``: `scores` (measures, 2,
+    pieces, lags, points) of `scoring.scores`; `acoustics` (pieces, lags), RSA of the sound's acoustics and
+    the EEG; `side` (m,), the EEG's RSA side at the middle lag of all pieces, for the noise ceiling; `line`,
+    where a notch was set (NaN: nowhere).
     """
     eeg = cleaned(shared.ground.recording(subject), shared.task.band)
+    if part == "words":
+        topography, windows = _word_locked(shared, eeg.data, eeg.rate)
+        return {"topography": topography, "windows": windows}
     series = cut(eeg, shared.pieces, shared.timing)
     found = np.stack([scores(each, series) for each in shared.references])
     side = MEASURES["debiased"]["rsa_spearman"].side
     assert side is not None, "RSA is an inner product"
     heard = [np.stack([side(lagged, shared.task.distance) for lagged in piece]) for piece in series]
-    topography, windows = _word_locked(shared, eeg.data, eeg.rate)
     middle = len(shared.timing.lags) // 2
     return {
         "scores": found,
         "acoustics": np.stack([h @ a for h, a in zip(heard, shared.acoustics, strict=True)]),
-        "topography": topography,
-        "windows": windows,
         "side": np.concatenate([piece[middle] for piece in heard]).astype(np.float32),
         "line": np.array(np.nan if eeg.line is None else eeg.line),
     }

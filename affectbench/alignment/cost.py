@@ -9,12 +9,20 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from heapq import heapreplace
 from math import ceil
 from typing import Literal
 
 import numpy as np
 
-from affectbench.alignment.comparison import BYTES, TOGETHER, quarter_of_memory, side_bytes
+from affectbench.alignment.comparison import (
+    BYTES,
+    MOST_WORDS,
+    PARTS,
+    TOGETHER,
+    quarter_of_memory,
+    side_bytes,
+)
 from affectbench.alignment.components import Reduced
 from affectbench.alignment.features import States
 from affectbench.alignment.grid import COMPONENTS, cells, lag_grid
@@ -68,13 +76,14 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Step:
-    """One kind of work: CPU `seconds` each time, how often, and who does it: `workers` subject by subject, or
-    before them the process that was started, with one thread (``alone``) or with all (``threads``)."""
+    """One kind of work: CPU `seconds` each time, how often, and who does it: workers subject by subject,
+    in one of two `PARTS`, or before them the process that was started, with one thread (``alone``) or with
+    all (``threads``)."""
 
     name: str
     seconds: float
     count: int
-    who: Literal["alone", "threads", "workers"]
+    who: Literal["alone", "threads", "words", "pieces"]
 
     @property
     def total(self) -> float:
@@ -104,20 +113,26 @@ class Plan:
         threads = max(1.0, EFFICIENCY * cores)
         return self._of("alone") + self._of("threads") / threads
 
-    @property
-    def task_s(self) -> float:
-        """Seconds of one subject with the models of a group: what a worker gets at a time."""
-        return self._of("workers") / (self.groups * self.sizes.subjects)
+    def task_s(self, part: str) -> float:
+        """Seconds of one of `PARTS` of a subject with the models of a group: what a worker gets at a time."""
+        return self._of(part) / (self.groups * self.sizes.subjects)
 
     def wall_s(self, cores: int) -> float:
-        """What is done before, then group by group its subjects, as many at a time as there are cores."""
-        rounds = ceil(self.sizes.subjects / cores)
-        return self.before_s(cores) + self.groups * rounds * self.task_s
+        """What is done before, then group by group its subjects, each task by the core that is free first."""
+        free = [0.0] * cores
+        for part in PARTS:
+            for _ in range(self.sizes.subjects):
+                heapreplace(free, free[0] + self.task_s(part))
+        return self.before_s(cores) + self.groups * max(free)
 
     def memory(self, cores: int) -> float:
         """The most bytes at a time: while a model hears, or what workers share and those at work hold."""
-        spread = self.shared_bytes + min(cores, self.sizes.subjects) * self.worker_bytes
+        spread = self.shared_bytes + self.at_work(cores) * self.worker_bytes
         return max(self.before_bytes, spread)
+
+    def at_work(self, cores: int) -> int:
+        """How many workers there is work for."""
+        return min(cores, len(PARTS) * self.sizes.subjects)
 
     def _of(self, who: str) -> float:
         return sum(step.total for step in self.steps if step.who == who)
@@ -262,7 +277,7 @@ class Bench:
 
     @property
     def words_told(self) -> int:
-        return WORDS * self.sizes.sentences
+        return min(WORDS * self.sizes.sentences, MOST_WORDS)
 
     @property
     def word_pairs(self) -> float:
@@ -283,18 +298,19 @@ class Bench:
         models, points = self.sizes.models, self.sizes.points
         groups = ceil(models / self.together)
         subjects, pairs, word = groups * self.sizes.subjects, models * self.sizes.subjects, self.words()
-        windows = len(COMPONENTS) * (CHANNELS + 1)
+        windows, cleaning = len(COMPONENTS) * (CHANNELS + 1), self.recording()
         steps = (
             Step("a model hears all pieces", self.hearing(), models, "threads"),
             Step("components of a layer's states", self.components(), models * points, "threads"),
             Step("states of a model, all measures", self.states(), models, "alone"),
             Step("words of a layer", word, models * points, "alone"),
-            Step("a recording, cleaned", self.recording(), subjects, "workers"),
-            Step("EEG of a subject, all measures and lags", self.eeg(), subjects, "workers"),
-            Step("words, windows and electrodes of EEG", word * windows, subjects, "workers"),
-            Step("inner products of EEG and states", self.products(), pairs, "workers"),
-            Step("pairs of EEG and states (tau-b, information)", self.joined(), pairs, "workers"),
-            Step("words of EEG and states", self.word_products() * windows, pairs, "workers"),
+            Step("words: a recording, cleaned", cleaning, subjects, "words"),
+            Step("words: windows and electrodes of EEG", word * windows, subjects, "words"),
+            Step("words: EEG and states", self.word_products() * windows, pairs, "words"),
+            Step("pieces: a recording, cleaned", cleaning, subjects, "pieces"),
+            Step("pieces: EEG of a subject, all measures and lags", self.eeg(), subjects, "pieces"),
+            Step("pieces: inner products of EEG and states", self.products(), pairs, "pieces"),
+            Step("pieces: pairs of EEG and states (tau-b, information)", self.joined(), pairs, "pieces"),
         )
         shared = self.together * self.model_bytes
         return Plan(

@@ -8,6 +8,7 @@ from math import ceil
 from rich.console import Console
 from rich.table import Table
 
+from affectbench.alignment.comparison import PARTS
 from affectbench.alignment.cost import EFFICIENCY, Bench, Plan, Sizes, cpu_time
 from affectbench.alignment.hearing_cost import Hearer, of_the_paper
 from affectbench.alignment_task import AlignmentTask
@@ -54,13 +55,14 @@ def packed(plan: Plan, cores: int) -> list[str]:
     return [
         f"Packed: {duration(plan.before_s(cores))} in the first process, its matrix products on all cores at "
         f"{EFFICIENCY:.0%} of their speed (assumed); then {plan.groups} times {plan.sizes.subjects} tasks of "
-        f"{duration(plan.task_s)}, {side_by_side} models side by side, on {cores} cores (--ray --workers "
+        f"{' and of '.join(duration(plan.task_s(part)) for part in PARTS)}, {side_by_side} models side by "
+        f"side, on {cores} cores (--ray --workers "
         f"{cores}).",
         f"Wall {duration(wall)}: it {fits} a day; cores are busy {busy:.0%} of it.",
         f"Memory {plan.memory(cores) / gib:.1f} GiB: {plan.before_bytes / gib:.1f} GiB while a model "
         f"hears, its states in {plan.disk_bytes / gib:.1f} GiB of files; then "
         f"{plan.shared_bytes / gib:.1f} GiB that workers share (at most a quarter of this machine's, if "
         f"for more than one model), "
-        f"{plan.worker_bytes / gib:.1f} GiB for each of {min(cores, plan.sizes.subjects)}.",
+        f"{plan.worker_bytes / gib:.1f} GiB for each of {plan.at_work(cores)}.",
         "Not counted: reading files.",
     ]

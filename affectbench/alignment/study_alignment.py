@@ -8,7 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from affectbench.alignment.comparison import BY_POINT, Comparison, model_acoustics, one_subject
+from affectbench.alignment.comparison import (
+    BY_POINT,
+    PARTS,
+    Comparison,
+    model_acoustics,
+    one_subject,
+)
 from affectbench.alignment.contrasts import contrasted
 from affectbench.alignment.grid import COMPONENTS
 from affectbench.alignment.group import (
@@ -57,16 +63,19 @@ def found(workshop: Workshop, comparison: Comparison) -> dict[str, Found]:
     acoustics = model_acoustics(comparison)
     subjects = range(len(comparison.ground.subjects))
     models = ", ".join(comparison.models)
-    tasks = [Task(f"alignment {models} {subject}", (subject,)) for subject in subjects]
+    tasks = [Task(f"{part} {models} {subject}", (subject, part)) for part in PARTS for subject in subjects]
     done = workshop.each(f"subjects with {models}", one_subject, comparison, tasks)
-    stacked = {key: np.stack([each[key] for each in done]) for key in done[0]}
+    stacked: dict[str, FloatArray] = {}
+    for place in range(0, len(tasks), len(subjects)):
+        own = done[place : place + len(subjects)]
+        stacked |= {key: np.stack([each[key] for each in own]) for key in own[0]}
     scores = stacked.pop("scores")
     effects = scores[:, :, 0] - scores[:, :, 1]
     comparison, results, first = comparison.without_states(), {}, 0
     for model, points in comparison.models.items():
-        own = slice(first, first + len(points))
-        kept = {key: each[..., own] if key in BY_POINT else each for key, each in stacked.items()}
-        results[model] = Found(comparison, points, effects[..., own], acoustics[..., own], kept)
+        at = slice(first, first + len(points))
+        kept = {key: each[..., at] if key in BY_POINT else each for key, each in stacked.items()}
+        results[model] = Found(comparison, points, effects[..., at], acoustics[..., at], kept)
         first += len(points)
     return results
 

@@ -25,8 +25,8 @@ UNITS = {"uV": 1e-6, "mV": 1e-3, "V": 1.0}
 LABELS = ("EEG Fz", "EEG Cz", "EEG Pz", "EEG Oz", "EOG left", "Aux5")
 MARKS = [edfio.EdfAnnotation(1.0, None, "first"), edfio.EdfAnnotation(2.5, 0.5, "second")]
 BITS = {".edf": 16, ".bdf": 24}
-CMS_IN_RANGE = 1 << 20
-"""A bit of BioSemi's Status that tells how the amplifier is, in all samples."""
+AMPLIFIER = 1 << 16 | 1 << 20
+"""Bits of BioSemi's Status that tell of the amplifier (new epoch, CMS in range), here in all samples."""
 
 
 def channel(ending: str, data: np.ndarray, label: str, unit: str = "uV", rate: float = RATE) -> Any:
@@ -132,16 +132,22 @@ class TestStatus:
 
     @pytest.fixture
     def path(self, tmp_path: Path) -> Path:
-        codes = np.full(round(8 * RATE), CMS_IN_RANGE)
-        for start, end, code in ((250, 260, 7), (260, 270, 9), (625, 626, 300), (1000, 1010, 7)):
+        codes = np.full(round(8 * RATE), AMPLIFIER)
+        for start, end, code in (
+            (250, 260, 7),
+            (260, 270, 9),
+            (625, 626, 300),
+            (1000, 1001, 7),
+            (1001, 1010, 8),
+        ):
             codes[start:end] |= code
         data = signal()[:4] * 1e6
         channels = [channel(".bdf", row, name) for row, name in zip(data, NAMES, strict=False)]
         return write(tmp_path / "one.bdf", [*channels, status(codes)])
 
     def test_triggers_are_marks_and_the_channel_is_never_compared(self, path: Path) -> None:
-        """One of a single sample, and two that touch."""
-        expected = [(1.0, "7"), (1.04, "9"), (2.5, "300"), (4.0, "7")]
+        """Two of them last a single sample, and some touch."""
+        expected = [(1.0, "7"), (1.04, "9"), (2.5, "300"), (4.0, "7"), (4.004, "8")]
         assert [(mark.onset, mark.text) for mark in read_marks(path)] == expected
         found = read_recording(path)
         assert found.types == ("eeg",) * 4 + ("stim",)

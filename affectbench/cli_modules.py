@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -40,6 +40,10 @@ def modules(
     device: Device = "cpu",
     threads: Threads = 0,
     trust_code: TrustCode = False,
+    mode: Annotated[
+        Literal["sound", "paper"],
+        typer.Option(help="paper: the tests of arXiv 2601.15906 as far as they are known, and no others."),
+    ] = "sound",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Results folder. Default: results/modules-NAME.")
     ] = None,
@@ -60,7 +64,7 @@ def modules(
 
     options = Options(
         task, control, include or (), data, limit, rank, tuple(rate or ()), seeds, steps, batch, seed, device,
-        threads, trust_code, output,
+        threads, trust_code, output, mode,
     )  # fmt: skip
     try:
         run_modules(out, model, options)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from affectbench.executor import Chore
 from affectbench.module_adapt import Budget
-from affectbench.module_experiments import TRAINED, Alone, Recipe
+from affectbench.module_experiments import Alone, Design, Recipe
 from affectbench.module_loading import weights_folder
 from affectbench.module_run import ModuleRun, Request
 from affectbench.module_types import locate
@@ -75,7 +75,7 @@ def chores_of(registry: Registry, request: Request) -> list[list[Chore]]:
     adapted += [
         Preparing(request, request.task, name, matched)
         for matched in (False, True)
-        for name in TRAINED
+        for name in Design.of(request.mode).trained
         if name != "all"
     ]
     return [adapted, [Comparing(request)]]
@@ -85,7 +85,8 @@ def adaptations_of(request: Request) -> int:
     """How many adaptations a request comes to. Raises `AffectbenchError` where the base's weights are not
     here."""
     stored = StoredWeights(weights_folder(request.card))
-    alone = Alone.of(locate(stored.shapes, stored.config()), request.recipe.rank)
+    modules = locate(stored.shapes, stored.config())
+    alone = Alone.of(modules, request.recipe.rank, Design.of(request.mode))
     sets = [*alone.equal, *(name for name, rank in alone.matched.items() if rank != alone.equal[name])]
     each = len(request.recipe.rates) + request.recipe.seeds - 1
     return each * (len(sets) + (request.control is not None)) + request.recipe.seeds

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -12,6 +13,9 @@ from rich.markup import escape
 from affectbench.errors import AffectbenchError
 from affectbench.plan import card_of
 from affectbench.registry import Registry
+
+if TYPE_CHECKING:
+    from affectbench.module_experiments import Mode
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Options:
     threads: int
     trust_code: bool
     output: Path | None
+    mode: Mode
 
 
 def run_modules(console: Console, model: str, options: Options) -> None:
@@ -54,13 +59,15 @@ def run_modules(console: Console, model: str, options: Options) -> None:
     task = options.task or card.default_task
     if task is None:
         raise AffectbenchError(f"model {card.name} has no default task", hint="add --task")
-    rates = options.rates or Recipe().rates
+    rates = options.rates or Recipe().rates[: 1 if options.mode == "paper" else None]
     budget = Budget.looking(options.steps, options.batch)
     request = Request(
         card, task, options.output or Path("results") / f"modules-{card.name}", options.control,
         Recipe(options.rank, rates, options.seeds, budget), options.seed, options.device, options.data,
-        options.limit, command_line(),
+        options.limit, command_line(), options.mode,
     )  # fmt: skip
+    if options.mode == "paper" and len(rates) > 1:
+        raise AffectbenchError("mode paper has one learning rate for all types", hint="give one --rate")
     if request.is_pair and options.control is not None:
         raise AffectbenchError(
             f"model {card.name} is a pair: nothing is trained, so there is no adaptation to a control task",

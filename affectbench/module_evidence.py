@@ -13,7 +13,9 @@ from affectbench.module_edit import Overlay, Pair
 from affectbench.module_experiments import (
     SINGLE,
     Alone,
+    Design,
     Measured,
+    Mode,
     Recipe,
     Told,
     Trained,
@@ -54,6 +56,10 @@ from affectbench.module_store import Adaptations
 from affectbench.module_types import Modules
 from affectbench.session import Session
 
+AS_PUBLISHED = (
+    "Tests as far as the paper is known. Zeroing gate, up or down is one and the same damage, and breaks the "
+    "language model; a Frobenius norm is larger for larger matrices; one learning rate may suit one type."
+)
 NOISE, MATCHED = "random change of equal norm", "equal parameters"
 
 
@@ -82,12 +88,17 @@ class Evidence:
     seed: int
     groups: Sequence[Group]
     told: Told | None = None
+    mode: Mode = "sound"
     leads: dict[str, Quantity] = field(default_factory=dict)
     """How far gate is above the best other type, by test; on the control with the word before it."""
 
     @property
     def modules(self) -> Modules:
         return self.groups[0].pairs[0].modules
+
+    @property
+    def design(self) -> Design:
+        return Design.of(self.mode)
 
     @property
     def has_gate(self) -> bool:
@@ -104,11 +115,11 @@ class Evidence:
 
     def change(self) -> Made:
         """How much the weights of each type changed."""
-        made = Made()
+        made, metric = Made(), self.design.metric
         for place, group in enumerate(self.groups):
             tag = "" if place == 0 else "-control"
-            made.tables.append(change_table(group.label, f"change{tag}", group.changes))
-            made.matrices.append(change_matrix(group.label, f"layers{tag}", group.changes))
+            made.tables.append(change_table(group.label, f"change{tag}", group.changes, metric))
+            made.matrices.append(change_matrix(group.label, f"layers{tag}", group.changes, metric))
             if not group.learnt:
                 made.findings.append(
                     Finding(
@@ -118,8 +129,8 @@ class Evidence:
                     )
                 )
             elif self.has_gate:
-                made.findings.append(change_finding(group.label, f"gate-change{tag}", group.changes))
-                lead = change_lead(group.changes, self.seed)
+                made.findings.append(change_finding(group.label, f"gate-change{tag}", group.changes, metric))
+                lead = change_lead(group.changes, self.seed, metric)
                 if lead is not None:
                     self.leads["change" if place == 0 else "control-change"] = lead
             other = max(changes.other for changes in group.changes)
@@ -137,7 +148,7 @@ class Evidence:
         for place, group in enumerate(self.groups):
             tag = "" if place == 0 else "-control"
             other = any(changes.other for changes in group.changes)
-            conditions = transfer_conditions(self.modules, other)
+            conditions = transfer_conditions(self.modules, self.design.transfers, other)
             measured = measure(group.session, group.pairs, conditions, told=self.told)
             scores = scores_of(group.session, measured, self.seed, place)
             title = f"Transfer of module types, {group.label}"
@@ -165,16 +176,17 @@ class Evidence:
         made = Made()
         for place, group in enumerate(self.groups):
             tag = "" if place == 0 else "-control"
-            measured = measure(
-                group.session, group.pairs, damage_conditions(self.modules), capability=True, told=self.told
-            )
+            conditions = damage_conditions(self.modules, self.design)
+            measured = measure(group.session, group.pairs, conditions, capability=True, told=self.told)
             scores = scores_of(group.session, measured, self.seed, place)
             kept = kept_of(measured, self.seed, 2 + place)
             title = f"Damage to module types, {group.label}"
-            made.tables.append(damage_table(title, f"damage{tag}", scores, kept, self.modules))
-            made.matrices.append(
-                damage_matrix(f"Drop in UAR, {group.label}", f"drops{tag}", scores, self.modules)
-            )
+            made.tables.append(damage_table(title, f"damage{tag}", scores, kept, self.modules, self.design))
+            drop = f"Drop in UAR, {group.label}"
+            made.matrices.append(damage_matrix(drop, f"drops{tag}", scores, self.modules, self.design))
+            if self.mode == "paper":
+                made.findings += self._lead(place, "necessity", drops(scores, "zero"), "drop when zeroed")
+                continue
             made.findings += self._lead(place, "necessity", drops(scores, "reset"), "drop when reset to base")
             # Without gate, up or down an MLP gives nothing, so zeroing cannot tell them apart.
             specific = specificities(scores, kept, "noise")
@@ -186,7 +198,7 @@ class Evidence:
         """What types learn alone, at equal rank and with as many parameters as gate has. Weights that are
         trained themselves cannot be matched: there, at equal budget only."""
         told, session = self.told, store.session
-        alone = Alone.of(self.modules, recipe.rank)
+        alone = Alone.of(self.modules, recipe.rank, self.design)
 
         def trained(name: str, rank: int) -> Trained:
             return train(store, name, recipe, self.modules, rank=rank, told=told)
@@ -212,8 +224,9 @@ class Evidence:
         if alone.fused:
             made.notes.append(f"Fused with other types, so not trained alone: {', '.join(alone.fused)}.")
         made.findings += self._lead(0, "adaptation", scores, "UAR when adapted alone at equal rank")
-        alike = {each.name: scores[f"{each.name}, {MATCHED}"] for each in matched}
-        made.findings += self._lead(0, "matched", alike, "UAR when adapted alone with equal parameters")
+        if self.design.matched:
+            alike = {each.name: scores[f"{each.name}, {MATCHED}"] for each in matched}
+            made.findings += self._lead(0, "matched", alike, "UAR when adapted alone with equal parameters")
         for tag, name in (("shuffled", control.name), ("noise", NOISE)):
             gain = scores[name] - scores["none"]
             text = f"Control, {name}: gain over the base"
@@ -243,15 +256,17 @@ class Evidence:
         """Whether gate stands out in every test, and more than it does on the control."""
         if not self.has_gate:
             return Made(findings=[Finding(name="no-gate", text="This model's MLP has no gate.")])
-        made = Made(findings=[verdict_finding(self.leads)])
+        made, titles = Made(findings=[verdict_finding(self.leads, self.mode)]), TESTS[self.mode]
+        if self.mode == "paper":
+            made.notes.append(AS_PUBLISHED)
         for test, lead in self.leads.items():
             if test.startswith("control-"):
                 continue
             made.findings.append(
-                difference_finding(f"{TESTS[test]}: lead of gate over the best other type", test, lead)
+                difference_finding(f"{titles[test]}: lead of gate over the best other type", test, lead)
             )
             control = self.leads.get(f"control-{test}")
             if control is not None:
-                text = f"{TESTS[test]}: the lead less that on the control task"
+                text = f"{titles[test]}: the lead less that on the control task"
                 made.findings.append(difference_finding(text, f"{test}-against-control", lead - control))
         return made

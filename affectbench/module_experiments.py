@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from torch import Tensor
@@ -15,7 +16,7 @@ from affectbench.errors import AffectbenchError
 from affectbench.intervention import UNTOUCHED
 from affectbench.lm_harness import ChoiceQuestions, PackedLM
 from affectbench.module_adapt import Budget, Plan
-from affectbench.module_change import Change, change_of, low_rank_change, square_of, together
+from affectbench.module_change import Change, Metric, change_of, low_rank_change, square_of, together
 from affectbench.module_edit import OPERATIONS, Adapted, LoraWeights, Operation, Overlay, Pair
 from affectbench.module_pairs import Changes
 from affectbench.module_store import Adaptations
@@ -29,6 +30,7 @@ TRANSFERS = (*SINGLE, "attn", "up+down", "mlp", "gate+down", "attn+gate", "attn+
 DAMAGED = (*SINGLE, "attn", "mlp")
 TRAINED = ("all", *SINGLE, "attn", "up+down", "mlp", "gate+down", "attn+gate", "attn+up+down")
 """The same sets, adapted alone; all of them first, for it takes the longest."""
+Mode = Literal["sound", "paper"]
 LEAST = 0.05
 """What validation UAR has to gain for an adaptation to have learnt anything."""
 
@@ -42,6 +44,29 @@ class Recipe:
     rates: tuple[float, ...] = (0.001, 0.003)
     seeds: int = 3
     budget: Budget = field(default_factory=Budget)
+
+
+@dataclass(frozen=True)
+class Design:
+    """What is asked: the headline of change, which sets of types are transferred, damaged and how, and
+    adapted alone, and whether they are also adapted with as many parameters as gate."""
+
+    metric: Metric
+    transfers: tuple[str, ...]
+    damaged: tuple[str, ...]
+    operations: tuple[Operation, ...]
+    trained: tuple[str, ...]
+    matched: bool
+
+    @classmethod
+    def of(cls, mode: Mode) -> Design:
+        """Our way, or (``paper``) as far as arXiv 2601.15906 is known: types one by one, the combinations
+        that it names, zeroing, and the Frobenius norm as it is, which is larger for larger matrices."""
+        if mode == "sound":
+            return cls("relative", TRANSFERS, DAMAGED, OPERATIONS, TRAINED, True)
+        named = tuple(each for each in TRAINED if each in (*SINGLE, "gate+down", "attn+gate", "all"))
+        singles = tuple(each for each in TRANSFERS if each in SINGLE)
+        return cls("absolute", singles, singles, ("zero",), named, False)
 
 
 @dataclass(frozen=True)
@@ -135,10 +160,12 @@ class Capability:
         return np.asarray(found.codes[0] == self._asked.items.gold, dtype=np.int64)
 
 
-def transfer_conditions(modules: Modules, other: bool) -> dict[str, Callable[[Pair, int], Overlay]]:
+def transfer_conditions(
+    modules: Modules, transfers: Sequence[str], other: bool
+) -> dict[str, Callable[[Pair, int], Overlay]]:
     """Base plus the adapted weights of some types; `other`: also of what is of no type, alone."""
     found: dict[str, Callable[[Pair, int], Overlay]] = {"none": lambda _pair, _place: Overlay()}
-    for name, types in known(TRANSFERS, modules).items():
+    for name, types in known(transfers, modules).items():
         found[name] = lambda _pair, _place, types=types: Overlay(types)  # type: ignore[misc]
     if other:
         found[OTHER] = lambda _pair, _place: Overlay((OTHER,))
@@ -146,11 +173,11 @@ def transfer_conditions(modules: Modules, other: bool) -> dict[str, Callable[[Pa
     return found
 
 
-def damage_conditions(modules: Modules) -> dict[str, Callable[[Pair, int], Overlay]]:
+def damage_conditions(modules: Modules, design: Design) -> dict[str, Callable[[Pair, int], Overlay]]:
     """The adapted model, and that with each type damaged in each way, named ``TYPE OPERATION``."""
     found: dict[str, Callable[[Pair, int], Overlay]] = {"adapted": lambda pair, _place: whole(pair)}
-    for operation in OPERATIONS:
-        for name, types in known(DAMAGED, modules).items():
+    for operation in design.operations:
+        for name, types in known(design.damaged, modules).items():
             found[f"{name} {operation}"] = lambda pair, place, types=types, operation=operation: whole(  # type: ignore[misc]
                 pair, damaged=types, operation=operation, seed=place
             )
@@ -205,13 +232,13 @@ class Alone:
     fused: tuple[str, ...]
 
     @classmethod
-    def of(cls, modules: Modules, rank: int) -> Alone:
-        named = known(TRAINED, modules)
+    def of(cls, modules: Modules, rank: int, design: Design) -> Alone:
+        named = known(design.trained, modules)
         reference = named.get("gate", named["up"])
         apart = {name: types for name, types in named.items() if trained_apart(modules, types)}
         matched = {name: matched_rank(modules, types, rank, reference) for name, types in apart.items()}
         fused = tuple(name for name in named if name not in apart)
-        return cls(dict.fromkeys(apart, rank), matched if rank else {}, fused)
+        return cls(dict.fromkeys(apart, rank), matched if rank and design.matched else {}, fused)
 
 
 def trained_apart(modules: Modules, types: Sequence[str]) -> bool:

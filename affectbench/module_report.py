@@ -7,16 +7,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from affectbench.analysis import Column, Curve, Finding, Matrix, Series, Table, Value, grid, numbers
-from affectbench.module_change import METRICS
-from affectbench.module_edit import OPERATIONS, Operation
-from affectbench.module_experiments import DAMAGED, SINGLE, Measured, Trained, known
+from affectbench.module_change import METRICS, Metric
+from affectbench.module_edit import Operation
+from affectbench.module_experiments import SINGLE, Design, Measured, Mode, Trained, known
 from affectbench.module_pairs import Changes
 from affectbench.module_score import DRAWS, FloatArray, Quantity, accuracies, over_seeds, recalls, recovery
 from affectbench.module_types import Modules
 from affectbench.session import Session
 
 GATE = "gate"
-HEADLINE = "relative"
 METRIC_NAMES = {
     "relative": "relative change (Frobenius, of the base's)",
     "absolute": "absolute change (Frobenius)",
@@ -67,35 +66,36 @@ def stands_out(found: Mapping[str, Quantity], what: str, name: str, unit: str = 
     )
 
 
-def change_table(label: str, name: str, changes: Sequence[Changes]) -> Table:
+def change_table(label: str, name: str, changes: Sequence[Changes], headline: Metric) -> Table:
     """All metrics by type, mean over layers, with intervals over adaptations (seeds)."""
     rows: list[list[Value]] = []
     modules = changes[0].modules
+    order: list[Metric] = [headline, *(each for each in METRICS if each != headline)]
     for kind in (*modules.types, "attn", "mlp"):
         types = known([kind], modules)[kind]
         cells: list[Value] = [kind, 100 * modules.share(types)]
-        for metric in (HEADLINE, *(each for each in METRICS if each != HEADLINE)):
-            values = np.array([each.over_layers(metric, types) for each in changes])  # type: ignore[arg-type]
+        for metric in order:
+            values = np.array([each.over_layers(metric, types) for each in changes])
             cells.append(over_seeds(values) if np.isfinite(values).all() else None)
         rows.append(cells)
-    titles = ["module type", "share of weights, %", HEADLINE, *(each for each in METRICS if each != HEADLINE)]
+    titles = ["module type", "share of weights, %", *order]
     return Table(
         name=name,
         title=f"Change by module type: {label}",
         columns=[Column(name=title, digits=1 if "share" in title else 4) for title in titles],
         rows=rows,
-        note=f"{METRIC_NAMES[HEADLINE].capitalize()} is the headline. Means over layers; intervals over "
-        f"{len(changes)} adaptations (Student's t); none from a single one.",
+        note=f"{METRIC_NAMES[headline][0].upper()}{METRIC_NAMES[headline][1:]} is the headline. Means over "
+        f"layers; intervals over {len(changes)} adaptations (Student's t); none from a single one.",
     )
 
 
-def change_matrix(label: str, name: str, changes: Sequence[Changes]) -> Matrix:
-    """Relative change by type and layer, mean over adaptations."""
+def change_matrix(label: str, name: str, changes: Sequence[Changes], metric: Metric) -> Matrix:
+    """Change by type and layer, mean over adaptations."""
     modules = changes[0].modules
-    values = np.mean([each.values("relative") for each in changes], axis=0)
+    values = np.mean([each.values(metric) for each in changes], axis=0)
     return Matrix(
         name=name,
-        title=f"Relative change by layer: {label}",
+        title=f"{metric.capitalize()} change by layer: {label}",
         row_label="module type",
         column_label="layer",
         rows=list(modules.types),
@@ -104,12 +104,12 @@ def change_matrix(label: str, name: str, changes: Sequence[Changes]) -> Matrix:
     )
 
 
-def change_lead(changes: Sequence[Changes], seed: int) -> Quantity | None:
-    """How far gate's relative change is above the largest other type's; draws are Student's, over seeds.
+def change_lead(changes: Sequence[Changes], seed: int, metric: Metric) -> Quantity | None:
+    """How far gate's change is above the largest other type's; draws are Student's, over seeds.
     None from a single adaptation."""
     if len(changes) < 2:
         return None
-    values = _leads(changes)[1]
+    values = _leads(changes, metric)[1]
     found = over_seeds(values)
     random = np.random.default_rng([seed, 82])
     return Quantity(
@@ -117,18 +117,18 @@ def change_lead(changes: Sequence[Changes], seed: int) -> Quantity | None:
     )
 
 
-def _leads(changes: Sequence[Changes]) -> tuple[dict[str, float], FloatArray]:
-    """Mean relative change of each type, and gate's lead over the largest other one in each adaptation."""
+def _leads(changes: Sequence[Changes], metric: Metric) -> tuple[dict[str, float], FloatArray]:
+    """Mean change of each type, and gate's lead over the largest other one in each adaptation."""
     types = [each for each in SINGLE if each in changes[0].modules.types]
-    found = np.array([[each.over_layers("relative", [kind]) for kind in types] for each in changes])
+    found = np.array([[each.over_layers(metric, [kind]) for kind in types] for each in changes])
     place = types.index(GATE)
     rest = np.delete(found, place, axis=1).max(axis=1)
     return dict(zip(types, found.mean(axis=0).tolist(), strict=True)), found[:, place] - rest
 
 
-def change_finding(label: str, name: str, changes: Sequence[Changes]) -> Finding:
-    """The lead of gate over the largest other type in relative change, over seeds."""
-    means, values = _leads(changes)
+def change_finding(label: str, name: str, changes: Sequence[Changes], metric: Metric) -> Finding:
+    """The lead of gate over the largest other type in change, over seeds."""
+    means, values = _leads(changes, metric)
     lead = over_seeds(values)
     order = sorted(means, key=lambda kind: -means[kind])
     told = ", ".join(f"{kind} {means[kind]:.3f}" for kind in order)
@@ -136,7 +136,7 @@ def change_finding(label: str, name: str, changes: Sequence[Changes]) -> Finding
     if lead.low is not None and lead.high is not None:
         word = "above" if lead.low > 0 else "below" if lead.high < 0 else "not told apart from"
         word = f"gate is {word} the largest other type"
-    return Finding(name=name, text=f"{label}: relative change is {told}; {word}.", value=lead)
+    return Finding(name=name, text=f"{label}: {metric} change is {told}; {word}.", value=lead)
 
 
 def transfer_table(title: str, name: str, scores: Scores, modules: Modules) -> Table:
@@ -183,13 +183,15 @@ def specificities(task: Scores, kept: Scores, operation: Operation) -> Scores:
     return {name: own[name] - other[name] for name in own}
 
 
-def damage_table(title: str, name: str, task: Scores, kept: Scores, modules: Modules) -> Table:
+def damage_table(
+    title: str, name: str, task: Scores, kept: Scores, modules: Modules, design: Design
+) -> Table:
     """Drops on the task and on the capability, and their difference, for each type and kind of damage."""
     rows: list[list[Value]] = []
-    for operation in OPERATIONS:
+    for operation in design.operations:
         own, other = drops(task, operation), drops(kept, operation)
         specific = specificities(task, kept, operation)
-        for kind in known(DAMAGED, modules):
+        for kind in known(design.damaged, modules):
             rows.append(
                 [
                     f"{kind}, {operation}",
@@ -214,10 +216,10 @@ def damage_table(title: str, name: str, task: Scores, kept: Scores, modules: Mod
     )
 
 
-def damage_matrix(title: str, name: str, scores: Scores, modules: Modules) -> Matrix:
+def damage_matrix(title: str, name: str, scores: Scores, modules: Modules, design: Design) -> Matrix:
     """Drops by type and kind of damage."""
-    names = list(known(DAMAGED, modules))
-    found = [[drops(scores, operation)[kind] for operation in OPERATIONS] for kind in names]
+    names = list(known(design.damaged, modules))
+    found = [[drops(scores, operation)[kind] for operation in design.operations] for kind in names]
     estimates = [[each.estimate() for each in row] for row in found]
     return Matrix(
         name=name,
@@ -225,7 +227,7 @@ def damage_matrix(title: str, name: str, scores: Scores, modules: Modules) -> Ma
         row_label="damaged",
         column_label="damage",
         rows=names,
-        columns=list(OPERATIONS),
+        columns=list(design.operations),
         values=grid([[each.value for each in row] for row in estimates]),
         low=grid([[each.low for each in row] for row in estimates]),  # type: ignore[arg-type]
         high=grid([[each.high for each in row] for row in estimates]),  # type: ignore[arg-type]
@@ -268,13 +270,21 @@ def adaptation_curve(title: str, name: str, trained: Sequence[Trained]) -> Curve
     )
 
 
-TESTS = {
-    "change": "Change (relative)",
-    "transfer": "Transfer",
-    "necessity": "Necessity (reset)",
-    "specificity": "Specificity (noise, beside the capability)",
-    "adaptation": "Adaptation at equal rank",
-    "matched": "Adaptation with equal parameters",
+TESTS: dict[Mode, dict[str, str]] = {
+    "sound": {
+        "change": "Change (relative)",
+        "transfer": "Transfer",
+        "necessity": "Necessity (reset)",
+        "specificity": "Specificity (noise, beside the capability)",
+        "adaptation": "Adaptation at equal rank",
+        "matched": "Adaptation with equal parameters",
+    },
+    "paper": {
+        "change": "Change (absolute)",
+        "transfer": "Transfer",
+        "necessity": "Necessity (zero)",
+        "adaptation": "Adaptation at equal rank",
+    },
 }
 """The tests that the claim has to pass, in the order of the paper's argument."""
 
@@ -288,24 +298,25 @@ def difference_finding(text: str, name: str, found: Quantity) -> Finding:
     return Finding(name=name, text=f"{text}: {told}, {word}.", value=estimate)
 
 
-def verdict_finding(leads: Mapping[str, Quantity]) -> Finding:
+def verdict_finding(leads: Mapping[str, Quantity], mode: Mode = "sound") -> Finding:
     """Whether gate stands out: above the best other type in every test made, and further than on the control
     where there is one."""
-    tests = [test for test in TESTS if test in leads]
+    titles = TESTS[mode]
+    tests = [test for test in titles if test in leads]
     passed = [test for test in tests if _above(leads[test])]
     shared = [
         test for test in passed
         if f"control-{test}" in leads and not _above(leads[test] - leads[f"control-{test}"])
     ]  # fmt: skip
-    missing = [TESTS[test] for test in TESTS if test not in leads]
-    failed = [TESTS[test] for test in tests if test not in passed]
+    missing = [titles[test] for test in titles if test not in leads]
+    failed = [titles[test] for test in tests if test not in passed]
     stands = bool(tests) and not failed and not shared
     text = "gate_proj stands out here" if stands else "gate_proj does not stand out here"
     text += f": it is above the best other type in {len(passed)} of {len(tests)} tests"
-    text += f" ({', '.join(TESTS[test] for test in passed)})" if passed else ""
+    text += f" ({', '.join(titles[test] for test in passed)})" if passed else ""
     text += f"; not in {', '.join(failed)}" if failed else ""
     if shared:
-        text += f"; no further than on the control task in {', '.join(TESTS[test] for test in shared)}"
+        text += f"; no further than on the control task in {', '.join(titles[test] for test in shared)}"
     text += f". Not tested, or nothing to test: {', '.join(missing)}." if missing else "."
     if not any(name.startswith("control-") for name in leads):
         text += " No control task was learnt beside it."

@@ -20,7 +20,7 @@ from affectbench.model_card import ModelCard
 from affectbench.model_loading import load_from, weights_digest
 from affectbench.module_analysis import Clock, Made, assembled
 from affectbench.module_evidence import Evidence, Group
-from affectbench.module_experiments import Alone, Recipe, Told, Trained, shuffled, train
+from affectbench.module_experiments import Alone, Design, Mode, Recipe, Told, Trained, shuffled, train
 from affectbench.module_loading import base_card, load_pair
 from affectbench.module_store import Adaptations
 from affectbench.module_types import Modules, modules_of
@@ -50,6 +50,7 @@ class Request:
     data: Path | None = None
     limit: int | None = None
     command: str = ""
+    mode: Mode = "sound"
 
     @property
     def is_pair(self) -> bool:
@@ -62,7 +63,8 @@ class Request:
 
     def name(self, kind: str) -> str:
         """Name of an analysis and of its file."""
-        return analysis_name(kind, self.card.name, self.task, seed=self.seed)
+        ours = () if self.mode == "sound" else (self.mode,)
+        return analysis_name(kind, self.card.name, self.task, *ours, seed=self.seed)
 
     def stored(self) -> list[Path]:
         """The files of its analyses that are there."""
@@ -77,6 +79,8 @@ class Request:
             recipe = self.recipe
             trained = {"rank": recipe.rank, "rates": list(recipe.rates), **asdict(recipe.budget)}
         seeds = 1 if self.is_pair else self.recipe.seeds
+        if self.mode != "sound":
+            trained["mode"] = self.mode
         return {"control": self.control, "limit": self.limit, "seeds": seeds, **trained}
 
 
@@ -155,13 +159,13 @@ class ModuleRun:
         if request.is_pair:
             pair = load_pair(self.registry, request.card, request.device)
             group = Group(request.task, self._session(pair.model, request.task), (pair,))
-            return Evidence(request.seed, [group], self.told), Made
+            return Evidence(request.seed, [group], self.told, request.mode), Made
         everything = {task: self._train(task, "all") for task in self.stores}
         groups = [
             Group(task, self.stores[task].session, found.pairs, found.learnt)
             for task, found in everything.items()
         ]
-        evidence = Evidence(request.seed, groups, self.told)
+        evidence = Evidence(request.seed, groups, self.told, request.mode)
         store, first = self.stores[request.task], everything[request.task]
         return evidence, partial(evidence.adaptation, store, first, request.recipe)
 
@@ -190,7 +194,7 @@ class ModuleRun:
         with as many parameters as gate; with all types go those to shuffled labels. Sets of types that the
         model does not have, or cannot train apart, are passed over."""
         recipe = self.request.recipe
-        alone = Alone.of(self._modules, recipe.rank)
+        alone = Alone.of(self._modules, recipe.rank, Design.of(self.request.mode))
         ranks = alone.matched if matched else alone.equal
         if name != "all" and (name not in ranks or (matched and ranks[name] == recipe.rank)):
             return

@@ -13,7 +13,7 @@ from test_module_edit import pair_cards  # noqa: F401
 from tiny_models import family
 from typer.testing import CliRunner
 
-from affectbench import module_chores, module_evidence, module_experiments, module_report
+from affectbench import module_evidence, module_experiments, module_report
 from affectbench.analysis import Analysis, AnalysisStore
 from affectbench.cli import app
 from affectbench.errors import AffectbenchError
@@ -37,7 +37,7 @@ def few() -> Iterator[None]:
     """Fewer conditions than there are."""
     patch = pytest.MonkeyPatch()
     for name, values in FEW.items():
-        for module in (module_chores, module_experiments, module_report, module_evidence):
+        for module in (module_experiments, module_report, module_evidence):
             if hasattr(module, name):
                 patch.setattr(module, name, values)
     yield
@@ -132,6 +132,26 @@ def test_damage_is_measured_on_the_task_and_on_what_must_stay(done: Path) -> Non
         assert parts[2] == pytest.approx(parts[0] - parts[1])
 
 
+def test_mode_paper_asks_what_the_paper_is_known_to_ask(folder: Path, done: Path, tmp_path: Path) -> None:
+    registry = Registry([folder], installed=False)
+    recipe = Recipe(2, (0.01,), 2, Budget(steps=2, batch=3, every=1))
+    request = request_of(folder, tmp_path, mode="paper", recipe=recipe)
+    ModuleRun(registry, request).run()
+    found = analyses(tmp_path)
+    assert not {each.name for each in found.values()} & {each.name for each in analyses(done).values()}
+    assert all(each.settings["mode"] == "paper" for each in found.values())
+    assert set(rows(found["module-necessity"], "damage")) == {"gate, zero", "up, zero"}
+    assert set(rows(found["module-transfer"], "transfer")) == {"none", "gate", "up", "adapted"}
+    adapted = set(rows(found["module-adaptation"], "adaptation"))
+    assert adapted == {"gate", "up", "k", "all", "all, labels shuffled"}  # None with equal parameters.
+    change = next(each for each in found["module-change"].tables if each.name == "change")
+    assert [column.name for column in change.columns][2] == "absolute"
+    leads = [each.name for each in found["module-verdict"].findings]
+    assert "matched" not in leads
+    assert "specificity" not in leads
+    assert "breaks the language model" in " ".join(found["module-verdict"].notes)
+
+
 def test_weights_themselves_are_adapted_at_rank_0(folder: Path, tmp_path: Path) -> None:
     recipe = Recipe(0, (0.01,), 1, Budget(steps=1, batch=3, every=1))
     ModuleRun(
@@ -221,6 +241,7 @@ def test_the_command_prints_what_was_found_and_refuses_what_does_not_fit(
     for arguments, message in (
         (["pair-lora", "--task", "few-stories", "--control", "few-errands"], "pair-lora is a pair"),
         (["pair-base"], "pair-base has no default task"),
+        (["tiny-base", "--mode", "paper", "--rate", "0.1", "--rate", "0.2"], "one learning rate for all"),
     ):
         result = CliRunner().invoke(app, ["modules", *arguments, *include, "--output", str(tmp_path)])
         assert isinstance(result.exception, AffectbenchError)

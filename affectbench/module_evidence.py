@@ -130,7 +130,7 @@ class Evidence:
                 )
             elif self.has_gate:
                 made.findings.append(change_finding(group.label, f"gate-change{tag}", group.changes, metric))
-                lead = change_lead(group.changes, self.seed, metric)
+                lead = change_lead(group.changes, self.seed, place, metric)
                 if lead is not None:
                     self.leads["change" if place == 0 else "control-change"] = lead
             other = max(changes.other for changes in group.changes)

@@ -104,14 +104,14 @@ def change_matrix(label: str, name: str, changes: Sequence[Changes], metric: Met
     )
 
 
-def change_lead(changes: Sequence[Changes], seed: int, metric: Metric) -> Quantity | None:
+def change_lead(changes: Sequence[Changes], seed: int, stream: int, metric: Metric) -> Quantity | None:
     """How far gate's change is above the largest other type's; draws are Student's, over seeds.
-    None from a single adaptation."""
+    None from a single adaptation. Leads of one `stream` are drawn together."""
     if len(changes) < 2:
         return None
     values = _leads(changes, metric)[1]
     found = over_seeds(values)
-    random = np.random.default_rng([seed, 82])
+    random = np.random.default_rng([seed, 82, stream])
     return Quantity(
         found.value, found.value + (found.se or 0) * random.standard_t(len(values) - 1, size=DRAWS)
     )

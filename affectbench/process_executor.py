@@ -21,6 +21,8 @@ from affectbench.registry import Registry
 if TYPE_CHECKING:
     from affectbench.cell_result import CellResult
 
+PATIENCE = 10.0
+"""Seconds that a worker has to end by itself."""
 PRELOADED = ["affectbench.cell"]
 """What every worker needs, imported once for all of them."""
 
@@ -86,10 +88,14 @@ class _Pool:
             self._heard(worker, kind, content)
 
     def close(self) -> None:
-        """End all workers, whatever they are at."""
-        for worker in (*self.busy.values(), *self.idle):
+        """End all workers, whatever they are at; the idle ones end by themselves."""
+        for worker in self.idle:
+            worker.pipe.close()
+        for worker in self.busy.values():
             worker.process.terminate()
-        for worker in (*self.busy.values(), *self.idle):
+        for worker in (*self.idle, *self.busy.values()):
+            worker.process.join(PATIENCE)
+            worker.process.kill()
             worker.process.join()
             worker.pipe.close()
 

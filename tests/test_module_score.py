@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_1samp
 from sklearn.metrics import recall_score
 
+from affectbench import module_report
 from affectbench.errors import ScoreError
-from affectbench.module_report import TESTS, margin, verdict_finding
+from affectbench.module_report import TESTS, change_lead, margin, verdict_finding
 from affectbench.module_score import Quantity, accuracies, over_seeds, recalls, recovery
 
 RNG = np.random.default_rng(0)
@@ -101,6 +103,21 @@ def test_a_margin_is_over_the_best_of_each_draw() -> None:
     assert lead.value == 0.0
     assert (lead.draws == found["gate"].draws - best).all()
     assert lead.draws.mean() < 0  # The best of several is above their mean: no type stands out by luck.
+
+
+def test_leads_in_change_are_students_and_drawn_apart_for_two_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {
+        "task": np.array([0.1, 0.2, 0.3, 0.1, 0.2, 0.4]),
+        "control": np.array([0.4, 0.1, 0.2, 0.3, 0.3, 0]),
+    }
+    monkeypatch.setattr(module_report, "_leads", lambda changes, _metric: ({}, values[changes[0]]))
+    found = {name: change_lead([name] * 6, 0, place, "relative") for place, name in enumerate(values)}
+    for name, lead in found.items():
+        assert lead is not None
+        expected = ttest_1samp(values[name], 0).confidence_interval()
+        assert (lead.estimate().low, lead.estimate().high) == pytest.approx(expected, abs=0.01)
+    task, control = (each.draws for each in found.values() if each is not None)
+    assert abs(np.corrcoef(task, control)[0, 1]) < 0.1  # Else their difference would look too sure.
 
 
 def test_the_verdict_needs_every_test_and_more_than_the_control_shows() -> None:

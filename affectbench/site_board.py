@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from affectbench.record import file_part, protocol_parts
+from affectbench.record import Cell, file_part, protocol_parts
 from affectbench.score_models import Estimate
 from affectbench.site_data import Group, Row
 from affectbench.site_format import Scale, general, shared_scale, slug, thousandths
@@ -156,14 +156,21 @@ def _standing_columns(groups: Sequence[Group], rows: Sequence[Standing]) -> list
     """Specificity in each comparison, on one axis; shown at first where they are few."""
     found = [[_spec(row.by_group[place]) for row in rows] for place in range(len(groups))]
     scale = shared_scale(spec for column in found for spec in column)
+    differing = [len(set(each)) > 1 for each in zip(*(_details(g.record.cell) for g in groups), strict=True)]
     columns = []
     for place, (group, specs) in enumerate(zip(groups, found, strict=True)):
         cell = group.record.cell
-        detail = f"{cell.intervention} · {general(100 * cell.fraction)} % · seed {cell.seed}"
-        help = f"Specificity on {cell.model}, {cell.task}, {detail}"
-        title = f"{cell.model} · {cell.task}"
+        details = _details(cell)
+        help = f"Specificity on {cell.model}, {cell.task}, {' · '.join(details)}"
+        told = (each for each, differs in zip(details, differing, strict=True) if differs)
+        title = " · ".join((cell.model, cell.task, *told))
         columns.append(_measure(f"g{place}", title, specs, shown=len(groups) <= 8, help=help, scale=scale))
     return columns
+
+
+def _details(cell: Cell) -> tuple[str, str, str]:
+    """How a cell was run."""
+    return cell.intervention, f"{general(100 * cell.fraction)} %", f"seed {cell.seed}"
 
 
 def _spec(row: Row | None) -> Estimate | None:

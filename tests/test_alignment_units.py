@@ -93,6 +93,16 @@ class TestDrops:
         assert among(1.0, np.array([0.0, 2.0, 1.0])) == (2, 0.75)
         assert among(3.0, np.arange(3.0)) == (0, 0.25)
 
+    def test_units_that_are_the_same_for_all_emotions_are_as_good_as_their_exchanges(self) -> None:
+        names = ("anger", "fear", "joy", "neutral")
+        labels = np.array([*names, *names])
+        rng = np.random.default_rng(6)
+        effects = np.concatenate(
+            [rng.normal(size=(7, 1, 8)), rng.normal(size=(7, 1, 8)).repeat(4, 1)], axis=1
+        )
+        found = parted(effects, names, {}, labels, "neutral")
+        assert among(float(found.own.mean()), found.swapped) == (5, 1.0)
+
 
 class TestMatched:
     SHAPE = SiteShape(layers=3, width=60)

@@ -193,6 +193,17 @@ def test_a_board_of_many_comparisons_hides_their_columns_at_first() -> None:
         assert [c.shown for c in columns if c.key.startswith("g")] == [number_of == 8] * number_of
 
 
+def test_columns_of_comparisons_are_told_apart_by_what_differs() -> None:
+    record = example_record(bootstrap_draws=100)
+    several = [record, renamed(record, intervention="ablate"), renamed(record, intervention="ablate", seed=1)]
+    columns = overall_board("overall", overall(groups(summaries(*several)))).columns
+    own = f"{record.cell.model} · {record.cell.task}"
+    titles = {column.title for column in columns if column.key.startswith("g")}
+    assert titles == {f"{own} · {rest}" for rest in ("gain · seed 0", "ablate · seed 0", "ablate · seed 1")}
+    (alone,) = [c for c in overall_board("o", overall(groups(summaries(record)))).columns if c.key == "g0"]
+    assert alone.title == own
+
+
 def test_a_row_takes_little_so_that_ten_thousand_stay_light() -> None:
     rng = np.random.default_rng(0)
     base = summary_of(with_spec(example_record(bootstrap_draws=100), 0.1, 0.2, 0.3))

@@ -102,6 +102,7 @@ def _swapped(lost: FloatArray) -> FloatArray:
 
 
 def among(value: float, draws: FloatArray) -> tuple[int, float]:
-    """How many of `draws` (n,) reach `value`, and the one-sided p that follows, (b + 1) / (n + 1)."""
-    above = int((draws >= value).sum())
+    """How many of `draws` (n,) reach `value`, and the one-sided p that follows, (b + 1) / (n + 1). Equal sums
+    of numbers in another order may differ in their last bits: they reach it."""
+    above = int(((draws >= value) | np.isclose(draws, value, rtol=1e-9, atol=1e-12)).sum())
     return above, (above + 1) / (len(draws) + 1)

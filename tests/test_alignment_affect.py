@@ -108,7 +108,7 @@ def test_consensus_that_chooses_pieces_by_eeg_makes_no_contrast_of_its_own(
             references=[SimpleNamespace(measure=MEASURES["debiased"]["rsa_spearman"])],
         )
         made = Found(
-            comparison, ("a",), effects[:, None, :, None, None],  # type: ignore[arg-type]
+            comparison, ("a",), effects[:, None, :, None, None],
             0.2 + 0.1 * rng.normal(size=(pieces, 1)), {"acoustics": heard[:, :, None]},
         )  # fmt: skip
         masks = contrasts.contrasts(made).get(contrasts.NEGATIVE)

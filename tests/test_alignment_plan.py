@@ -171,14 +171,11 @@ class TestHearing:
         assert "reference-audio, timed" in found.basis
         longer, shorter = (found.seconds(seconds, cost.cpu_time) for seconds in (15.0, 1.0))
         assert longer > shorter > 0
-        assert found.weights == sum(
-            each.numel() * 4
-            for each in found.engine.model.network.parameters()  # type: ignore[attr-defined]
-        )
+        assert found.weights == sum(each.numel() * 4 for each in found.engine.model.network.parameters())
 
     def test_a_model_that_is_not_here_is_counted_by_its_card(self) -> None:
         found = hearer(Registry(installed=False), "qwen2-audio-7b", "cpu")
-        assert (found.layers, found.hidden, found.intermediate) == (32, 4096, 11008)  # type: ignore[attr-defined]
+        assert (found.layers, found.hidden, found.intermediate) == (32, 4096, 11008)
         assert found.weights == 2 * 8397094912
         assert "operations of qwen2-audio-7b" in found.basis
 

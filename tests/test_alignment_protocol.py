@@ -96,9 +96,9 @@ class TestSettings:
 class TestPieces:
     def test_those_of_2_to_15_seconds_are_compared_both_ends_included(self) -> None:
         found = [piece(20.0 * n, seconds) for n, seconds in enumerate((1.99, 2.0, 8.0, 15.0, 15.01))]
-        assert kept_pieces(SimpleNamespace(pieces=found), task("alice")) == (1, 2, 3)  # type: ignore[arg-type]
+        assert kept_pieces(SimpleNamespace(pieces=found), task("alice")) == (1, 2, 3)
         with pytest.raises(AffectbenchError, match="none of 1 pieces lasts 2-15 s"):
-            kept_pieces(SimpleNamespace(pieces=found[:1]), task("alice"))  # type: ignore[arg-type]
+            kept_pieces(SimpleNamespace(pieces=found[:1]), task("alice"))
 
     def test_a_sentence_in_two_sounds_is_two_pieces_without_the_pause_between(self) -> None:
         words = [Word("a", 1.0, 0.5, 1.0, "1", "7"), Word("b", 1.5, 0.5, 1.5, "1", "7"),
@@ -204,7 +204,7 @@ class TestGrid:
         data = rng.normal(size=(3, round((onsets[-1] + 0.4) * rate)))
         sides = _word_sides(states, lag_side(onsets), "correlation")
         shared = SimpleNamespace(task=task("alice"), pieces=pieces(words), words=states, word_sides=sides)
-        topography, windows = _word_locked(shared, data, rate)  # type: ignore[arg-type]
+        topography, windows = _word_locked(shared, data, rate)
         assert (topography.shape, windows.shape) == ((6, 3, 2), (6, 2))
         for place, (first, last) in enumerate(
             ((0.08, 0.15), (0.15, 0.25), (0.2, 0.3), (0.25, 0.5), (0.3, 0.5), (0.5, 0.8))

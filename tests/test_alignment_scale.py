@@ -47,7 +47,7 @@ def peak(work: object) -> int:
     """Most bytes that Python and NumPy held while `work` (a function) ran."""
     tracemalloc.start()
     try:
-        work()  # type: ignore[operator]
+        work()
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -109,7 +109,7 @@ def test_mode_paper_keeps_components_of_each_sentence_and_no_states() -> None:
     task: AlignmentTask = Registry(installed=False).alignment("alice-paper")
     lengths = (30,) * 30
     made = []
-    held = peak(lambda: made.append(staged(None, task, tuple(range(30)), heard(lengths, 4, 256))))  # type: ignore[arg-type]
+    held = peak(lambda: made.append(staged(None, task, tuple(range(30)), heard(lengths, 4, 256))))
     states, kept = 4 * 30 * 256 * 4, sum(each.nbytes for each in made[0].series)
     assert held < kept + 12 * states  # One piece, and its decomposition in double precision.
     first = next(heard(lengths, 4, 256)).values.astype(np.float64)

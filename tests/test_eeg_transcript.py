@@ -170,7 +170,7 @@ WORDS = (*timed("he was old he fished", "1"), *timed("alone nobody came", "2"))
 class TestTask:
     def rule(self, **changes: Any) -> TextGridWords:
         words = {"kind": "textgrid", "path": "{segment}.TextGrid"} | changes
-        return RecordedEeg.model_validate(RUNS | {"words": words}).words  # type: ignore[return-value]
+        return RecordedEeg.model_validate(RUNS | {"words": words}).words
 
     def test_one_text_for_all_sounds_lets_a_sentence_go_on_in_the_next(self, tmp_path: Path) -> None:
         (tmp_path / "story.txt").write_text("He was old. He fished alone. Nobody came.")

@@ -94,7 +94,7 @@ class TestNecessity:
         (found,) = module_findings(SIZES, {"test": outcomes}, scores, seed=0).necessity
         change = score_outcomes(outcomes, seed=0).doses[0].uar_change
         assert found.task.value == pytest.approx(-change.value)
-        assert (found.task.low, found.task.high) == pytest.approx((-change.high, -change.low))  # type: ignore[operator]
+        assert (found.task.low, found.task.high) == pytest.approx((-change.high, -change.low))
         control = answers[0].mean() - answers[1].mean()
         assert found.control is not None
         assert found.difference is not None

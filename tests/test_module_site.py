@@ -593,7 +593,7 @@ class TestShipped:
                 site=MODULE, positions="all",
             )  # fmt: skip
             plan = SimpleNamespace(selector=selector, cell=cell, protocol=protocol)
-            return CellRun._select(SimpleNamespace(plan=plan), study)  # type: ignore[arg-type]
+            return CellRun._select(SimpleNamespace(plan=plan), study)
 
         assert selected("module_attn").units[0].size == 16
         assert selected("module_change").units[0].size == 4

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
@@ -61,7 +62,7 @@ class Reduced:
                 spill.add(each)
             total, centres, axes, scores = len(spill.points), [], [], []
             for point in range(total):
-                centre, found = fitted(lambda point=point: spill.blocks(point), components)  # type: ignore[misc]
+                centre, found = fitted(partial(spill.blocks, point), components)
                 centres.append(centre)
                 axes.append(found)
                 scores.append(np.concatenate([(block - centre) @ found for block in spill.blocks(point)]))

@@ -192,10 +192,11 @@ class Bench:
         """The forward passes of a model, the mean of those that are known."""
         once = [1.0] * len(self.lengths)
         grid = self.task.grid
-        each = [
-            self.over_pieces(lambda n, one=one: one.seconds(n / grid, self.clock), once)  # type: ignore[misc]
-            for one in self.hearers
-        ]
+
+        def heard_by(one: Hearer) -> Callable[[int], float]:
+            return lambda cells: one.seconds(cells / grid, self.clock)
+
+        each = [self.over_pieces(heard_by(one), once) for one in self.hearers]
         return sum(each) / len(each)
 
     @property

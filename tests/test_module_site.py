@@ -2,54 +2,34 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from e2e_content import write_protocol
-from test_module_edit import digest, logits, moved, pair_cards, put  # noqa: F401
+from test_module_edit import digest, moved, put
 from tiny_models import items, readout, tiny_gpt2, tiny_model, tiny_qwen2
 
-from affectbench import module_loading, module_ranking
-from affectbench.answering import Answering
-from affectbench.cell import CellRun
 from affectbench.controls import parameter_matched
-from affectbench.dataset import load_benchmark
 from affectbench.engine import Engine
 from affectbench.errors import AffectbenchError
-from affectbench.evidence import Evidence
 from affectbench.intervention import UNTOUCHED, Edit, Intervention, add, scale
 from affectbench.model import Model
-from affectbench.model_loading import load_from
-from affectbench.module_cell import module_findings, sizes_of
-from affectbench.module_edit import FileWeights, FullWeights, Overlay, Pair
-from affectbench.module_loading import attach_adaptation, pair_digest
+from affectbench.module_edit import FullWeights, Overlay, Pair
 from affectbench.module_site import AdaptedModules
-from affectbench.module_types import OTHER, TYPES, members, modules_of
-from affectbench.outcomes import ADAPTED
-from affectbench.plan import checkpoint_of, job_of_names, jobs_of_suite
-from affectbench.recipes import text_adapted
-from affectbench.record import Cell
-from affectbench.registry import Registry
+from affectbench.module_types import OTHER, members, modules_of
 from affectbench.selector import Selection
-from affectbench.session import Session
 from affectbench.sites import MODULE, SiteShape
-from affectbench.stored_weights import StoredWeights
-from affectbench.study import Study
-from affectbench.targets import Dosing, random_targets, target_of, targets_of
+from affectbench.targets import Dosing, random_targets, targets_of
 from affectbench.task import InterventionProtocol, TaskFileError, load_as
 
 MODELS = {"qwen2": tiny_qwen2, "phi3": cache(lambda: tiny_model("Phi3", 0)), "gpt2": tiny_gpt2}
-SHIPPED = Path(__file__).resolve().parent.parent / "models/reference/reference-text-adapted"
 
 
 @pytest.fixture(params=MODELS)
@@ -398,284 +378,3 @@ class TestProtocols:
             Edit("neuron", SiteShape(2, 3), np.array([1]), "zero", np.zeros(1))
         with pytest.raises(AffectbenchError, match="an edit 'mean' of site 'module'"):
             Edit(MODULE, SHAPE, np.array([1]), "mean", np.zeros(1))
-
-
-def recipients(folder: Path, pair: str, **keys: str) -> Registry:
-    """The cards of `folder` with that of a base into which modules of `pair` can be put."""
-    card = {
-        "kind": "model", "version": 1, "name": "recipient", "family": "causal_lm", "modality": "text",
-        "licence": "own", "checkpoint": "before", "adapted": pair,
-    }  # fmt: skip
-    (folder / "models/recipient.yaml").write_text(yaml.safe_dump(card | keys))
-    return Registry([folder], installed=False)
-
-
-class TestPairs:
-    @pytest.mark.parametrize("name", ["pair-full", "pair-lora"])
-    def test_a_card_that_is_a_pair_has_the_site(self, pair_cards: Path, name: str) -> None:  # noqa: F811
-        registry = Registry([pair_cards], installed=False)
-        card = registry.model(name)
-        model, base = (
-            load_from(registry, each, str(each.folder), "cpu") for each in (card, registry.model("pair-base"))
-        )
-        with pytest.raises(AffectbenchError, match="no base to compare its weights with"):
-            model.site_shape(MODULE)
-        attach_adaptation(registry, card, model)
-        shape = model.site_shape(MODULE)
-        with model.under(scale(MODULE, shape, np.arange(shape.units), 0.0).effective):
-            for kind in model.weight_changes.types:
-                for piece in model.adaptation.modules.of((kind,), matrices=True):
-                    now, old = (each.network.get_parameter(piece.parameter) for each in (model, base))
-                    assert torch.equal(piece.view(now.detach()), piece.view(old.detach()))
-        assert pair_digest(registry, card) == model.weight_changes.digest
-
-    @pytest.mark.parametrize("name", ["pair-full", "pair-lora"])
-    def test_a_base_card_becomes_its_pair_module_by_module(self, pair_cards: Path, name: str) -> None:  # noqa: F811
-        registry = recipients(pair_cards, name)
-        card, pair = registry.model("recipient"), registry.model(name)
-        model, whole = (load_from(registry, each, str(each.folder), "cpu") for each in (card, pair))
-        before = logits(model)
-        attach_adaptation(registry, card, model)
-        shape = model.site_shape(MODULE)
-        with model.under(add(MODULE, shape, np.arange(shape.units), np.ones(shape.units)).effective):
-            for piece in model.adaptation.modules.of(model.weight_changes.types):
-                now, new = (each.network.get_parameter(piece.parameter).detach() for each in (model, whole))
-                assert torch.equal(piece.view(now), piece.view(new))
-        with model.weight_changes.crossed():
-            assert torch.equal(logits(model), logits(whole))
-        assert torch.equal(logits(model), before)
-        assert pair_digest(registry, card) == model.weight_changes.digest
-
-    @pytest.mark.parametrize("name", ["pair-full", "pair-folder", "pair-lora", "recipient"])
-    def test_the_other_side_is_read_from_its_files(
-        self,
-        pair_cards: Path,  # noqa: F811
-        name: str,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        registry = recipients(pair_cards, "pair-full")
-        card = registry.model(name)
-        other = registry.model("pair-full" if name == "recipient" else "pair-base")
-        model, there = (load_from(registry, each, str(each.folder), "cpu") for each in (card, other))
-        with monkeypatch.context() as patch:
-            patch.setattr(module_loading, "load_from", None)
-            attach_adaptation(registry, card, model)
-        assert isinstance(model.adaptation.other, FileWeights)
-        state = dict(there.network.named_parameters())
-        with model.weight_changes.crossed():
-            for parameter, value in model.network.named_parameters():
-                assert torch.equal(value, state[parameter])
-        changed = {
-            name for name, value in model.network.named_parameters() if not torch.equal(value, state[name])
-        }
-        assert set(model.adaptation.other.names) == changed
-
-    @pytest.mark.parametrize("side", ["before", "after"])
-    def test_a_side_whose_files_are_laid_out_otherwise_is_loaded(self, pair_cards: Path, side: str) -> None:  # noqa: F811
-        registry = Registry([pair_cards], installed=False)
-        card = registry.model("pair-full")
-        model = load_from(registry, card, str(card.folder), "cpu")
-        expected = load_from(registry, registry.model("pair-base"), str(pair_cards / "models/before"), "cpu")
-        read = StoredWeights.__init__
-
-        def renamed(self: StoredWeights, folder: Path) -> None:
-            read(self, folder)
-            if folder.name == side:
-                name = next(each for each in self.shapes if "up_proj" in each)
-                self.shapes[f"{name}.part"] = self.shapes.pop(name)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(StoredWeights, "__init__", renamed)
-            attach_adaptation(registry, card, model)
-        assert isinstance(model.adaptation.other, FullWeights)
-        state = dict(expected.network.named_parameters())
-        with model.weight_changes.crossed():
-            for parameter, value in model.network.named_parameters():
-                assert torch.equal(value, state[parameter])
-
-    def test_a_base_of_another_pair_is_refused(self, pair_cards: Path) -> None:  # noqa: F811
-        registry = recipients(pair_cards, "pair-lora", checkpoint="after")
-        with pytest.raises(AffectbenchError, match="recipient is not what pair-lora was adapted from"):
-            pair_digest(registry, registry.model("recipient"))
-
-    def test_a_protocol_is_about_one_side(self, pair_cards: Path) -> None:  # noqa: F811
-        recipients(pair_cards, "pair-lora")
-        registry = Registry([pair_cards], installed=False)
-        for model, protocol in (("recipient", "module-reset"), ("pair-lora", "module-transfer")):
-            with pytest.raises(AffectbenchError, match=f"{model} is the other side"):
-                job_of_names(registry, model, "reference-narratives", ["module_q"], [protocol], 0)
-
-    def test_a_suite_of_both_sides_gives_each_its_protocols(self) -> None:
-        adapted, base = jobs_of_suite(Registry(installed=False), "adapted-modules", None)
-        assert [each.name for each in base.protocols] == ["module-transfer"]
-        assert "module-reset" in [each.name for each in adapted.protocols]
-        assert "module-transfer" not in [each.name for each in adapted.protocols]
-
-    def test_a_model_without_a_base_is_refused_before_it_is_loaded(self, pair_cards: Path) -> None:  # noqa: F811
-        registry = Registry([pair_cards], installed=False)
-        with pytest.raises(AffectbenchError, match="pair-base is no pair"):
-            pair_digest(registry, registry.model("pair-base"))
-
-
-class TestShipped:
-    """The shipped pair, and selectors on it."""
-
-    @pytest.fixture(scope="class")
-    def session(self) -> Session:
-        registry = Registry(installed=False)
-        card = registry.model("reference-text-adapted")
-        model = load_from(registry, card, checkpoint_of(card), "cpu")
-        attach_adaptation(registry, card, model)
-        benchmark = registry.benchmark("reference-narratives")
-        return Session(model, benchmark, load_benchmark(benchmark, limit=3), registry.benchmark)
-
-    @pytest.fixture(scope="class")
-    def base_session(self) -> Session:
-        registry = Registry(installed=False)
-        card = registry.model("reference-text-base")
-        model = load_from(registry, card, checkpoint_of(card), "cpu")
-        attach_adaptation(registry, card, model)
-        benchmark = registry.benchmark("reference-narratives")
-        return Session(model, benchmark, load_benchmark(benchmark, limit=8), registry.benchmark)
-
-    def study(self, session: Session) -> Study:
-        found = session.items("identification")
-        nothing = Evidence(
-            session.benchmark.labels, MODULE, "answer", session.model.site_shape(MODULE), np.full(7, 3),
-            np.ones(7), {},
-        )  # fmt: skip
-        return Study(
-            nothing, nothing, found, session.readout, 0,
-            lambda edits: session.engine.predict(found, session.readout, edits), engine=session.engine,
-        )  # fmt: skip
-
-    def select(self, session: Session, name: str) -> Selection:
-        selector = Registry(installed=False).selector(name)()
-        return selector.select(self.study(session), 4)
-
-    @pytest.mark.parametrize("kind", ["q", "k", "v", "o", "gate", "up", "down"])
-    def test_a_type_is_all_its_layers_for_every_emotion(self, session: Session, kind: str) -> None:
-        found = self.select(session, f"module_{kind}")
-        place = ("q", "k", "v", "o", "gate", "up", "down").index(kind)
-        assert [units.tolist() for units in found.units] == [[7 * layer + place for layer in range(4)]] * 7
-
-    @pytest.mark.parametrize(
-        ("group", "places"),
-        [
-            ("attn", (0, 1, 2, 3)),
-            ("mlp", (4, 5, 6)),
-            ("all", tuple(range(7))),
-            ("gate_down", (4, 6)),
-            ("up_down", (5, 6)),
-            ("attn_gate", (0, 1, 2, 3, 4)),
-            ("attn_up_down", (0, 1, 2, 3, 5, 6)),
-        ],
-    )
-    def test_a_group_is_all_its_types_and_its_controls_have_as_many_parameters(
-        self, session: Session, group: str, places: tuple[int, ...]
-    ) -> None:
-        found = self.select(session, f"module_{group}")
-        expected = [7 * layer + place for layer in range(4) for place in places]
-        assert [units.tolist() for units in found.units] == [expected] * 7
-        sizes = np.tile(found.shape.parameters, found.shape.layers)
-        own = sizes[expected].sum()
-        drawn = [sizes[units].sum() for units in parameter_matched(found, 20, 0)]
-        assert all(0.97 * own <= total <= own for total in drawn)
-
-    def test_a_cell_takes_a_group_whole_and_bounds_others(self, session: Session) -> None:
-        protocol = Registry(installed=False).intervention("module-reset")
-        study = self.study(session)
-
-        def selected(name: str) -> Selection:
-            selector = Registry(installed=False).selector(name)()
-            cell = Cell(
-                model="m", task="t", selector=name, intervention=protocol.name, fraction=0.143, seed=0,
-                site=MODULE, positions="all",
-            )  # fmt: skip
-            plan = SimpleNamespace(selector=selector, cell=cell, protocol=protocol)
-            return CellRun._select(SimpleNamespace(plan=plan), study)
-
-        assert selected("module_attn").units[0].size == 16
-        assert selected("module_change").units[0].size == 4
-
-    def test_change_ranks_by_the_relative_norm(self, session: Session) -> None:
-        found = self.select(session, "module_change").units[0]
-        relative = session.model.weight_changes.changes("relative").ravel()
-        assert found.tolist() == np.argsort(-relative)[:4].tolist()
-
-    def test_causal_ranks_by_what_a_reset_takes_from_an_emotion_alone(self, session: Session) -> None:
-        found, study = self.select(session, "module_causal"), self.study(session)
-        resets = [scale(MODULE, study.shape, np.array([unit]), 0.0) for unit in range(study.shape.units)]
-        scores = study.predict([UNTOUCHED, *resets]).scores.astype(np.float64)
-        gold = study.items.gold
-        drops = []
-        for item, label in enumerate(gold):
-            drop = scores[0, item] - scores[1:, item]
-            drops.append(drop[:, label] - np.delete(drop, label, axis=1).mean(axis=1))
-        means = np.stack([np.stack(drops)[gold == label].mean(axis=0) for label in range(7)])
-        for label in range(7):
-            own = means[label] - np.delete(means, label, axis=0).mean(axis=0)
-            np.testing.assert_allclose(found.scores[label], own, rtol=1e-4, atol=1e-5)
-
-    def test_causal_ranks_the_base_by_what_a_change_gives(self, base_session: Session) -> None:
-        found, study = self.select(base_session, "module_causal"), self.study(base_session)
-        shape, gold = study.shape, study.items.gold
-        gains = [add(MODULE, shape, np.array([unit]), np.ones(1)) for unit in range(shape.units)]
-        scores = study.predict([UNTOUCHED, *gains]).scores.astype(np.float64)
-        gained = scores[1:] - scores[0]
-        own = np.stack([gained[:, item, label] for item, label in enumerate(gold)])
-        effects = own - (gained.sum(axis=2).T - own) / 6
-        means = np.stack([effects[gold == label].mean(axis=0) for label in range(7)])
-        expected = means - (means.sum(axis=0) - means) / 6
-        np.testing.assert_allclose(found.scores, expected, rtol=1e-4, atol=1e-5)
-
-    def test_all_modules_recover_everything_and_none_nothing(self, base_session: Session) -> None:
-        protocol = Registry(installed=False).intervention("module-transfer")
-        shape, labels = base_session.model.site_shape(MODULE), base_session.benchmark.labels
-        asking, items = Answering(base_session, Dosing(protocol, {})), base_session.items("test")
-        whole = asking.adapted(items, labels)
-        assert (whole.base == items.gold).mean() > 0.5
-        for units, recovered in ((np.arange(shape.units), 1.0), (np.arange(0), 0.0)):
-            chosen = Selection(MODULE, shape, labels, (units,) * 7)
-            draws = [target_of(MODULE, shape, np.arange(0), None)]
-            found = asking.outcomes(items, chosen, draws, [("amplify", 1.0)])
-            answers = {"test": found, ADAPTED: whole}
-            (share,) = module_findings(sizes_of(chosen, None), answers, [], seed=0).recovery
-            assert share.share is not None
-            assert share.share.value == recovered
-            assert share.random is not None
-            assert share.random.value == 0
-
-    def test_the_control_groups_the_same_effects_by_other_items_labels(self, session: Session) -> None:
-        study, found = self.study(session), self.select(session, "module_shuffled")
-        groups = study.rng("module_shuffled").permutation(study.items.gold)
-        assert not np.array_equal(groups, study.items.gold)
-        resets = [scale(MODULE, study.shape, np.array([unit]), 0.0) for unit in range(study.shape.units)]
-        scores = study.predict([UNTOUCHED, *resets]).scores.astype(np.float64)
-        drops = scores[0] - scores[1:]
-        own = np.stack([drops[:, item, label] for item, label in enumerate(study.items.gold)])
-        effects = own - (drops.sum(axis=2).T - own) / 6
-        means = np.stack([effects[groups == label].mean(axis=0) for label in range(7)])
-        expected = means - (means.sum(axis=0) - means) / 6
-        np.testing.assert_allclose(found.scores, expected, rtol=1e-4, atol=1e-5)
-
-    def test_a_type_that_is_not_there_is_named(
-        self, session: Session, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(module_ranking.ModuleType, "kind", "experts", raising=False)
-        with pytest.raises(AffectbenchError, match="module type 'experts' does not exist"):
-            module_ranking.ModuleType().select(self.study(session), 4)
-
-    def test_it_is_what_its_recipe_says(self) -> None:
-        summary = json.loads((SHIPPED / "adaptation.json").read_text())
-        plan = text_adapted.Plan(TYPES, text_adapted.RANK, text_adapted.RATE, 0)
-        assert summary["plan"] == json.loads(json.dumps(asdict(plan)))
-        assert summary["budget"] == asdict(text_adapted.BUDGET)
-
-    @pytest.mark.slow
-    def test_it_names_emotions_and_nothing_else(self) -> None:
-        found = text_adapted.figures(SHIPPED)
-        card = (SHIPPED / "README.md").read_text(encoding="utf-8")
-        assert found["uar.narratives.adapted"] > 75
-        assert max(value for name, value in found.items() if name != "uar.narratives.adapted") < 25
-        assert all(f"{value:.1f} %" in card for value in found.values())
